@@ -1,0 +1,26 @@
+//! The validated configuration of a run, and how it comes to be: layers are merged, every raw value is checked against its
+//! key's type and range, and its origin is kept.
+
+mod build;
+mod check;
+pub mod error;
+pub mod keys;
+mod merge;
+mod nearest;
+mod origin;
+mod render;
+mod replace;
+mod resume;
+pub mod tables;
+mod tree;
+
+pub use error::ConfigError;
+pub use merge::Layers;
+pub use origin::Origin;
+pub use render::{Effective, Row};
+pub use resume::resumable;
+pub use tables::{
+    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, DataKind, DataTable, Device, LaneSizes,
+    LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb, Reduce, RunLength,
+    RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+};

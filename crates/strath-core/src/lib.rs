@@ -1,0 +1,21 @@
+//! The words of Strath as types: ids, the plan of a batch, parameter layout, fixed-point sums, random numbers and the
+//! validated configuration.
+//!
+//! Nothing here performs IO or reads a clock.
+
+pub mod config;
+pub mod digest;
+pub mod fault;
+pub mod fixed;
+pub mod ids;
+pub mod layout;
+pub mod plan;
+pub mod random;
+pub mod shape;
+
+pub use digest::Digest;
+pub use fault::Fault;
+pub use ids::{Generation, Rank, RunId, Step, Timestamp, WorkerId};
+pub use layout::Layout;
+pub use plan::{Assignment, Plan};
+pub use shape::ImageShape;
