@@ -1,0 +1,142 @@
+//! Softmax and cross-entropy over the last axis.
+
+use crate::threads::for_chunks;
+
+/// Rows that one thread computes in one go.
+const ROWS: usize = 64;
+
+/// y = softmax of each row of x [rows, width], shifted by the row's largest value.
+pub fn softmax(width: usize, x: &[f32], y: &mut [f32]) {
+    for_chunks(y, ROWS * width, |k, y| {
+        for (y, x) in y.chunks_exact_mut(width).zip(x[k * ROWS * width..].chunks_exact(width)) {
+            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = libm::expf(x - largest));
+            let sum: f64 = y.iter().map(|v| f64::from(*v)).sum();
+            for v in y {
+                *v = (f64::from(*v) / sum) as f32;
+            }
+        }
+    });
+}
+
+/// dx = y (g - <g, y>) for each row: the gradient through a softmax whose result was y.
+pub fn softmax_backward(width: usize, y: &[f32], g: &[f32], dx: &mut [f32]) {
+    for_chunks(dx, ROWS * width, |k, dx| {
+        let start = k * ROWS * width;
+        let rows = y[start..].chunks_exact(width).zip(g[start..].chunks_exact(width));
+        for (dx, (y, g)) in dx.chunks_exact_mut(width).zip(rows) {
+            let inner: f64 = y.iter().zip(g).map(|(y, g)| f64::from(*y) * f64::from(*g)).sum();
+            dx.iter_mut().zip(y.iter().zip(g)).for_each(|(dx, (y, g))| *dx = y * (g - inner as f32));
+        }
+    });
+}
+
+/// Cross-entropy of each row of logits [rows, classes] against its label, in `f64`:
+/// `logsumexp(x) - (1 - s) x[label] - s mean(x)` with label smoothing s, as PyTorch's.
+///
+/// # Panics
+/// Where a label is not below `classes`.
+pub fn cross_entropy(classes: usize, logits: &[f32], labels: &[u32], smoothing: f64) -> Vec<f64> {
+    let rows = logits.chunks_exact(classes).zip(labels);
+    rows.map(|(x, label)| {
+        let value = |at: usize| f64::from(x[at]);
+        let mean = (0..classes).map(value).sum::<f64>() / classes as f64;
+        log_sum_exp(x) - (1.0 - smoothing) * value(*label as usize) - smoothing * mean
+    })
+    .collect()
+}
+
+/// The gradient of the mean cross-entropy: `(softmax(x) - (1 - s) onehot - s / classes) scale / rows`.
+pub fn cross_entropy_backward(
+    classes: usize,
+    logits: &[f32],
+    labels: &[u32],
+    smoothing: f64,
+    scale: f64,
+    dx: &mut [f32],
+) {
+    let scale = scale / labels.len() as f64;
+    let rows = logits.chunks_exact(classes).zip(labels).zip(dx.chunks_exact_mut(classes));
+    for ((x, label), dx) in rows {
+        let log_sum = log_sum_exp(x);
+        for (class, (dx, x)) in dx.iter_mut().zip(x).enumerate() {
+            let hit = if class == *label as usize { 1.0 - smoothing } else { 0.0 };
+            let probability = libm::exp(f64::from(*x) - log_sum);
+            *dx = ((probability - hit - smoothing / classes as f64) * scale) as f32;
+        }
+    }
+}
+
+fn log_sum_exp(x: &[f32]) -> f64 {
+    let largest = x.iter().fold(f64::NEG_INFINITY, |m, v| m.max(f64::from(*v)));
+    if !largest.is_finite() {
+        // A row that holds an infinity has no finite loss; NaN falls through below.
+        return if x.iter().any(|v| v.is_nan()) { f64::NAN } else { largest };
+    }
+    largest + libm::log(x.iter().map(|v| libm::exp(f64::from(*v) - largest)).sum())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::product::tests::values;
+    use crate::threads::tests::same_bits;
+
+    #[test]
+    fn rows_of_a_softmax_sum_to_one_and_large_logits_do_not_overflow() {
+        let mut y = [0.0; 6];
+        softmax(3, &[1000.0, 1000.0, -1000.0, 0.0, 0.0, 0.0], &mut y);
+        assert_eq!(y[..3], [0.5, 0.5, 0.0]);
+        assert!(y[3..].iter().all(|v| (v - 1.0 / 3.0).abs() < 1e-7));
+    }
+
+    #[test]
+    fn cross_entropy_has_its_closed_forms() {
+        let uniform = cross_entropy(4, &[2.0; 4], &[1], 0.1);
+        assert!((uniform[0] - 4f64.ln()).abs() < 1e-12);
+        let sure = cross_entropy(2, &[0.0, 3f64.ln() as f32], &[1], 0.0);
+        assert!((sure[0] - (4.0f64 / 3.0).ln()).abs() < 1e-7);
+        assert!(cross_entropy(2, &[f32::NAN, 0.0], &[0], 0.0)[0].is_nan());
+        assert!(!cross_entropy(2, &[f32::INFINITY, 0.0], &[1], 0.0)[0].is_finite());
+    }
+
+    #[test]
+    fn gradients_are_those_of_finite_differences() {
+        let (rows, classes, smoothing) = (5, 7, 0.1);
+        let x = values(rows * classes, 11);
+        let labels = [0, 6, 3, 3, 1];
+        let mean = |x: &[f32]| cross_entropy(classes, x, &labels, smoothing).iter().sum::<f64>() / rows as f64;
+        let mut dx = vec![0.0; x.len()];
+        cross_entropy_backward(classes, &x, &labels, smoothing, 1.0, &mut dx);
+        let g = values(x.len(), 12);
+        let (mut y, mut through) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+        softmax(classes, &x, &mut y);
+        softmax_backward(classes, &y, &g, &mut through);
+        let weighted = |x: &[f32]| {
+            let mut y = vec![0.0; x.len()];
+            softmax(classes, x, &mut y);
+            y.iter().zip(&g).map(|(y, g)| f64::from(*y) * f64::from(*g)).sum::<f64>()
+        };
+        for at in 0..x.len() {
+            let moved = |by: f32| {
+                let mut x = x.clone();
+                x[at] += by;
+                x
+            };
+            let slope = |f: &dyn Fn(&[f32]) -> f64| (f(&moved(1e-2)) - f(&moved(-1e-2))) / 2e-2;
+            assert!((slope(&mean) - f64::from(dx[at])).abs() < 1e-4);
+            assert!((slope(&weighted) - f64::from(through[at])).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn rows_do_not_depend_on_threads() {
+        let x = values(300 * 17, 4);
+        same_bits(|| {
+            let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
+            softmax(17, &x, &mut y);
+            softmax_backward(17, &y, &x, &mut dx);
+            dx
+        });
+    }
+}
