@@ -1,0 +1,58 @@
+//! From `model.kind` to a network.
+
+use candle_core::Tensor;
+use strath_core::ImageShape;
+use strath_core::config::ModelKind;
+
+use crate::convnet::ConvNet;
+use crate::error::ModelError;
+use crate::init::Declarations;
+use crate::mlp::Mlp;
+use crate::pass::Pass;
+use crate::resnet::ResNet;
+use crate::vit::{Options, ViT};
+use crate::wide_resnet::WideResNet;
+
+/// One of the built-in networks.
+#[derive(Debug, Clone)]
+pub(crate) enum Network {
+    Mlp(Mlp),
+    ConvNet(ConvNet),
+    ResNet(ResNet),
+    WideResNet(WideResNet),
+    ViT(ViT),
+}
+
+impl Network {
+    /// The network of a kind, its tensors declared on the way.
+    pub(crate) fn build(
+        kind: &ModelKind,
+        shape: ImageShape,
+        classes: usize,
+        tensors: &mut Declarations,
+    ) -> Result<Self, ModelError> {
+        Ok(match *kind {
+            ModelKind::Mlp { ref hidden } => Self::Mlp(Mlp::new(hidden, shape, classes, tensors)),
+            ModelKind::ConvNet { ref widths } => Self::ConvNet(ConvNet::new(widths, shape, classes, tensors)),
+            ModelKind::ResNet { depth, skip } => Self::ResNet(ResNet::new(depth, skip, shape, classes, tensors)?),
+            ModelKind::WideResNet { depth, widen } => {
+                Self::WideResNet(WideResNet::new(depth, widen, shape, classes, tensors)?)
+            }
+            ModelKind::ViT { patch, dim, depth, heads, mlp_ratio } => {
+                let options = Options { patch, dim, depth, heads, mlp_ratio };
+                Self::ViT(ViT::new(options, shape, classes, tensors)?)
+            }
+        })
+    }
+
+    /// Images [N, C, H, W] to logits [N, classes].
+    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
+        match self {
+            Self::Mlp(network) => network.forward(x, pass),
+            Self::ConvNet(network) => network.forward(x, pass),
+            Self::ResNet(network) => network.forward(x, pass),
+            Self::WideResNet(network) => network.forward(x, pass),
+            Self::ViT(network) => network.forward(x, pass),
+        }
+    }
+}
