@@ -1,0 +1,17 @@
+//! The mathematics of sharpness-aware minimization on flat parameter vectors: epsilon, clipping, optimizers, schedules.
+//!
+//! Equations are numbered as in Foret, Kleiner, Mobahi and Neyshabur, "Sharpness-Aware Minimization for Efficiently
+//! Improving Generalization", ICLR 2021. Everything here gives the same bits on every rank: norms are accumulated in `f64`
+//! over fixed blocks, and `exp`, `pow` and `cos` come from the `libm` crate, not from the platform.
+
+pub mod clip;
+pub mod optimizer;
+pub mod perturbation;
+pub mod schedule;
+pub mod sums;
+
+pub use clip::clip;
+pub use optimizer::Optimizer;
+pub use perturbation::{Lift, NothingToPerturb, Perturbation};
+pub use schedule::learning_rate;
+pub use sums::l2_norm;

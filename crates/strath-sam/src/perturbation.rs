@@ -1,0 +1,287 @@
+//! Epsilon: the maximiser of the linearised loss over the ball.
+
+use std::ops::Range;
+
+use strath_core::Layout;
+use strath_core::config::{Norm, Perturb, SamTable};
+
+use crate::sums::blocked_sum;
+
+/// How a lane's ascent gradient becomes its epsilon: the ball of `[sam]` and the parameters it spans.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Perturbation {
+    rho: f64,
+    norm: Norm,
+    /// ASAM's eta; `None` is the plain ball.
+    eta: Option<f64>,
+    /// The perturbed values of the flat vector, as runs in ascending order.
+    runs: Vec<Range<usize>>,
+}
+
+/// What [`Perturbation::lift`] found on the way.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Lift {
+    /// l2 norm of epsilon, whatever p of the ball is.
+    pub epsilon_norm: f64,
+    /// Whether the gradient is zero, and so epsilon.
+    pub is_zero: bool,
+}
+
+/// `sam.perturb = "norm-only"` on a network without normalisation layers.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "sam.perturb = {perturb:?} leaves no parameter of this model to perturb; choose \"all\", or a model with \
+     {needs} parameters"
+)]
+pub struct NothingToPerturb {
+    /// The value of `sam.perturb`.
+    pub perturb: &'static str,
+    /// Which parameters the model would need.
+    pub needs: &'static str,
+}
+
+impl Perturbation {
+    /// The perturbation of a model whose parameters lie as in `layout`; `of_norms` tells for each of its tensors whether
+    /// it belongs to a normalisation layer.
+    ///
+    /// # Errors
+    /// [`NothingToPerturb`] where no parameter is left to perturb.
+    pub fn new(sam: &SamTable, layout: &Layout, of_norms: &[bool]) -> Result<Self, NothingToPerturb> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for (entry, of_norm) in layout.entries().iter().zip(of_norms) {
+            let perturbed = match sam.perturb {
+                Perturb::All => true,
+                Perturb::NormOnly => *of_norm,
+                Perturb::NoNorm => !of_norm,
+            };
+            match runs.last_mut() {
+                _ if !perturbed => {}
+                Some(run) if run.end == entry.offset => run.end += entry.len,
+                _ => runs.push(entry.range()),
+            }
+        }
+        match sam.perturb {
+            _ if !runs.is_empty() || layout.is_empty() => {}
+            Perturb::NormOnly => return Err(NothingToPerturb { perturb: "norm-only", needs: "normalisation" }),
+            Perturb::NoNorm | Perturb::All => return Err(NothingToPerturb { perturb: "no-norm", needs: "other" }),
+        }
+        Ok(Self { rho: sam.rho, norm: sam.norm, eta: sam.adaptive.then_some(sam.eta), runs })
+    }
+
+    /// Epsilon of an ascent gradient `g` at `w` (equation 2 of the paper), into `epsilon`:
+    ///
+    /// `epsilon = rho * t * sign(t g) |t g|^(q-1) / (||t g||_q^q)^(1/p)`, `1/p + 1/q = 1`, with `t = 1`, or for ASAM
+    /// (Kwon et al. 2021) `t = |w| + eta`: the maximiser of `<epsilon, g>` over `||epsilon / t||_p <= rho`. For p = inf it
+    /// is `rho t sign(g)`; for p = 1 all of rho lies on the largest `|t g|`, the first of several. It is zero where `g` is,
+    /// and does not depend on the scale of `g`: `g` and `2^-40 g` have an epsilon of the same bits.
+    ///
+    /// All vectors have the length of the layout; parameters that are not perturbed get 0.
+    pub fn epsilon(&self, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) {
+        epsilon.fill(0.0);
+        let scale = |at: usize| self.eta.map_or(1.0, |eta| f64::from(weights[at]).abs() + eta);
+        let scaled = |at: usize| scale(at) * f64::from(gradient[at]);
+        match self.norm {
+            Norm::Infinity => {
+                for at in self.perturbed() {
+                    if gradient[at] != 0.0 {
+                        epsilon[at] = (self.rho * scale(at)).copysign(f64::from(gradient[at])) as f32;
+                    }
+                }
+            }
+            Norm::P(1.0) => {
+                if let Some((at, _)) = self.largest(scaled) {
+                    epsilon[at] = (self.rho * scale(at)).copysign(f64::from(gradient[at])) as f32;
+                }
+            }
+            Norm::P(2.0) => {
+                // No f32's square leaves the range of f64, so nothing has to be scaled by the largest entry first.
+                let squares = self.sum(|at| scaled(at) * scaled(at));
+                if squares > 0.0 {
+                    let factor = self.rho / squares.sqrt();
+                    for at in self.perturbed() {
+                        epsilon[at] = (factor * (scaled(at) * scale(at))) as f32;
+                    }
+                }
+            }
+            Norm::P(p) => {
+                let Some((_, largest)) = self.largest(scaled) else { return };
+                // q is huge for p near 1, so powers are taken of entries relative to the largest.
+                let q = p / (p - 1.0);
+                let relative = |at: usize| scaled(at).abs() / largest;
+                let power = self.sum(|at| libm::pow(relative(at), q));
+                let factor = self.rho / libm::pow(power, 1.0 / p);
+                for at in self.perturbed() {
+                    let magnitude = factor * libm::pow(relative(at), q - 1.0) * scale(at);
+                    epsilon[at] = magnitude.copysign(f64::from(gradient[at])) as f32;
+                }
+            }
+        }
+    }
+
+    /// `w + epsilon` into `lifted`, a vector of its own: `w` never moves and is never restored by subtraction.
+    ///
+    /// Passes over memory for p = 2: one over `g` (and `w` for ASAM), one that writes epsilon, one that adds `w`.
+    pub fn lift(&self, gradient: &[f32], weights: &[f32], lifted: &mut [f32]) -> Lift {
+        self.epsilon(gradient, weights, lifted);
+        let epsilon_norm = crate::l2_norm(lifted);
+        let is_zero = lifted.iter().all(|e| *e == 0.0);
+        for (sum, weight) in lifted.iter_mut().zip(weights) {
+            *sum += weight;
+        }
+        Lift { epsilon_norm, is_zero }
+    }
+
+    fn perturbed(&self) -> impl Iterator<Item = usize> + '_ {
+        self.runs.iter().flat_map(Clone::clone)
+    }
+
+    fn sum(&self, term: impl Fn(usize) -> f64) -> f64 {
+        self.runs.iter().map(|run| blocked_sum(run.len(), |at| term(run.start + at))).sum()
+    }
+
+    /// The first of the largest magnitudes and where it is; `None` where all are zero.
+    fn largest(&self, value: impl Fn(usize) -> f64) -> Option<(usize, f64)> {
+        let mut found: Option<(usize, f64)> = None;
+        for at in self.perturbed() {
+            let magnitude = value(at).abs();
+            if magnitude > found.map_or(0.0, |(_, largest)| largest) {
+                found = Some((at, magnitude));
+            }
+        }
+        found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use strath_core::config::{LaneSizes, WeightDecay};
+
+    use super::*;
+
+    fn sam(rho: f64, norm: Norm, eta: Option<f64>, perturb: Perturb) -> SamTable {
+        SamTable {
+            rho,
+            m: LaneSizes::Batch,
+            norm,
+            adaptive: eta.is_some(),
+            eta: eta.unwrap_or(0.01),
+            perturb,
+            weight_decay: WeightDecay::Outside,
+        }
+    }
+
+    fn layout(len: usize) -> Layout {
+        Layout::new([("w".into(), vec![len])]).unwrap()
+    }
+
+    fn epsilon(norm: Norm, eta: Option<f64>, gradient: &[f32], weights: &[f32]) -> Vec<f32> {
+        let table = sam(0.5, norm, eta, Perturb::All);
+        let mut out = vec![f32::NAN; gradient.len()];
+        Perturbation::new(&table, &layout(gradient.len()), &[false]).unwrap().epsilon(gradient, weights, &mut out);
+        out
+    }
+
+    fn p_norm(values: impl Iterator<Item = f64> + Clone, norm: Norm) -> f64 {
+        match norm {
+            Norm::Infinity => values.map(f64::abs).fold(0.0, f64::max),
+            Norm::P(p) => values.map(|v| v.abs().powf(p)).sum::<f64>().powf(1.0 / p),
+        }
+    }
+
+    #[test]
+    fn closed_forms_of_the_three_usual_norms() {
+        let gradient = [3.0, 0.0, -4.0];
+        let zeros = [0.0; 3];
+        assert_eq!(epsilon(Norm::P(2.0), None, &gradient, &zeros), [0.3, 0.0, -0.4]);
+        assert_eq!(epsilon(Norm::Infinity, None, &gradient, &zeros), [0.5, 0.0, -0.5]);
+        assert_eq!(epsilon(Norm::P(1.0), None, &gradient, &zeros), [0.0, 0.0, -0.5]);
+        assert_eq!(epsilon(Norm::P(1.0), None, &[2.0, -2.0], &zeros[..2]), [0.5, 0.0], "the first of equals");
+    }
+
+    #[test]
+    fn asam_scales_by_the_weights() {
+        // t = (1, 2): t g = (3, 8) / sqrt(73), epsilon = rho t (t g) / ||t g||.
+        let got = epsilon(Norm::P(2.0), Some(0.0), &[3.0, 4.0], &[-1.0, 2.0]);
+        let norm = 73f64.sqrt();
+        assert_eq!(got, [(0.5 * 3.0 / norm) as f32, (0.5 * 16.0 / norm) as f32]);
+    }
+
+    #[test]
+    fn a_zero_gradient_has_a_zero_epsilon_and_says_so() {
+        for norm in [Norm::P(1.0), Norm::P(1.5), Norm::P(2.0), Norm::P(7.0), Norm::Infinity] {
+            let table = sam(0.5, norm, None, Perturb::All);
+            let mut lifted = vec![0.0; 2];
+            let lift =
+                Perturbation::new(&table, &layout(2), &[false]).unwrap().lift(&[0.0, -0.0], &[1.0, 2.0], &mut lifted);
+            assert_eq!((lifted, lift), (vec![1.0, 2.0], Lift { epsilon_norm: 0.0, is_zero: true }));
+        }
+    }
+
+    #[test]
+    fn only_the_chosen_layers_move() {
+        let tensors = ["a", "b", "c"].map(|name| (name.to_string(), vec![2]));
+        let layout = Layout::new(tensors).unwrap();
+        let of_norms = [false, true, false];
+        let moved = |perturb| {
+            let table = sam(1.0, Norm::Infinity, None, perturb);
+            let mut out = vec![0.0; 6];
+            Perturbation::new(&table, &layout, &of_norms).unwrap().epsilon(&[1.0; 6], &[0.0; 6], &mut out);
+            out
+        };
+        assert_eq!(moved(Perturb::All), [1.0; 6]);
+        assert_eq!(moved(Perturb::NormOnly), [0.0, 0.0, 1.0, 1.0, 0.0, 0.0]);
+        assert_eq!(moved(Perturb::NoNorm), [1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+        let table = sam(1.0, Norm::Infinity, None, Perturb::NormOnly);
+        let refused = Perturbation::new(&table, &layout, &[false; 3]);
+        assert_eq!(refused, Err(NothingToPerturb { perturb: "norm-only", needs: "normalisation" }));
+    }
+
+    fn vectors() -> impl Strategy<Value = Vec<(f32, f32)>> {
+        let entry =
+            (any::<bool>(), -20..8i32, 0u32..1 << 23, -2.0f32..2.0).prop_map(|(negative, e, mantissa, weight)| {
+                let x = f32::from_bits(((e + 127) as u32) << 23 | mantissa);
+                (if negative { -x } else { x }, weight)
+            });
+        prop::collection::vec(entry, 1..300)
+    }
+
+    proptest! {
+        #[test]
+        fn the_scale_of_the_gradient_does_not_matter_to_the_bit(
+            entries in vectors(), p in 1.0f64..12.0, adaptive in any::<bool>(), shift in 1..=40i32
+        ) {
+            let (gradient, weights): (Vec<f32>, Vec<f32>) = entries.into_iter().unzip();
+            let smaller: Vec<f32> = gradient.iter().map(|g| g * 2f32.powi(-shift)).collect();
+            let eta = adaptive.then_some(0.01);
+            for norm in [Norm::P(1.0), Norm::P(2.0), Norm::P(p), Norm::Infinity] {
+                let (a, b) = (epsilon(norm, eta, &gradient, &weights), epsilon(norm, eta, &smaller, &weights));
+                prop_assert!(a.iter().zip(&b).all(|(a, b)| a.to_bits() == b.to_bits()), "{:?}", norm);
+            }
+        }
+
+        #[test]
+        fn epsilon_lies_on_the_sphere(entries in vectors(), p in 1.01f64..12.0, adaptive in any::<bool>()) {
+            let (gradient, weights): (Vec<f32>, Vec<f32>) = entries.into_iter().unzip();
+            let eta = adaptive.then_some(0.01);
+            for norm in [Norm::P(1.0), Norm::P(2.0), Norm::P(p), Norm::Infinity] {
+                let e = epsilon(norm, eta, &gradient, &weights);
+                let relative = e.iter().zip(&weights).map(|(e, w)| {
+                    f64::from(*e) / eta.map_or(1.0, |eta| f64::from(*w).abs() + eta)
+                });
+                let got = p_norm(relative, norm);
+                prop_assert!((got / 0.5 - 1.0).abs() < 1e-6, "{:?}: {}", norm, got);
+            }
+        }
+
+        #[test]
+        fn epsilon_attains_the_dual_norm(entries in vectors(), p in 1.05f64..12.0) {
+            // Holder's bound <epsilon, g> <= rho ||g||_q is reached: epsilon is the maximiser, not merely on the sphere.
+            let (gradient, weights): (Vec<f32>, Vec<f32>) = entries.into_iter().unzip();
+            let e = epsilon(Norm::P(p), None, &gradient, &weights);
+            let reached: f64 = e.iter().zip(&gradient).map(|(e, g)| f64::from(*e) * f64::from(*g)).sum();
+            let bound = 0.5 * p_norm(gradient.iter().map(|g| f64::from(*g)), Norm::P(p / (p - 1.0)));
+            prop_assert!((reached / bound - 1.0).abs() < 1e-5, "{} of {}", reached, bound);
+        }
+    }
+}
