@@ -1,0 +1,55 @@
+//! Names for the operations of a step.
+
+use std::fmt;
+
+/// Which operation of a step: operations under way at the same time differ in it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Bucket(pub u32);
+
+const FIRST_LANE: u32 = 16;
+
+impl Bucket {
+    /// The descent gradient.
+    pub const GRADIENT: Self = Self(0);
+    /// Losses, counts and batch-norm statistics.
+    pub const TALLY: Self = Self(1);
+    /// The barrier.
+    pub const BARRIER: Self = Self(2);
+    /// No operation: what frames between the transports themselves carry.
+    pub(crate) const CONTROL: Self = Self(u32::MAX);
+
+    /// The ascent gradient of lane `n`.
+    ///
+    /// # Panics
+    /// Where `n` is within 17 of `u32::MAX`; a lane has an example of its own, so no batch has so many.
+    pub fn lane(n: u32) -> Self {
+        let bucket = n.checked_add(FIRST_LANE).map(Self).filter(|b| *b != Self::CONTROL);
+        bucket.expect("a batch has fewer than 2^32 - 17 lanes")
+    }
+}
+
+impl fmt::Display for Bucket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::GRADIENT => f.write_str("gradient"),
+            Self::TALLY => f.write_str("tally"),
+            Self::BARRIER => f.write_str("barrier"),
+            Self::CONTROL => f.write_str("no operation"),
+            Self(n) if n >= FIRST_LANE => write!(f, "lane {}", n - FIRST_LANE),
+            Self(n) => write!(f, "bucket {n}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buckets_of_lanes_are_apart_from_the_others_and_every_name_is_one() {
+        let buckets = [Bucket::GRADIENT, Bucket::TALLY, Bucket::BARRIER, Bucket(3), Bucket::lane(0), Bucket::lane(7)];
+        let names = buckets.map(|b| b.to_string());
+        assert_eq!(names, ["gradient", "tally", "barrier", "bucket 3", "lane 0", "lane 7"]);
+        assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
+    }
+}

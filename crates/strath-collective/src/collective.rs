@@ -1,0 +1,245 @@
+//! The handle through which a worker sums over ranks.
+
+use std::net::{SocketAddr, TcpListener};
+use std::ops::Range;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::time::Duration;
+
+use strath_core::config::Algorithm;
+use strath_core::{Fault, Generation, Rank, RunId, Step};
+
+use crate::bucket::Bucket;
+use crate::choice::{Choice, Message, choose};
+use crate::direct::Direct;
+use crate::error::CollectiveError;
+use crate::frame::Phase;
+use crate::machine::Machine;
+use crate::payload::{Payload, Reduced};
+use crate::reduction::{Reduction, Tag};
+use crate::ring::Ring;
+use crate::transport::{self, Engine, Outcome};
+
+/// The largest world that [`Collective::connect`] serves: every rank holds two connections to every other, which lane
+/// groups and the direct exchange use, and 64 ranks of one host stay below the usual limit of 1,024 descriptors a process.
+pub const FULL_MESH_LIMIT: u32 = 64;
+
+/// Who this rank is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// The run.
+    pub run: RunId,
+    /// The membership.
+    pub generation: Generation,
+    /// This rank.
+    pub rank: Rank,
+    /// Ranks of the world.
+    pub world_size: u32,
+}
+
+/// Where a peer listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its rank.
+    pub rank: Rank,
+    /// Its address.
+    pub address: SocketAddr,
+}
+
+/// The ranks of one generation, connected. Usable from any number of threads.
+///
+/// The first failure ends it: every pending and every later operation fails with the same cause, and the other ranks are
+/// told which rank is at fault, so all survivors name the same one. A new generation makes a new one. Dropping it sends
+/// what finished operations still owe to slower ranks (for at most two seconds), then closes the connections.
+#[derive(Debug)]
+pub struct Collective {
+    identity: Identity,
+    algorithm: Algorithm,
+    /// `None` in a world of one.
+    engine: Option<Engine>,
+}
+
+impl Collective {
+    /// The only rank of a world of one, which needs no sockets.
+    pub fn alone(run: RunId, generation: Generation) -> Self {
+        let identity = Identity { run, generation, rank: Rank(0), world_size: 1 };
+        Self { identity, algorithm: Algorithm::Auto, engine: None }
+    }
+
+    /// Connects to every other rank: two connections a pair, one for each direction.
+    ///
+    /// `members` names each of them once (an entry for this rank itself is ignored). Peers that are not up yet are dialled
+    /// again until the deadline. Both sides check magic, protocol version, run, generation, world size and both ranks;
+    /// whoever connects without passing is dropped and hinders no one. The listener is closed at the end.
+    ///
+    /// # Errors
+    /// [`CollectiveError::Members`] or [`WorldTooLarge`](CollectiveError::WorldTooLarge) where the world is none;
+    /// [`Handshake`](CollectiveError::Handshake) where a peer is not the one expected (at once, except for a peer of an
+    /// older generation, which may be about to follow); [`Unreachable`](CollectiveError::Unreachable) after the deadline;
+    /// [`Local`](CollectiveError::Local) where this process has no descriptors or threads left.
+    pub fn connect(
+        listener: TcpListener,
+        identity: Identity,
+        members: &[Member],
+        algorithm: Algorithm,
+        deadline: Duration,
+    ) -> Result<Self, CollectiveError> {
+        let peers = checked_peers(&identity, members)?;
+        if peers.is_empty() {
+            return Ok(Self { identity, algorithm, engine: None });
+        }
+        let engine = transport::connect(listener, identity, &peers, deadline)?;
+        Ok(Self { identity, algorithm, engine: Some(engine) })
+    }
+
+    /// Who this rank is.
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Starts to sum `payload` over the consecutive ranks `group`, and to take the least of their status words.
+    ///
+    /// Every rank of the group calls this with the same step, bucket, kind and length, in any order relative to other
+    /// operations and without waiting for them. A group of one is done at once.
+    ///
+    /// # Panics
+    /// Where the halves of [`Payload::Wide`] differ in length.
+    pub fn all_reduce(&self, step: Step, bucket: Bucket, group: Range<u32>, payload: Payload, fault: Fault) -> Pending {
+        let Identity { run, generation, rank, world_size } = self.identity;
+        if !group.contains(&rank.0) || group.end > world_size {
+            return Pending::done(step, bucket, Err(CollectiveError::Group { rank, world_size, step, bucket, group }));
+        }
+        let group_size = group.end - group.start;
+        let tag = Tag { run, generation, step, bucket, group, rank };
+        let engine = match &self.engine {
+            Some(engine) if group_size > 1 => engine,
+            _ => return Pending::done(step, bucket, Ok(Reduction::new(tag, payload, fault).into_result())),
+        };
+        let machine = self.machine(tag, group_size, payload, fault);
+        let (reply, outcome) = channel();
+        engine.submit(machine, reply);
+        Pending { step, bucket, state: State::Waiting { outcome, engine: engine.remote() } }
+    }
+
+    fn machine(&self, tag: Tag, group_size: u32, payload: Payload, fault: Fault) -> Box<dyn Machine + Send> {
+        let bytes = payload.len() * payload.encoding().width(Phase::Reduce);
+        let message = Message { group_size, world_size: self.identity.world_size, bytes };
+        let (choice, reason) = choose(self.algorithm, message);
+        tracing::trace!(step = tag.step.0, bucket = %tag.bucket, ?choice, reason, bytes, "all-reduce");
+        match choice {
+            Choice::Ring => Box::new(Ring::new(tag, payload, fault)),
+            Choice::Direct => Box::new(Direct::new(tag, payload, fault)),
+        }
+    }
+
+    /// Waits until every rank of the world has come here with the same step, at most `deadline`.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub fn barrier(&self, step: Step, deadline: Duration) -> Result<(), CollectiveError> {
+        let world = 0..self.identity.world_size;
+        let pending = self.all_reduce(step, Bucket::BARRIER, world, Payload::Integers(Vec::new()), Fault::NONE);
+        pending.wait(deadline).map(|_| ())
+    }
+
+    /// Ends every pending and later operation with [`CollectiveError::Aborted`]; usable from another thread.
+    pub fn abort(&self) {
+        if let Some(engine) = &self.engine {
+            engine.abort();
+        }
+    }
+}
+
+/// The peers in order of rank, where they form a world with this rank.
+fn checked_peers(identity: &Identity, members: &[Member]) -> Result<Vec<Member>, CollectiveError> {
+    let Identity { rank, world_size, .. } = *identity;
+    if world_size > FULL_MESH_LIMIT {
+        return Err(CollectiveError::WorldTooLarge { found: world_size, limit: FULL_MESH_LIMIT });
+    }
+    let mut peers: Vec<Member> = members.iter().filter(|m| m.rank != rank).copied().collect();
+    peers.sort_by_key(|m| m.rank);
+    let others = (0..world_size).filter(|r| *r != rank.0);
+    if rank.0 >= world_size || !peers.iter().map(|m| m.rank.0).eq(others) {
+        let found = peers.iter().map(|m| m.rank.0).collect();
+        return Err(CollectiveError::Members { rank, world_size, found });
+    }
+    Ok(peers)
+}
+
+/// An operation under way. Dropping it does not stop it: other ranks need this rank's part.
+#[derive(Debug)]
+#[must_use = "the sum is had by waiting for it"]
+pub struct Pending {
+    step: Step,
+    bucket: Bucket,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Done(Box<Outcome>),
+    Waiting { outcome: Receiver<Outcome>, engine: transport::Remote },
+}
+
+impl Pending {
+    fn done(step: Step, bucket: Bucket, outcome: Outcome) -> Self {
+        Self { step, bucket, state: State::Done(Box::new(outcome)) }
+    }
+
+    /// Waits for the sum and the least status word, the same bits on every rank of the group.
+    ///
+    /// # Errors
+    /// [`CollectiveError::PeerLost`], [`Protocol`](CollectiveError::Protocol), [`Aborted`](CollectiveError::Aborted) or, after
+    /// `deadline`, [`PeerSilent`](CollectiveError::PeerSilent), which ends the whole collective, as this rank's part can no
+    /// longer be relied on; [`Group`](CollectiveError::Group) and [`Duplicate`](CollectiveError::Duplicate) for a wrong call.
+    pub fn wait(self, deadline: Duration) -> Result<(Reduced, Fault), CollectiveError> {
+        let Self { step, bucket, state } = self;
+        let aborted = CollectiveError::Aborted { step, bucket };
+        match state {
+            State::Done(outcome) => *outcome,
+            State::Waiting { outcome, engine } => match outcome.recv_timeout(deadline) {
+                Ok(outcome) => outcome,
+                Err(RecvTimeoutError::Disconnected) => Err(aborted),
+                Err(RecvTimeoutError::Timeout) => {
+                    engine.expire(step, bucket, deadline);
+                    // The engine never blocks: it answers at once, with the sum if that came in the last moment.
+                    outcome.recv().unwrap_or(Err(aborted))
+                }
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_must_be_all_other_ranks_once() {
+        let identity = Identity { run: RunId(1), generation: Generation(1), rank: Rank(1), world_size: 3 };
+        let member = |rank| Member { rank: Rank(rank), address: ([127, 0, 0, 1], 1).into() };
+        let ranks = |list: &[u32]| checked_peers(&identity, &list.iter().map(|r| member(*r)).collect::<Vec<_>>());
+        assert_eq!(ranks(&[2, 1, 0]), Ok(vec![member(0), member(2)]));
+        for wrong in [&[0][..], &[0, 2, 2], &[0, 3], &[]] {
+            assert!(matches!(ranks(wrong), Err(CollectiveError::Members { .. })), "{wrong:?}");
+        }
+        let outside = Identity { rank: Rank(3), ..identity };
+        let all = [member(0), member(1), member(2)];
+        assert!(matches!(checked_peers(&outside, &all), Err(CollectiveError::Members { .. })));
+        let large = Identity { world_size: 65, ..identity };
+        assert_eq!(checked_peers(&large, &all), Err(CollectiveError::WorldTooLarge { found: 65, limit: 64 }));
+    }
+
+    #[test]
+    fn a_world_of_one_is_done_at_once_and_rounds_as_an_owner_does() {
+        let alone = Collective::alone(RunId(1), Generation(1));
+        let sum = |payload| {
+            let pending = alone.all_reduce(Step(0), Bucket::GRADIENT, 0..1, payload, Fault::from_bits(5));
+            pending.wait(Duration::ZERO)
+        };
+        assert_eq!(sum(Payload::Exact(vec![3 << 47])), Ok((Reduced::Floats(vec![1.5]), Fault::from_bits(5))));
+        assert_eq!(sum(Payload::Halves(vec![1.001])), Ok((Reduced::Floats(vec![1.0]), Fault::from_bits(5))));
+        assert_eq!(alone.barrier(Step(0), Duration::ZERO), Ok(()));
+        let wrong = alone.all_reduce(Step(0), Bucket::lane(3), 0..2, Payload::Floats(vec![]), Fault::NONE);
+        assert!(matches!(wrong.wait(Duration::ZERO), Err(CollectiveError::Group { .. })));
+    }
+}

@@ -1,0 +1,287 @@
+//! The header of every frame between two ranks.
+
+use std::fmt;
+
+use strath_core::{Fault, Generation, RunId, Step};
+
+use crate::bucket::Bucket;
+use crate::chunk::SEGMENT_BYTES;
+use crate::error::Mismatch;
+use crate::packing::Encoding;
+
+/// Bytes of a header on the wire.
+pub const HEADER_BYTES: usize = 80;
+/// Version of the wire format, checked in the handshake and in every header.
+pub const VERSION: u16 = 1;
+/// The first four bytes of every header, "STRS" in ASCII.
+const MAGIC: u32 = u32::from_le_bytes(*b"STRS");
+
+/// What a frame is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Partial sums on their way to the owner of a chunk (reduce-scatter).
+    Reduce = 1,
+    /// Results on their way from the owner (all-gather).
+    Gather = 2,
+    /// The sender has started this operation and takes any number of segments. Carries no values.
+    Ready = 3,
+    /// The sender's last frame; `chunk` says why it leaves (`transport`). Carries no values.
+    Farewell = 4,
+}
+
+impl Phase {
+    fn from_wire(byte: u8) -> Option<Self> {
+        [Self::Reduce, Self::Gather, Self::Ready, Self::Farewell].into_iter().find(|p| *p as u8 == byte)
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Reduce => "reduce-scatter",
+            Self::Gather => "all-gather",
+            Self::Ready => "start",
+            Self::Farewell => "farewell",
+        })
+    }
+}
+
+/// What stands above the values of a segment: 80 bytes, little-endian, in the order of the fields.
+///
+/// ```text
+///  0 magic u32 | 4 version u16 | 6 phase u8 | 7 encoding u8 | 8 run u64 | 16 generation u64 | 24 step u64
+/// 32 bucket u32 | 36 chunk u32 | 40 group start u32 | 44 group end u32 | 48 entries u64 | 56 offset u64
+/// 64 length u32 | 68 width u32 | 72 fault u64
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// What the frame is for.
+    pub phase: Phase,
+    /// The kind of the payload.
+    pub encoding: Encoding,
+    /// The run.
+    pub run: RunId,
+    /// The membership in which the frame was sent.
+    pub generation: Generation,
+    /// The step it belongs to.
+    pub step: Step,
+    /// The operation of the step it belongs to.
+    pub bucket: Bucket,
+    /// The chunk it is a segment of, which is the place in the group of the chunk's owner.
+    pub chunk: u32,
+    /// First rank of the group that sums.
+    pub group_start: u32,
+    /// One past the last rank of the group that sums.
+    pub group_end: u32,
+    /// Values of the whole vector.
+    pub entries: u64,
+    /// The segment's first value, counted from the chunk's first.
+    pub offset: u64,
+    /// Values of the segment.
+    pub length: u32,
+    /// Bytes a value.
+    pub width: u32,
+    /// The least status word of the ranks whose terms are in the segment.
+    pub fault: Fault,
+}
+
+impl Header {
+    /// Bytes of the values that follow the header.
+    pub fn body_bytes(&self) -> usize {
+        self.length as usize * self.width as usize
+    }
+
+    /// The header as it travels.
+    pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
+        let mut out = [0; HEADER_BYTES];
+        let mut at = 0;
+        let mut put = |bytes: &[u8]| {
+            out[at..at + bytes.len()].copy_from_slice(bytes);
+            at += bytes.len();
+        };
+        put(&MAGIC.to_le_bytes());
+        put(&VERSION.to_le_bytes());
+        put(&[self.phase as u8, self.encoding as u8]);
+        put(&self.run.0.to_le_bytes());
+        put(&self.generation.0.to_le_bytes());
+        put(&self.step.0.to_le_bytes());
+        put(&self.bucket.0.to_le_bytes());
+        put(&self.chunk.to_le_bytes());
+        put(&self.group_start.to_le_bytes());
+        put(&self.group_end.to_le_bytes());
+        put(&self.entries.to_le_bytes());
+        put(&self.offset.to_le_bytes());
+        put(&self.length.to_le_bytes());
+        put(&self.width.to_le_bytes());
+        put(&self.fault.to_bits().to_le_bytes());
+        out
+    }
+
+    /// A header as it arrived.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where magic or version are not ours, phase or encoding are unknown, the width is not the encoding's, or
+    /// the segment is longer than [`SEGMENT_BYTES`]: so a parsed header never asks for more memory than that.
+    pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Mismatch> {
+        let mut fields = Fields(bytes);
+        Mismatch::check("magic", u64::from(MAGIC), u64::from(fields.u32()))?;
+        Mismatch::check("version", u64::from(VERSION), u64::from(fields.u16()))?;
+        let (phase, encoding) = (fields.u8(), fields.u8());
+        let known = |field, found: u8, last: u8| Mismatch { field, expected: u64::from(last), found: u64::from(found) };
+        let phase = Phase::from_wire(phase).ok_or_else(|| known("phase", phase, Phase::Farewell as u8))?;
+        let encoding =
+            Encoding::from_wire(encoding).ok_or_else(|| known("encoding", encoding, Encoding::Halves as u8))?;
+        let header = Self {
+            phase,
+            encoding,
+            run: RunId(fields.u64()),
+            generation: Generation(fields.u64()),
+            step: Step(fields.u64()),
+            bucket: Bucket(fields.u32()),
+            chunk: fields.u32(),
+            group_start: fields.u32(),
+            group_end: fields.u32(),
+            entries: fields.u64(),
+            offset: fields.u64(),
+            length: fields.u32(),
+            width: fields.u32(),
+            fault: Fault::from_bits(fields.u64()),
+        };
+        let width = encoding.width(phase);
+        Mismatch::check("width", width as u64, u64::from(header.width))?;
+        let most = SEGMENT_BYTES.checked_div(width).unwrap_or(0);
+        if header.length as usize > most {
+            return Err(Mismatch { field: "length", expected: most as u64, found: u64::from(header.length) });
+        }
+        Ok(header)
+    }
+
+    /// Checks that this header, as it arrived, is the `expected` one in every field but the status word.
+    ///
+    /// # Errors
+    /// [`Mismatch`] naming the first field that differs.
+    pub fn check_against(&self, expected: &Self) -> Result<(), Mismatch> {
+        let fields = |h: &Self| {
+            [
+                ("run", h.run.0),
+                ("generation", h.generation.0),
+                ("step", h.step.0),
+                ("bucket", u64::from(h.bucket.0)),
+                ("group start", u64::from(h.group_start)),
+                ("group end", u64::from(h.group_end)),
+                ("encoding", h.encoding as u64),
+                ("entries", h.entries),
+                ("phase", h.phase as u64),
+                ("chunk", u64::from(h.chunk)),
+                ("offset", h.offset),
+                ("length", u64::from(h.length)),
+                ("width", u64::from(h.width)),
+            ]
+        };
+        let mut pairs = fields(expected).into_iter().zip(fields(self));
+        pairs.try_for_each(|((field, expected), (_, found))| Mismatch::check(field, expected, found))
+    }
+}
+
+/// Reads fields off the front of a header; its callers together read no more than it holds.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self.0.split_first_chunk().expect("the fields of a header fill its 80 bytes exactly");
+        self.0 = rest;
+        *field
+    }
+
+    fn u8(&mut self) -> u8 {
+        u8::from_le_bytes(self.take())
+    }
+
+    fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.take())
+    }
+
+    fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.take())
+    }
+
+    fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            phase: Phase::Reduce,
+            encoding: Encoding::Exact,
+            run: RunId(0x0102_0304_0506_0708),
+            generation: Generation(2),
+            step: Step(3),
+            bucket: Bucket(4),
+            chunk: 5,
+            group_start: 6,
+            group_end: 7,
+            entries: 8,
+            offset: 9,
+            length: 10,
+            width: 8,
+            fault: Fault::from_bits(11),
+        }
+    }
+
+    #[test]
+    fn a_header_survives_the_wire_in_its_documented_places() {
+        let bytes = header().to_bytes();
+        assert_eq!(Header::parse(&bytes), Ok(header()));
+        assert_eq!(&bytes[..8], b"STRS\x01\x00\x01\x01");
+        assert_eq!(&bytes[8..16], &[8, 7, 6, 5, 4, 3, 2, 1]);
+        let low_bytes = [16, 24, 32, 36, 40, 44, 48, 56, 64, 68, 72].map(|at| bytes[at]);
+        assert_eq!(low_bytes, [2, 3, 4, 5, 6, 7, 8, 9, 10, 8, 11]);
+    }
+
+    #[test]
+    fn every_malformed_field_is_refused_by_name() {
+        let cases = [
+            (0, "magic"),
+            (3, "magic"),
+            (4, "version"),
+            (5, "version"),
+            (6, "phase"),
+            (7, "encoding"),
+            (67, "length"),
+            (68, "width"),
+            (71, "width"),
+        ];
+        for (at, field) in cases {
+            let mut bytes = header().to_bytes();
+            bytes[at] ^= 0xff;
+            assert_eq!(Header::parse(&bytes).map_err(|m| m.field), Err(field), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn a_segment_longer_than_the_limit_is_refused_whatever_its_width() {
+        for (encoding, most) in [(Encoding::Wide, 16_384), (Encoding::Exact, 32_768), (Encoding::Halves, 131_072)] {
+            let width = encoding.width(Phase::Reduce) as u32;
+            let fits = Header { encoding, width, length: most, ..header() };
+            assert_eq!(Header::parse(&fits.to_bytes()), Ok(fits));
+            let longer = Header { length: most + 1, ..fits };
+            assert_eq!(Header::parse(&longer.to_bytes()).map_err(|m| m.field), Err("length"));
+        }
+        let ready = Header { phase: Phase::Ready, width: 0, length: 1, ..header() };
+        assert_eq!(Header::parse(&ready.to_bytes()).map_err(|m| m.field), Err("length"));
+    }
+
+    #[test]
+    fn a_header_differs_in_the_first_field_that_does() {
+        let expected = header();
+        assert_eq!(Header { fault: Fault::NONE, ..expected }.check_against(&expected), Ok(()));
+        let found = Header { generation: Generation(9), step: Step(9), ..expected };
+        let mismatch = Mismatch { field: "generation", expected: 2, found: 9 };
+        assert_eq!(found.check_against(&expected), Err(mismatch));
+    }
+}

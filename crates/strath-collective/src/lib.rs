@@ -1,0 +1,34 @@
+//! Strath's data plane: sums of vectors over the ranks of a generation, to the same bits whatever the route.
+//!
+//! ```text
+//!  all_reduce(step, bucket, group, payload, fault)                                        Pending::wait
+//!        │                                                                                     ▲
+//!        ▼                                                                                     │
+//!   collective ──► choice ──► ring | direct   pure machines: segments in, commands out ──► Reduced, Fault
+//!                                │  ▲
+//!                                ▼  │         frame: the header of every segment
+//!                             transport       one thread, non-blocking TCP, poll
+//! ```
+//!
+//! The rooms: [`ring`] and [`direct`] are the two algorithms, on what they share in [`reduction`]; [`chunk`] says who owns
+//! what, [`packing`] how values travel, [`frame`] what stands above them, [`choice`] which algorithm serves a message. None
+//! of these performs IO or reads a clock. Only `transport` does.
+
+pub mod bucket;
+pub mod choice;
+pub mod chunk;
+pub mod collective;
+pub mod direct;
+pub mod error;
+pub mod frame;
+pub mod machine;
+pub mod packing;
+pub mod payload;
+pub mod reduction;
+pub mod ring;
+mod transport;
+
+pub use bucket::Bucket;
+pub use collective::{Collective, FULL_MESH_LIMIT, Identity, Member, Pending};
+pub use error::{CollectiveError, Mismatch};
+pub use payload::{Payload, Reduced};

@@ -1,0 +1,70 @@
+//! What the two algorithms have in common for those who drive them.
+
+use strath_core::{Fault, Rank};
+
+use crate::error::Mismatch;
+use crate::frame::{Header, Phase};
+use crate::payload::Reduced;
+use crate::reduction::Reduction;
+
+/// The command of a machine: send this segment.
+///
+/// Its values are read with [`Machine::encode`] when the transport gets to it. They may be read late: a partial sum is
+/// replaced only by a result that contains it, so only after the receiver has had it; and results do not change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outgoing {
+    /// To whom.
+    pub to: Rank,
+    /// The segment's header.
+    pub header: Header,
+}
+
+/// An all-reduce over a group of at least two ranks as a pure state machine: segments in, commands out, no IO, no clock.
+///
+/// At most [`EARLY_SEGMENTS`] segments and one other frame reach a peer that has not started the operation, so a transport
+/// can keep what comes early in bounded memory, and ranks may start operations in any order.
+pub trait Machine {
+    /// Whether a segment with this header, sent by `from`, is due now. What does not fit is an error with the field, what
+    /// was expected and what was found; nothing changes.
+    fn admit(&self, from: Rank, header: &Header) -> Result<(), Mismatch>;
+
+    /// Takes a segment and its values. Refused exactly where [`admit`](Self::admit) refuses or the values are not as long
+    /// as the header says, and then nothing changes.
+    fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch>;
+
+    /// The next command, if there is one.
+    fn poll_command(&mut self) -> Option<Outgoing>;
+
+    /// The vector and its tag.
+    fn reduction(&self) -> &Reduction;
+
+    /// Whether everything was received and every command was taken. The result may be taken once every command's values
+    /// were read.
+    fn is_complete(&self) -> bool;
+
+    /// Whether something from this rank is still missing.
+    fn awaits(&self, rank: Rank) -> bool;
+
+    /// The rank that this one waits for first: where several are missing, one that has sent the least.
+    fn slowest(&self) -> Option<Rank>;
+
+    /// What this rank is waiting for: partial sums of its own chunk, or others' results.
+    fn phase(&self) -> Phase;
+
+    /// The sum and the least status word of the group, once complete.
+    fn into_result(self: Box<Self>) -> (Reduced, Fault);
+
+    /// Writes the values of a command's segment; `out` has the header's `body_bytes`.
+    fn encode(&self, header: &Header, out: &mut [u8]) {
+        self.reduction().encode(header, out);
+    }
+}
+
+/// Segments that a rank sends to a peer before it knows that the peer has started.
+///
+/// Enough to keep a fast link busy for the time a word takes to come back (1 MiB is half a millisecond at 2 GB/s).
+pub const EARLY_SEGMENTS: usize = 4;
+
+pub(crate) fn check_body(header: &Header, body: &[u8]) -> Result<(), Mismatch> {
+    Mismatch::check("body bytes", header.body_bytes() as u64, body.len() as u64)
+}

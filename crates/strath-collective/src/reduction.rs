@@ -1,0 +1,191 @@
+//! What ring and direct exchange share: the vector, whose it is, its segments and its status word.
+
+use std::ops::Range;
+
+use strath_core::{Fault, Generation, Rank, RunId, Step};
+
+use crate::bucket::Bucket;
+use crate::chunk::{self, Cut};
+use crate::error::Mismatch;
+use crate::frame::{Header, Phase};
+use crate::packing::Vector;
+use crate::payload::{Payload, Reduced};
+
+/// Which operation of which membership this is, and who takes part.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tag {
+    /// The run.
+    pub run: RunId,
+    /// The membership.
+    pub generation: Generation,
+    /// The step.
+    pub step: Step,
+    /// The operation of the step.
+    pub bucket: Bucket,
+    /// The consecutive ranks that sum.
+    pub group: Range<u32>,
+    /// This rank, one of them.
+    pub rank: Rank,
+}
+
+/// A vector being summed over a group. *Place* is a rank's index in the group; chunk `c` is owned by place `c`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reduction {
+    tag: Tag,
+    vector: Vector,
+    fault: Fault,
+    cut: Cut,
+}
+
+impl Reduction {
+    /// Starts from this rank's term and status word.
+    ///
+    /// # Panics
+    /// Where the rank is not in the group, or the halves of a wide payload differ in length.
+    pub fn new(tag: Tag, payload: Payload, fault: Fault) -> Self {
+        assert!(tag.group.contains(&tag.rank.0), "rank {} is not in the group {:?}", tag.rank, tag.group);
+        let vector = Vector::new(payload);
+        let encoding = vector.encoding();
+        let cut = Cut::for_width(encoding.width(Phase::Reduce).max(encoding.width(Phase::Gather)));
+        Self { tag, vector, fault, cut }
+    }
+
+    /// Which operation this is.
+    pub fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
+    /// The vector.
+    pub fn vector(&self) -> &Vector {
+        &self.vector
+    }
+
+    /// Ranks in the group.
+    pub fn size(&self) -> u32 {
+        self.tag.group.end - self.tag.group.start
+    }
+
+    /// This rank's place.
+    pub fn place(&self) -> u32 {
+        self.tag.rank.0 - self.tag.group.start
+    }
+
+    /// The rank at a place.
+    pub fn rank_at(&self, place: u32) -> Rank {
+        Rank(self.tag.group.start + place)
+    }
+
+    /// Number of segments of a chunk.
+    pub fn segments(&self, chunk: u32) -> usize {
+        self.cut.segments(self.chunk(chunk).len())
+    }
+
+    fn chunk(&self, chunk: u32) -> Range<usize> {
+        chunk::bounds(self.vector.len(), self.size(), chunk)
+    }
+
+    /// The header of a segment, with the status word as it stands now.
+    pub fn header(&self, phase: Phase, chunk: u32, index: usize) -> Header {
+        let segment = self.cut.segment(self.chunk(chunk).len(), index);
+        Header {
+            chunk,
+            offset: segment.start as u64,
+            length: segment.len() as u32,
+            width: self.vector.encoding().width(phase) as u32,
+            ..self.bare_header(phase)
+        }
+    }
+
+    /// The header of a frame without values.
+    pub fn bare_header(&self, phase: Phase) -> Header {
+        Header {
+            phase,
+            encoding: self.vector.encoding(),
+            run: self.tag.run,
+            generation: self.tag.generation,
+            step: self.tag.step,
+            bucket: self.tag.bucket,
+            chunk: 0,
+            group_start: self.tag.group.start,
+            group_end: self.tag.group.end,
+            entries: self.vector.len() as u64,
+            offset: 0,
+            length: 0,
+            width: 0,
+            fault: self.fault,
+        }
+    }
+
+    /// Checks all that a header says about the operation as a whole, and that its chunk exists.
+    ///
+    /// # Errors
+    /// [`Mismatch`] naming the first field that differs.
+    pub fn check_operation(&self, header: &Header) -> Result<(), Mismatch> {
+        let Header { chunk, offset, length, width, .. } = *header;
+        header.check_against(&Header { chunk, offset, length, width, ..self.bare_header(header.phase) })?;
+        let most = self.size() - 1;
+        if chunk > most {
+            return Err(Mismatch { field: "chunk", expected: u64::from(most), found: u64::from(chunk) });
+        }
+        Ok(())
+    }
+
+    /// Checks that a header is that of segment `index` of its chunk, and that the chunk has so many.
+    ///
+    /// # Errors
+    /// [`Mismatch`] naming the first field that differs.
+    pub fn check_segment(&self, header: &Header, index: usize) -> Result<(), Mismatch> {
+        let segments = self.segments(header.chunk);
+        if index >= segments {
+            return Err(Mismatch { field: "segments", expected: segments as u64, found: index as u64 + 1 });
+        }
+        header.check_against(&self.header(header.phase, header.chunk, index))
+    }
+
+    /// The values of a segment whose header was checked or made here.
+    pub fn range(&self, header: &Header) -> Range<usize> {
+        let start = self.chunk(header.chunk).start + header.offset as usize;
+        start..start + header.length as usize
+    }
+
+    /// Keeps the lesser of the status words.
+    pub fn note_fault(&mut self, header: &Header) {
+        self.fault = self.fault.min(header.fault);
+    }
+
+    /// Adds a checked segment of partial sums.
+    pub fn accumulate(&mut self, header: &Header, body: &[u8]) {
+        self.vector.accumulate(self.range(header), body);
+    }
+
+    /// Adds every peer's terms to a segment in ascending order of place: those of the places below, then this rank's own,
+    /// then those of the places above.
+    pub fn accumulate_in_order(&mut self, header: &Header, before: &[Vec<u8>], after: &[Vec<u8>]) {
+        self.vector.accumulate_in_order(&self.range(header), before, after);
+    }
+
+    /// Makes results of a segment's complete sums, as its owner.
+    pub fn round(&mut self, header: &Header) {
+        self.vector.round(self.range(header));
+    }
+
+    /// Takes over a checked segment of results.
+    pub fn store(&mut self, header: &Header, body: &[u8]) {
+        self.vector.store(self.range(header), body);
+    }
+
+    /// Writes a segment's values as they travel; `out` has the header's `body_bytes`.
+    pub fn encode(&self, header: &Header, out: &mut [u8]) {
+        if !out.is_empty() {
+            self.vector.encode(header.phase, self.range(header), out);
+        }
+    }
+
+    /// The sum and the least status word. For a group of one, which needs no machine, this rounds the whole vector first.
+    pub fn into_result(mut self) -> (Reduced, Fault) {
+        if self.size() == 1 {
+            self.vector.round(0..self.vector.len());
+        }
+        (self.vector.into_reduced(), self.fault)
+    }
+}

@@ -1,0 +1,244 @@
+//! One peer: the connection it sends on, the connection this rank sends on, and what is under way on both.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use strath_core::Step;
+
+use crate::bucket::Bucket;
+use crate::collective::Member;
+use crate::error::Mismatch;
+use crate::frame::{HEADER_BYTES, Header};
+
+/// Names an operation among those under way.
+pub(super) type Key = (Step, Bucket);
+
+/// Bytes read at once while no long segment is due, and small frames written at once.
+const SMALL_BYTES: usize = 16 * 1024;
+/// Bytes that are kept a peer for operations that have not been started here. The machines send at most 1 MiB early for
+/// each, so this is reached by a peer that is more than 64 operations ahead; it is then not read until some are started.
+const EARLY_BYTES: usize = 64 * 1024 * 1024;
+
+/// Whether a peer can still be counted on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// Connected.
+    Here,
+    /// It has finished all it took part in.
+    Left,
+    /// Its connection ended without a farewell.
+    Lost(String),
+}
+
+/// A peer's two connections.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The peer.
+    pub(super) member: Member,
+    /// Whether it can still be counted on.
+    pub(super) presence: Presence,
+    /// When the connection that this rank sends on was found broken; the other one is then read to its end first.
+    pub(super) broken_since: Option<Instant>,
+    /// What it sends.
+    pub(super) inbound: Inbound,
+    /// What it is sent.
+    pub(super) outbound: Outbound,
+}
+
+impl Link {
+    /// A link over two connections that are through their handshake.
+    ///
+    /// Buffer sizes are left to the kernel: asking for one turns its tuning off and is cut to a limit below what tuning
+    /// reaches.
+    pub(super) fn new(member: Member, inbound: TcpStream, outbound: TcpStream) -> io::Result<Self> {
+        for stream in [&inbound, &outbound] {
+            stream.set_nodelay(true)?;
+            stream.set_nonblocking(true)?;
+        }
+        Ok(Self {
+            member,
+            presence: Presence::Here,
+            broken_since: None,
+            inbound: Inbound::new(inbound),
+            outbound: Outbound::new(outbound),
+        })
+    }
+
+    /// Whether the peer is to be read now.
+    pub(super) fn is_read(&self) -> bool {
+        let parked = self.inbound.early_bytes > EARLY_BYTES && self.broken_since.is_none();
+        self.presence == Presence::Here && !parked
+    }
+}
+
+/// Frames from a peer.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    /// The connection.
+    pub(super) stream: TcpStream,
+    /// Bytes `start..end` are read and not taken.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// Whole frames of operations that have not been started here.
+    early: BTreeMap<Key, VecDeque<(Header, Vec<u8>)>>,
+    early_bytes: usize,
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// So many bytes, as many as there was room for: there may be more.
+    All(usize),
+    /// So many bytes, and for now no more.
+    Some(usize),
+    /// Nothing for now.
+    Nothing,
+    /// The peer sends no more.
+    End,
+}
+
+impl Inbound {
+    fn new(stream: TcpStream) -> Self {
+        let buffer = vec![0; SMALL_BYTES];
+        Self { stream, buffer, start: 0, end: 0, early: BTreeMap::new(), early_bytes: 0 }
+    }
+
+    /// Reads once.
+    pub(super) fn fill(&mut self) -> io::Result<Filled> {
+        let room = self.buffer.len().min(self.wanted()).saturating_sub(self.end);
+        if room == 0 {
+            return Ok(Filled::Nothing);
+        }
+        match self.stream.read(&mut self.buffer[self.end..self.end + room]) {
+            Ok(0) => Ok(Filled::End),
+            Ok(n) => {
+                self.end += n;
+                Ok(if n == room { Filled::All(n) } else { Filled::Some(n) })
+            }
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
+            Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Filled::All(0)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The index in the buffer up to which to read: a long segment is read to its end, so that the next one starts at the
+    /// front and nothing large is ever moved; short frames are read many at once.
+    fn wanted(&self) -> usize {
+        match self.header() {
+            Ok(Some(header)) => (self.start + HEADER_BYTES + header.body_bytes()).max(SMALL_BYTES),
+            _ => SMALL_BYTES,
+        }
+    }
+
+    /// The header of the next frame, once it is there.
+    pub(super) fn header(&self) -> Result<Option<Header>, Mismatch> {
+        self.buffer[self.start..self.end].first_chunk().map(Header::parse).transpose()
+    }
+
+    /// The values of the frame with this header, which is the next, once they are there.
+    pub(super) fn body(&self, header: &Header) -> Option<&[u8]> {
+        self.buffer[self.start..self.end].get(HEADER_BYTES..HEADER_BYTES + header.body_bytes())
+    }
+
+    /// Drops the next frame, whose header this is.
+    pub(super) fn consume(&mut self, header: &Header) {
+        self.start += HEADER_BYTES + header.body_bytes();
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Makes room for the rest of a frame whose header (`None`: not even that) is all that could be taken. The caller has
+    /// checked that the frame is due, so memory is only taken for what is.
+    pub(super) fn make_room(&mut self, header: Option<&Header>) {
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let whole = HEADER_BYTES + header.map_or(0, Header::body_bytes);
+        if self.buffer.len() < whole {
+            self.buffer.resize(whole, 0);
+        }
+    }
+
+    /// Keeps the next frame, whose header this is, for an operation that has not been started.
+    pub(super) fn keep(&mut self, key: Key, header: &Header) {
+        let body = self.body(header).map(<[u8]>::to_vec).unwrap_or_default();
+        self.early_bytes += HEADER_BYTES + body.len();
+        self.early.entry(key).or_default().push_back((*header, body));
+        self.consume(header);
+    }
+
+    /// The frames that were kept for an operation, in order.
+    pub(super) fn take_early(&mut self, key: Key) -> VecDeque<(Header, Vec<u8>)> {
+        let frames = self.early.remove(&key).unwrap_or_default();
+        self.early_bytes -= frames.iter().map(|(_, body)| HEADER_BYTES + body.len()).sum::<usize>();
+        frames
+    }
+}
+
+/// Frames to a peer.
+#[derive(Debug)]
+pub(super) struct Outbound {
+    /// The connection, until it breaks.
+    pub(super) stream: Option<TcpStream>,
+    /// Frames that are not encoded yet: their values stay where they are.
+    pub(super) queue: VecDeque<Header>,
+    /// Bytes `sent..filled` are encoded and not written.
+    scratch: Vec<u8>,
+    sent: usize,
+    filled: usize,
+}
+
+impl Outbound {
+    fn new(stream: TcpStream) -> Self {
+        Self { stream: Some(stream), queue: VecDeque::new(), scratch: Vec::new(), sent: 0, filled: 0 }
+    }
+
+    /// Whether there is something to write and a connection to write it on.
+    pub(super) fn is_pending(&self) -> bool {
+        self.stream.is_some() && (self.sent < self.filled || !self.queue.is_empty())
+    }
+
+    /// Encodes the next frame, or several short ones, once the former are written. `values` writes a frame's values and is
+    /// called once for each frame taken off the queue.
+    pub(super) fn encode(&mut self, mut values: impl FnMut(&Header, &mut [u8])) {
+        if self.sent < self.filled {
+            return;
+        }
+        (self.sent, self.filled) = (0, 0);
+        while let Some(header) = self.queue.front() {
+            let whole = HEADER_BYTES + header.body_bytes();
+            if self.filled > 0 && self.filled + whole > SMALL_BYTES {
+                break;
+            }
+            let end = self.filled + whole;
+            if self.scratch.len() < end {
+                self.scratch.resize(end, 0);
+            }
+            let (head, body) = self.scratch[self.filled..end].split_at_mut(HEADER_BYTES);
+            head.copy_from_slice(&header.to_bytes());
+            values(header, body);
+            self.filled = end;
+            self.queue.pop_front();
+        }
+    }
+
+    /// Writes what is encoded as far as the kernel takes it. `true`: all of it.
+    pub(super) fn write(&mut self) -> io::Result<bool> {
+        let Some(stream) = &mut self.stream else { return Ok(true) };
+        while self.sent < self.filled {
+            match stream.write(&self.scratch[self.sent..self.filled]) {
+                Ok(n) => self.sent += n,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+}

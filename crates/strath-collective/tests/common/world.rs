@@ -1,0 +1,56 @@
+//! Ranks as threads over loopback.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::net::{SocketAddr, TcpListener};
+use std::thread;
+use std::time::Duration;
+
+use strath_collective::{Collective, CollectiveError, Identity, Member};
+use strath_core::config::Algorithm;
+use strath_core::{Generation, Rank, RunId};
+
+pub(crate) const LONG: Duration = Duration::from_secs(20);
+
+pub(crate) fn identity(rank: u32, world_size: u32) -> Identity {
+    Identity { run: RunId(0xfeed), generation: Generation(3), rank: Rank(rank), world_size }
+}
+
+pub(crate) fn listeners(world_size: u32) -> (Vec<TcpListener>, Vec<Member>) {
+    let listeners: Vec<_> = (0..world_size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let address = |l: &TcpListener| -> SocketAddr { l.local_addr().unwrap() };
+    let members = (0..).zip(&listeners).map(|(rank, l)| Member { rank: Rank(rank), address: address(l) }).collect();
+    (listeners, members)
+}
+
+/// Runs `rank_main` on a thread for each rank of a connected world; its results in order of rank.
+pub(crate) fn world<R: Send>(
+    world_size: u32,
+    algorithm: Algorithm,
+    rank_main: impl Fn(u32, Collective) -> R + Sync,
+) -> Vec<R> {
+    let (listeners, members) = listeners(world_size);
+    thread::scope(|scope| {
+        let (members, rank_main) = (&members, &rank_main);
+        let ranks: Vec<_> = (0..)
+            .zip(listeners)
+            .map(|(rank, listener)| {
+                scope.spawn(move || {
+                    let me = identity(rank, world_size);
+                    rank_main(rank, Collective::connect(listener, me, members, algorithm, LONG).unwrap())
+                })
+            })
+            .collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+/// The rank that an error names as lost, silent or in breach.
+pub(crate) fn culprit(error: &CollectiveError) -> Option<u32> {
+    match error {
+        CollectiveError::PeerLost { rank, .. }
+        | CollectiveError::PeerSilent { rank, .. }
+        | CollectiveError::Protocol { rank, .. } => Some(rank.0),
+        _ => None,
+    }
+}
