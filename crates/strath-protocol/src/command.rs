@@ -1,0 +1,112 @@
+//! What the state machines want done: plain data, carried out in order by the runtimes.
+
+use strath_core::{Digest, Generation, Step};
+
+use crate::event::Connection;
+use crate::message::{Admitted, Assign, CoordinatorMessage, EvalReport, State, StepReport, WorkerMessage};
+
+/// What a coordinator wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CoordinatorCommand {
+    /// Say something to a worker.
+    Send {
+        /// Its session.
+        connection: Connection,
+        /// What to say.
+        message: CoordinatorMessage,
+    },
+    /// End a session, after what was sent to it has left.
+    Close(Connection),
+    /// Write the generation down and sync it, before any command that follows.
+    PersistGeneration(Generation),
+    /// Note something in the run's record.
+    Record(Record),
+    /// Write a state down, then answer with `Saved` or `WriteFailed`.
+    Save(State),
+    /// The run is over.
+    Finish(Outcome),
+}
+
+/// Something for the run's record.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Record {
+    /// A completed step.
+    Step(StepReport),
+    /// An evaluation.
+    Eval(EvalReport),
+    /// A generation began.
+    Generation {
+        /// Its number.
+        generation: Generation,
+        /// Its number of ranks.
+        world_size: u64,
+        /// Completed steps it begins with.
+        step: Step,
+        /// Steps of the whole run.
+        steps: Step,
+        /// Why it began.
+        cause: String,
+    },
+    /// Something that the owner should know but that stops nothing.
+    Warning(String),
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome {
+    /// It is complete.
+    Done {
+        /// Completed steps.
+        steps: Step,
+        /// SHA-256 of the final weights, on which every rank agrees.
+        weights: Digest,
+    },
+    /// A checkpoint was evaluated.
+    Evaluated(EvalReport),
+    /// It was stopped after a checkpoint of this step; `None`: before the first step.
+    Stopped {
+        /// The step.
+        step: Option<Step>,
+    },
+    /// It failed.
+    Failed {
+        /// Why, in one line.
+        message: String,
+    },
+}
+
+/// What a worker wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerCommand {
+    /// Say something to the coordinator.
+    Send(WorkerMessage),
+    /// Load data, build the model.
+    Prepare(Admitted),
+    /// Connect the ring, with the state to start from.
+    Connect {
+        /// The place in the generation.
+        assign: Assign,
+        /// The state, where the run does not start from the seed.
+        state: Option<State>,
+    },
+    /// Begin to train or evaluate.
+    Run,
+    /// Ask every rank to stop after the step under way.
+    StopAfterStep,
+    /// The session is over: end every wait, and the process.
+    Exit(WorkerOutcome),
+}
+
+/// How a worker ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WorkerOutcome {
+    /// The run is complete.
+    Done,
+    /// The run was stopped after a checkpoint.
+    Stopped,
+    /// The run, or this worker, failed.
+    Failed {
+        /// Why, in one line.
+        message: String,
+    },
+}

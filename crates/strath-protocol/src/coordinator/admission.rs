@@ -1,0 +1,264 @@
+//! Who may take part, and when enough have come: from registration to a connected generation.
+
+use std::net::SocketAddr;
+
+use strath_core::config::Numerics;
+use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
+use subtle::ConstantTimeEq;
+
+use super::{Coordinator, Gather, Results, Settings, Stage, Standing};
+use crate::command::{CoordinatorCommand as Command, Record};
+use crate::event::Connection;
+use crate::message::{
+    Admitted, Assign, CoordinatorMessage, Ending, Job, Member, Prepared, Purpose, Register, State, StateRef,
+};
+
+impl Coordinator {
+    /// Admits a worker, or refuses it with one line.
+    pub(super) fn register(&mut self, connection: Connection, register: Register) {
+        if let Some(reason) = self.reason_to_refuse(&register) {
+            return self.refuse(connection, reason);
+        }
+        let worker = WorkerId(self.next_worker);
+        self.next_worker += 1;
+        let admitted = Admitted {
+            worker,
+            run: self.settings.run,
+            configuration: self.settings.configuration.clone(),
+            job: self.settings.job,
+            lease: self.settings.lease(),
+        };
+        self.update(connection, |session| {
+            session.identity = Some((worker, register));
+            session.standing = Standing::Preparing;
+            session.progress.phase = crate::message::Phase::Preparing;
+        });
+        self.send(connection, CoordinatorMessage::Admitted(admitted));
+    }
+
+    fn reason_to_refuse(&self, register: &Register) -> Option<String> {
+        let Settings { version, token, .. } = &self.settings;
+        if register.version != *version {
+            return Some(format!(
+                "the worker is version {}, the coordinator {version}; install the same version on both",
+                register.version
+            ));
+        }
+        if let Some(token) = token {
+            let given = register.token.as_deref().unwrap_or_default();
+            if !bool::from(given.as_bytes().ct_eq(token.as_bytes())) {
+                return Some("the worker's token is not the one that this coordinator handed out".into());
+            }
+        }
+        if matches!(self.stage, Stage::Connecting | Stage::Running(_)) {
+            let generation = self.generation;
+            return Some(format!(
+                "generation {generation} of this run is at work and cannot be joined; wait for it to end, or stop it and \
+                 start it again with --resume and more workers"
+            ));
+        }
+        if register.ring_address.ip().is_unspecified() || register.ring_address.port() == 0 {
+            return Some(format!(
+                "its ring address {} is none that peers could dial; give --advertise an address and port that every worker \
+                 reaches",
+                register.ring_address
+            ));
+        }
+        let other = self
+            .sessions
+            .values()
+            .filter_map(|s| s.identity.as_ref())
+            .find(|(_, other)| is_loopback(other.ring_address) != is_loopback(register.ring_address));
+        other.map(|(worker, other)| {
+            format!(
+                "its ring address {} and that of worker {worker} ({}), {}, cannot reach each other, as one is loopback; give \
+                 --advertise an address that every worker reaches",
+                register.ring_address, other.host, other.ring_address
+            )
+        })
+    }
+
+    fn refuse(&mut self, connection: Connection, reason: String) {
+        self.send(connection, CoordinatorMessage::End(Ending::Refused(reason)));
+        self.commands.push_back(Command::Close(connection));
+        self.sessions.remove(&connection);
+    }
+
+    /// Compares a worker's data and numerics with the run's.
+    pub(super) fn prepared(&mut self, connection: Connection, prepared: Prepared, now: Timestamp) {
+        let name = self.sessions.get(&connection).map(super::Session::name).unwrap_or_default();
+        if let Some(reason) = self.difference(&name, &prepared) {
+            return self.refuse(connection, reason);
+        }
+        if self.reference.is_none() {
+            self.reference = Some((name, prepared));
+        }
+        self.last_arrival = now;
+        self.update(connection, |session| {
+            session.standing = Standing::Ready;
+            session.progress.phase = crate::message::Phase::Waiting;
+        });
+    }
+
+    fn difference(&self, name: &str, prepared: &Prepared) -> Option<String> {
+        let compare_numerics = self.settings.config.cluster.numerics == Numerics::Same;
+        let data = |whose: &str, digest: Digest| {
+            format!(
+                "{name} has other data than {whose}: SHA-256 {}, expected {digest}; bring the same files to every machine",
+                prepared.data.digest
+            )
+        };
+        let numerics = |whose: &str, digest: Digest| {
+            format!(
+                "{name} computes other bits than {whose}: probe {}, expected {digest}; use machines of one kind, or set \
+                 cluster.numerics = \"any\" and do without equal bits",
+                prepared.numerics
+            )
+        };
+        if let Some((first, reference)) = &self.reference {
+            if prepared.data.digest != reference.data.digest {
+                return Some(data(first, reference.data.digest));
+            }
+            if (prepared.parameters, prepared.statistics) != (reference.parameters, reference.statistics) {
+                return Some(format!(
+                    "{name} built a model of another size than {first}; install the same version on both"
+                ));
+            }
+            if compare_numerics && prepared.numerics != reference.numerics {
+                return Some(numerics(first, reference.numerics));
+            }
+        }
+        let start = self.settings.start.as_ref()?;
+        if let Some(digest) = start.data.filter(|digest| *digest != prepared.data.digest) {
+            return Some(data(&format!("the run that wrote {}", start.source), digest));
+        }
+        let written = start.numerics.filter(|digest| compare_numerics && *digest != prepared.numerics)?;
+        Some(numerics(&format!("the machine that wrote {}", start.source), written))
+    }
+
+    /// Forms a generation of the workers that are ready, once enough have come.
+    pub(super) fn form_if_enough(&mut self, now: Timestamp) {
+        if self.stage != Stage::Gathering {
+            return;
+        }
+        let ready = self.sessions.values().filter(|s| s.standing == Standing::Ready).count();
+        let preparing = self.sessions.values().any(|s| s.standing == Standing::Preparing);
+        let enough = match self.settings.gather {
+            Gather::Exactly(wanted) => ready >= wanted,
+            Gather::AtLeast { workers, quiet } => {
+                ready >= workers.max(1) && !preparing && now.since(self.last_arrival) >= quiet
+            }
+        };
+        if enough {
+            self.form();
+        }
+    }
+
+    fn form(&mut self) {
+        let Some((_, reference)) = self.reference.clone() else { return };
+        let config = &self.settings.config;
+        let plan = match config.plan() {
+            Ok(plan) => plan,
+            Err(error) => return self.fail(error.to_string()),
+        };
+        let steps = Step(config.steps(reference.data.train_examples as usize));
+        let start = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
+        if self.settings.job == Job::Train && (steps.0 == 0 || start > steps) {
+            return self.fail(format!(
+                "the run has {steps} steps and would begin at step {start}: {} examples in batches of {}; raise run.epochs or \
+                 run.steps, or lower batch.size",
+                reference.data.train_examples,
+                plan.batch()
+            ));
+        }
+        let mut ready: Vec<(WorkerId, Connection, SocketAddr)> = Vec::new();
+        for (connection, session) in &self.sessions {
+            if let (Standing::Ready, Some((worker, register))) = (session.standing, &session.identity) {
+                ready.push((*worker, *connection, register.ring_address));
+            }
+        }
+        ready.sort_unstable();
+        self.generation = Generation(self.settings.generation.0 + 1);
+        let generation = self.generation;
+        let assignment = Assignment::balanced(&plan, ready.len());
+        let members: Vec<Member> = ready
+            .iter()
+            .map(|(worker, _, ring_address)| Member { worker: *worker, ring_address: *ring_address })
+            .collect();
+        self.commands.push_back(Command::PersistGeneration(generation));
+        let idle = ready.len().saturating_sub(plan.micro_batches().len());
+        if idle > 0 && self.settings.job == Job::Train {
+            let names: Vec<String> =
+                ready[ready.len() - idle..].iter().filter_map(|(_, c, _)| Some(self.sessions.get(c)?.name())).collect();
+            self.commands.push_back(Command::Record(Record::Warning(format!(
+                "{idle} of {} workers idle, as a batch has {} micro-batches: {}; lower sam.m or batch.micro to give them work",
+                ready.len(),
+                plan.micro_batches().len(),
+                names.join(", ")
+            ))));
+        }
+        self.commands.push_back(Command::Record(Record::Generation {
+            generation,
+            world_size: ready.len() as u64,
+            step: start,
+            steps,
+            cause: if start == Step(0) { "the run began".into() } else { "the run was resumed".into() },
+        }));
+        let state = self.settings.start.as_ref().map(|from| StateRef {
+            source: from.source.clone(),
+            model: Digest::of(&from.model),
+            optimizer: from.optimizer.as_ref().map(|bytes| Digest::of(bytes)),
+        });
+        let first =
+            Assign { generation, rank: Rank(0), members, bounds: assignment.bounds().to_vec(), start, steps, state };
+        for (rank, (_, connection, _)) in (0..).map(Rank).zip(&ready) {
+            self.update(*connection, |session| {
+                session.rank = Some(rank);
+                session.standing = Standing::Connecting;
+            });
+            self.assign(*connection, Assign { rank, ..first.clone() });
+        }
+        self.steps = steps;
+        self.assignment = Some(assignment);
+        self.stage = Stage::Connecting;
+    }
+
+    /// Tells a worker its place, and sends the state that it announces.
+    fn assign(&mut self, connection: Connection, assign: Assign) {
+        let generation = assign.generation;
+        self.send(connection, CoordinatorMessage::Assign(assign));
+        if let Some(from) = self.settings.start.clone() {
+            let state = State {
+                generation,
+                step: from.step,
+                purpose: Purpose::Start,
+                model: from.model,
+                optimizer: from.optimizer.unwrap_or_default(),
+            };
+            self.send(connection, CoordinatorMessage::State(state));
+        }
+    }
+
+    /// Starts the generation once every rank's ring is connected.
+    pub(super) fn ring_ready(&mut self, connection: Connection) {
+        self.update(connection, |session| session.standing = Standing::Connected);
+        if self.stage != Stage::Connecting {
+            return;
+        }
+        let ranked: Vec<Connection> =
+            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
+        if !ranked.iter().all(|c| self.sessions.get(c).is_some_and(|s| s.standing == Standing::Connected)) {
+            return;
+        }
+        for connection in ranked {
+            self.update(connection, |session| session.standing = Standing::Running);
+            self.send(connection, CoordinatorMessage::Start { generation: self.generation });
+        }
+        self.stage = Stage::Running(Results::default());
+    }
+}
+
+fn is_loopback(address: SocketAddr) -> bool {
+    // An IPv4 address in IPv6 clothes is loopback as well.
+    address.ip().to_canonical().is_loopback()
+}

@@ -1,0 +1,152 @@
+//! Who is at fault when ranks report each other lost.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use strath_core::{Rank, Timestamp};
+
+use super::{Coordinator, Session, Stage};
+use crate::event::Connection;
+use crate::message::{FailureKind, FailureReport};
+
+/// How long a report that a peer is lost waits for the peer's own session to break, or for its own report: both say more.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Ranks that have reported a peer lost, and until when nobody is blamed for it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Suspicion {
+    /// When the blame is laid.
+    pub(super) until: Timestamp,
+    /// Who reported first.
+    first: Rank,
+    /// Who lost whom.
+    losses: BTreeMap<Rank, Loss>,
+}
+
+/// One rank's report that it has lost a peer.
+#[derive(Debug, Clone, PartialEq)]
+struct Loss {
+    /// The peer.
+    peer: Rank,
+    /// The reporter's name: its session may be over when the blame is laid.
+    reporter: String,
+    report: FailureReport,
+}
+
+/// What a set of reports comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// `culprit` was lost, as `witness` says, and has itself reported nobody.
+    Rank { culprit: Rank, witness: Rank },
+    /// Two ranks have lost each other: what lies between them broke.
+    Link { witness: Rank, other: Rank },
+}
+
+/// Lays the blame, given who lost whom. A rank that lost a peer ends its ring, so that its own neighbours lose it in turn:
+/// whoever has reported a loss is a witness, and the chain is followed from the first report to whom it began with.
+/// `None` where `first` has reported nothing.
+fn blame(losses: &BTreeMap<Rank, Rank>, first: Rank) -> Option<Blame> {
+    let mut witness = first;
+    let mut suspect = *losses.get(&first)?;
+    let mut seen = vec![first];
+    loop {
+        match losses.get(&suspect) {
+            None => return Some(Blame::Rank { culprit: suspect, witness }),
+            Some(_) if seen.contains(&suspect) => return Some(Blame::Link { witness, other: suspect }),
+            Some(next) => {
+                seen.push(suspect);
+                (witness, suspect) = (suspect, *next);
+            }
+        }
+    }
+}
+
+impl Coordinator {
+    /// Takes in a worker's report that it cannot go on.
+    pub(super) fn failed(&mut self, connection: Connection, report: FailureReport, now: Timestamp) {
+        let Some(session) = self.sessions.get(&connection) else { return };
+        match (report.kind, session.rank) {
+            (FailureKind::PeerLost(peer), Some(reporter)) => {
+                let loss = Loss { peer, reporter: session.name(), report };
+                let new = || Suspicion { until: now.after(PATIENCE), first: reporter, losses: BTreeMap::new() };
+                self.suspicion.get_or_insert_with(new).losses.entry(reporter).or_insert(loss);
+            }
+            (FailureKind::Own | FailureKind::PeerLost(_), _) => {
+                let message = own_failure(session, &report);
+                self.fail(message);
+            }
+        }
+    }
+
+    /// Whether a session's worker has reported a loss: what becomes of it afterwards is no news.
+    pub(super) fn is_witness(&self, session: &Session) -> bool {
+        let losses = self.suspicion.as_ref().map(|suspicion| &suspicion.losses);
+        session.rank.is_some_and(|rank| losses.is_some_and(|losses| losses.contains_key(&rank)))
+    }
+
+    /// Lays the blame once patience is over.
+    pub(super) fn settle_suspicion(&mut self, now: Timestamp) {
+        if self.stage == Stage::Ended {
+            return;
+        }
+        let Some(suspicion) = self.suspicion.as_ref().filter(|suspicion| now >= suspicion.until) else { return };
+        let peers = suspicion.losses.iter().map(|(reporter, loss)| (*reporter, loss.peer)).collect();
+        let Some(blame) = blame(&peers, suspicion.first) else { return };
+        let (Blame::Rank { witness, .. } | Blame::Link { witness, .. }) = blame;
+        let Some(Loss { reporter, report, .. }) = suspicion.losses.get(&witness) else { return };
+        let FailureReport { step, phase, message, .. } = report;
+        let message = match blame {
+            Blame::Rank { culprit, .. } => {
+                let culprit = self.name_of(culprit);
+                format!("the ring to {culprit} broke at step {step} in phase {phase}, says {reporter}: {message}")
+            }
+            Blame::Link { other, .. } => {
+                let other = self.name_of(other);
+                format!("the ring between {reporter} and {other} broke at step {step} in phase {phase}: {message}")
+            }
+        };
+        self.fail(message);
+    }
+
+    fn name_of(&self, rank: Rank) -> String {
+        let session = self.sessions.values().find(|session| session.rank == Some(rank));
+        session.map_or_else(|| format!("rank {rank}"), Session::name)
+    }
+}
+
+fn own_failure(session: &Session, report: &FailureReport) -> String {
+    let FailureReport { step, phase, message, .. } = report;
+    format!("{} failed at step {step} in phase {phase}: {message}", session.name())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn laid(losses: &[(u32, u32)], first: u32) -> Option<Blame> {
+        blame(&losses.iter().map(|(reporter, peer)| (Rank(*reporter), Rank(*peer))).collect(), Rank(first))
+    }
+
+    #[test]
+    fn whoever_is_lost_and_has_reported_nobody_is_the_culprit() {
+        let rank = |culprit, witness| Some(Blame::Rank { culprit: Rank(culprit), witness: Rank(witness) });
+        assert_eq!(laid(&[(0, 1)], 0), rank(1, 0));
+        assert_eq!(laid(&[(0, 1), (2, 1)], 2), rank(1, 2));
+        // Rank 3 died; 2 lost it and ended its ring, so 1 lost 2, and 0 lost 1.
+        assert_eq!(laid(&[(0, 1), (1, 2), (2, 3)], 0), rank(3, 2));
+        assert_eq!(laid(&[(0, 1), (1, 2), (2, 3)], 2), rank(3, 2));
+    }
+
+    #[test]
+    fn of_ranks_that_lost_each_other_none_is_the_culprit() {
+        let link = |witness, other| Some(Blame::Link { witness: Rank(witness), other: Rank(other) });
+        assert_eq!(laid(&[(0, 1), (1, 0)], 0), link(1, 0));
+        assert_eq!(laid(&[(2, 1), (0, 1), (1, 0)], 2), link(0, 1));
+        assert_eq!(laid(&[(0, 0)], 0), link(0, 0));
+    }
+
+    #[test]
+    fn without_a_report_there_is_no_blame() {
+        assert_eq!(laid(&[], 0), None);
+    }
+}

@@ -1,0 +1,210 @@
+//! How a run ends: every rank through with the same weights, stopped, or failed with one line that says whose fault it was.
+
+use strath_core::{Digest, Step};
+
+use super::{Coordinator, Gather, Session, Stage, Standing};
+use crate::Rejected;
+use crate::command::{CoordinatorCommand as Command, Outcome, Record};
+use crate::event::Connection;
+use crate::message::{CoordinatorMessage, Ending, EvalReport, Finished, Job, Purpose};
+
+/// What a running generation has brought so far.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Results {
+    /// States on their way to the disk. They need not get there in order, and the run does not end before they have.
+    pub(super) saving: Vec<(Step, Purpose)>,
+    /// The newest checkpoint on the disk.
+    checkpoint: Option<Step>,
+    /// The final state on the disk.
+    last: Option<Step>,
+    /// The newest evaluation.
+    pub(super) evaluated: Option<EvalReport>,
+}
+
+impl Coordinator {
+    /// A session has ended by itself.
+    pub(super) fn disconnected(&mut self, connection: Connection, cause: &str) -> Result<(), Rejected> {
+        let session = self.session(connection)?;
+        if session.identity.is_none() || self.is_witness(session) {
+            self.sessions.remove(&connection);
+            return Ok(());
+        }
+        let what = format!("{} was lost {}: {cause}", session.name(), session.place());
+        self.leave(connection, what);
+        Ok(())
+    }
+
+    /// A worker is gone, as `what` says: the end of a generation, but not of a gathering that can do without it.
+    pub(super) fn leave(&mut self, connection: Connection, what: String) {
+        self.sessions.remove(&connection);
+        if !self.can_do_without() {
+            return self.fail(what);
+        }
+        self.commands.push_back(Command::Close(connection));
+        let warning = format!("{what}; gathering goes on without it");
+        self.commands.push_back(Command::Record(Record::Warning(warning)));
+        self.forget_reference_if_alone();
+    }
+
+    /// While it gathers, a coordinator of many machines does without a worker that leaves; `train` cannot.
+    pub(super) fn can_do_without(&self) -> bool {
+        self.stage == Stage::Gathering && matches!(self.settings.gather, Gather::AtLeast { .. })
+    }
+
+    /// With the last prepared worker goes what others are compared with: it may have been the one with the wrong data.
+    fn forget_reference_if_alone(&mut self) {
+        if self.sessions.values().all(|session| session.standing != Standing::Ready) {
+            self.reference = None;
+        }
+    }
+
+    /// A worker process that this machine started has ended.
+    pub(super) fn process_ended(&mut self, pid: u32, cause: &str) {
+        let known = self.sessions.values().find(|s| s.identity.as_ref().is_some_and(|(_, r)| r.pid == pid));
+        let message = match known {
+            Some(session) if session.standing == Standing::Finished || self.is_witness(session) => return,
+            Some(session) => format!("{} ended {}: {cause}", session.name(), session.place()),
+            None => format!("worker process {pid} ended before it joined: {cause}"),
+        };
+        self.fail(message);
+    }
+
+    /// The run's owner wants it to end.
+    pub(super) fn stop(&mut self) {
+        match self.stage {
+            Stage::Running(_) if self.settings.job == Job::Train => {
+                if !self.stop_requested {
+                    self.broadcast(&CoordinatorMessage::Stop);
+                }
+                self.stop_requested = true;
+            }
+            _ => self.finish(Ending::Stopped, Outcome::Stopped { step: None }),
+        }
+    }
+
+    /// A state has reached the disk.
+    pub(super) fn saved(&mut self, step: Step, purpose: Purpose) -> Result<(), Rejected> {
+        let Stage::Running(results) = &mut self.stage else {
+            return Err(Rejected::OutOfOrder { what: "Saved", state: "no generation runs" });
+        };
+        let Some(at) = results.saving.iter().position(|saving| *saving == (step, purpose)) else {
+            return Err(Rejected::OutOfOrder { what: "Saved", state: "no such state is on its way to the disk" });
+        };
+        results.saving.swap_remove(at);
+        match purpose {
+            Purpose::Final => results.last = results.last.max(Some(step)),
+            Purpose::Checkpoint | Purpose::Start => results.checkpoint = results.checkpoint.max(Some(step)),
+        }
+        self.complete_if_all_agree();
+        Ok(())
+    }
+
+    /// Something could not be written. What has not been carried out yet may rest on it, and is dropped but for last words.
+    pub(super) fn write_failed(&mut self, message: String) {
+        self.commands.retain(|command| {
+            matches!(command, Command::Close(_) | Command::Send { message: CoordinatorMessage::End(_), .. })
+        });
+        self.fail(message);
+    }
+
+    /// Ends the run once every rank is through with the same weights and every state is on the disk.
+    pub(super) fn complete_if_all_agree(&mut self) {
+        let Stage::Running(results) = &self.stage else { return };
+        let mut ranked: Vec<&Session> = self.sessions.values().filter(|s| s.rank.is_some()).collect();
+        ranked.sort_by_key(|s| s.rank);
+        let Some(all) = ranked.iter().map(|s| s.finished).collect::<Option<Vec<_>>>() else { return };
+        let Some(agreed) = majority(&all) else { return };
+        let deviant = ranked.iter().zip(&all).find(|(_, finished)| !same(finished, &agreed));
+        if let Some((session, found)) = deviant {
+            let message = format!(
+                "{} finished at step {} with weights {}, most ranks at step {} with {}: ranks must agree to the bit; check \
+                 that machine's memory and processor",
+                session.name(),
+                found.step,
+                found.weights,
+                agreed.step,
+                agreed.weights
+            );
+            return self.fail(message);
+        }
+        if !results.saving.is_empty() {
+            return;
+        }
+        let Finished { step, weights, stopped, .. } = agreed;
+        match (self.settings.job, &results.evaluated) {
+            (Job::Train, _) if stopped => {
+                if results.checkpoint == Some(step) {
+                    self.finish(Ending::Stopped, Outcome::Stopped { step: Some(step) });
+                }
+            }
+            (Job::Train, _) => {
+                if results.last == Some(step) {
+                    self.finish(Ending::Done, Outcome::Done { steps: step, weights });
+                }
+            }
+            (Job::Evaluate(_), Some(report)) => {
+                let outcome = Outcome::Evaluated(report.clone());
+                self.finish(Ending::Done, outcome);
+            }
+            (Job::Evaluate(_), None) => {
+                self.fail(
+                    "rank 0 ended without an evaluation; this is a fault of the program, please report it".into(),
+                );
+            }
+        }
+    }
+
+    /// Ends the run with one line.
+    pub(super) fn fail(&mut self, message: String) {
+        self.finish(Ending::Failed(message.clone()), Outcome::Failed { message });
+    }
+
+    fn finish(&mut self, ending: Ending, outcome: Outcome) {
+        if self.stage == Stage::Ended {
+            return;
+        }
+        self.broadcast(&CoordinatorMessage::End(ending));
+        let sessions: Vec<Connection> = self.sessions.keys().copied().collect();
+        self.commands.extend(sessions.into_iter().map(Command::Close));
+        self.commands.push_back(Command::Finish(outcome));
+        self.stage = Stage::Ended;
+    }
+}
+
+/// Whether two ranks came to the same end.
+fn same(a: &Finished, b: &Finished) -> bool {
+    let key = |finished: &Finished| -> (Step, Digest, bool) { (finished.step, finished.weights, finished.stopped) };
+    key(a) == key(b)
+}
+
+/// The end that most ranks came to; of two that are as frequent, that of the lower rank.
+fn majority(all: &[Finished]) -> Option<Finished> {
+    let votes = |finished: &Finished| all.iter().filter(|other| same(other, finished)).count();
+    // `max_by_key` takes the last of equals, so the ranks are counted from the highest.
+    all.iter().rev().max_by_key(|finished| votes(finished)).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use strath_core::Generation;
+
+    use super::*;
+
+    #[test]
+    fn the_majority_decides_and_of_equals_the_lower_rank() {
+        let end = |weights: u8| Finished {
+            generation: Generation(1),
+            step: Step(1),
+            weights: Digest([weights; 32]),
+            stopped: false,
+        };
+        let decided = |all: &[u8]| {
+            majority(&all.iter().map(|w| end(*w)).collect::<Vec<_>>()).map(|finished| finished.weights.0[0])
+        };
+        assert_eq!(decided(&[]), None);
+        assert_eq!(decided(&[7]), Some(7));
+        assert_eq!(decided(&[8, 9]), Some(8));
+        assert_eq!(decided(&[8, 9, 9]), Some(9));
+        assert_eq!(decided(&[9, 8, 9, 8]), Some(9));
+    }
+}

@@ -1,0 +1,92 @@
+//! Deadlines: who has been silent for too long, and what a coordinator that was itself stalled may conclude.
+
+use std::time::Duration;
+
+use strath_core::Timestamp;
+
+use super::{Coordinator, Gather, Settings, Stage};
+use crate::command::CoordinatorCommand as Command;
+use crate::event::Connection;
+
+impl Settings {
+    /// Silence of this length means death.
+    pub fn lease(&self) -> Duration {
+        Duration::from_millis(self.config.cluster.lease_ms)
+    }
+}
+
+impl Coordinator {
+    /// How often the machine wants to hear of the time, so that it notices its own stalls.
+    fn tick(&self) -> Duration {
+        self.settings.lease() / 4
+    }
+
+    pub(super) fn earliest_deadline(&self) -> Timestamp {
+        let lease = self.settings.lease();
+        let mut earliest = self.last_handled.after(self.tick());
+        for session in self.sessions.values() {
+            earliest = earliest.min(session.heard.after(lease));
+        }
+        if let Some(suspicion) = &self.suspicion {
+            earliest = earliest.min(suspicion.until);
+        }
+        if let (Stage::Gathering, Gather::AtLeast { quiet, .. }) = (&self.stage, self.settings.gather) {
+            let formed = self.last_arrival.after(quiet);
+            if formed > self.last_handled {
+                earliest = earliest.min(formed);
+            }
+        }
+        earliest
+    }
+
+    /// Where this machine has heard nothing at all, not even of the time, for half a lease, it was itself stalled (its host
+    /// was paused or overloaded): what workers sent meanwhile waits unread, so the silence is not held against them.
+    pub(super) fn forgive_own_stall(&mut self, now: Timestamp) {
+        let gap = now.since(self.last_handled);
+        if gap > self.settings.lease() / 2 {
+            for session in self.sessions.values_mut() {
+                session.heard = session.heard.after(gap).min(now);
+            }
+            // The sessions of those who are suspected may have broken meanwhile, which waits unread as well.
+            if let Some(suspicion) = &mut self.suspicion {
+                suspicion.until = suspicion.until.after(gap);
+            }
+        }
+    }
+
+    /// Ends what has been silent for a lease.
+    pub(super) fn check_deadlines(&mut self, now: Timestamp) {
+        if self.stage == Stage::Ended {
+            return;
+        }
+        let lease = self.settings.lease();
+        let silent: Vec<(Connection, String)> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| now.since(session.heard) >= lease)
+            .map(|(connection, session)| {
+                let message = format!(
+                    "{} was silent for {} ms {} (cluster.lease_ms = {})",
+                    session.name(),
+                    now.since(session.heard).as_millis(),
+                    session.place(),
+                    lease.as_millis()
+                );
+                (*connection, message)
+            })
+            .collect();
+        for (connection, message) in silent {
+            let registered = self.sessions.get(&connection).is_some_and(|session| session.identity.is_some());
+            if !registered {
+                self.commands.push_back(Command::Close(connection));
+                self.sessions.remove(&connection);
+            } else if self.can_do_without() {
+                self.leave(connection, message);
+            } else {
+                // Its session stays open for the last word: it may yet wake up and read it.
+                return self.fail(message);
+            }
+        }
+        self.settle_suspicion(now);
+    }
+}

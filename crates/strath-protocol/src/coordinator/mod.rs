@@ -1,0 +1,310 @@
+//! The life of a run as its coordinator sees it: gathering, connecting, running, ended.
+
+mod admission;
+mod blame;
+mod ending;
+mod liveness;
+mod settings;
+mod status;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+use strath_core::{Assignment, Generation, Rank, Step, Timestamp, WorkerId};
+
+use crate::Rejected;
+use crate::command::{CoordinatorCommand as Command, Record};
+use crate::event::{Connection, CoordinatorEvent as Event};
+use crate::message::{
+    CoordinatorMessage, DataSummary, Finished, Phase, Prepared, Progress, Register, StepReport, WorkerMessage,
+};
+
+use blame::Suspicion;
+use ending::Results;
+pub use settings::{Gather, Settings, Start};
+
+/// The coordinator's state machine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Coordinator {
+    settings: Settings,
+    sessions: BTreeMap<Connection, Session>,
+    stage: Stage,
+    next_worker: u64,
+    /// The first prepared worker and what it found: every other is compared with it.
+    reference: Option<(String, Prepared)>,
+    last_arrival: Timestamp,
+    last_handled: Timestamp,
+    suspicion: Option<Suspicion>,
+    /// The current generation; before the first, the one that came last.
+    generation: Generation,
+    /// Steps of the whole run; 0 before the first generation.
+    steps: Step,
+    /// Which rank holds which micro-batches of the current generation.
+    assignment: Option<Assignment>,
+    last_step: Option<StepReport>,
+    stop_requested: bool,
+    commands: VecDeque<Command>,
+}
+
+/// A session and what is known of its worker.
+#[derive(Debug, Clone, PartialEq)]
+struct Session {
+    address: SocketAddr,
+    identity: Option<(WorkerId, Register)>,
+    standing: Standing,
+    rank: Option<Rank>,
+    progress: Progress,
+    finished: Option<Finished>,
+    heard: Timestamp,
+}
+
+/// How far a worker has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    New,
+    Preparing,
+    Ready,
+    Connecting,
+    Connected,
+    Running,
+    Finished,
+}
+
+impl Standing {
+    fn name(self) -> &'static str {
+        match self {
+            Self::New => "not registered",
+            Self::Preparing => "preparing",
+            Self::Ready => "waiting for a generation",
+            Self::Connecting => "connecting its ring",
+            Self::Connected => "waiting for the others' rings",
+            Self::Running => "running",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+impl Session {
+    /// The worker in messages: id, host and address.
+    fn name(&self) -> String {
+        match &self.identity {
+            Some((worker, register)) => format!("worker {worker} ({}, {})", register.host, self.address),
+            None => format!("the worker at {}", self.address),
+        }
+    }
+
+    /// Where the worker was when it was last heard, for messages.
+    fn place(&self) -> String {
+        format!("at step {} in phase {}", self.progress.step, self.progress.phase)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Stage {
+    Gathering,
+    Connecting,
+    Running(Results),
+    Ended,
+}
+
+impl Coordinator {
+    /// A coordinator that has heard of no worker yet.
+    pub fn new(settings: Settings, now: Timestamp) -> Self {
+        Self {
+            generation: settings.generation,
+            settings,
+            sessions: BTreeMap::new(),
+            stage: Stage::Gathering,
+            next_worker: 0,
+            reference: None,
+            last_arrival: now,
+            last_handled: now,
+            suspicion: None,
+            steps: Step(0),
+            assignment: None,
+            last_step: None,
+            stop_requested: false,
+            commands: VecDeque::new(),
+        }
+    }
+
+    /// Takes in an event that happened at `now`.
+    ///
+    /// # Errors
+    /// [`Rejected`] where it does not fit; the machine is then unchanged.
+    pub fn handle(&mut self, event: Event, now: Timestamp) -> Result<(), Rejected> {
+        if self.stage == Stage::Ended {
+            return Err(Rejected::Ended);
+        }
+        match event {
+            Event::Connected { connection, address } => self.connected(connection, address, now)?,
+            Event::Message { connection, message } => self.message(connection, message, now)?,
+            Event::Disconnected { connection, cause } => self.disconnected(connection, &cause)?,
+            Event::ProcessEnded { pid, cause } => self.process_ended(pid, &cause),
+            Event::Tick => {}
+            Event::StopRequested => self.stop(),
+            Event::Saved { step, purpose } => self.saved(step, purpose)?,
+            Event::WriteFailed { message } => self.write_failed(message),
+        }
+        self.forgive_own_stall(now);
+        self.last_handled = now;
+        self.check_deadlines(now);
+        self.form_if_enough(now);
+        Ok(())
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When the machine wants to hear of the time again.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        (self.stage != Stage::Ended).then(|| self.earliest_deadline())
+    }
+
+    fn connected(&mut self, connection: Connection, address: SocketAddr, now: Timestamp) -> Result<(), Rejected> {
+        if self.sessions.contains_key(&connection) {
+            return Err(Rejected::KnownConnection(connection.0));
+        }
+        let progress = Progress { generation: Generation(0), step: Step(0), phase: Phase::Joining, images_per_s: 0.0 };
+        let session = Session {
+            address,
+            identity: None,
+            standing: Standing::New,
+            rank: None,
+            progress,
+            finished: None,
+            heard: now,
+        };
+        self.sessions.insert(connection, session);
+        Ok(())
+    }
+
+    fn message(&mut self, connection: Connection, message: WorkerMessage, now: Timestamp) -> Result<(), Rejected> {
+        let session = self.session(connection)?;
+        match message {
+            WorkerMessage::Register(register) => {
+                Self::expect(session, Standing::New, "Register")?;
+                self.register(connection, register);
+            }
+            WorkerMessage::Prepared(prepared) => {
+                Self::expect(session, Standing::Preparing, "Prepared")?;
+                self.prepared(connection, prepared, now);
+            }
+            WorkerMessage::RingReady { generation } => {
+                Self::expect(session, Standing::Connecting, "RingReady")?;
+                self.check_generation(generation, "RingReady")?;
+                self.ring_ready(connection);
+            }
+            WorkerMessage::Heartbeat(progress) => {
+                if session.standing == Standing::New {
+                    return Err(Rejected::OutOfOrder { what: "Heartbeat", state: Standing::New.name() });
+                }
+                self.send(connection, CoordinatorMessage::Ack);
+                self.update(connection, |session| session.progress = progress);
+            }
+            WorkerMessage::Step(report) => {
+                self.check_reporter(connection, report.generation, "Step")?;
+                self.last_step = Some(report.clone());
+                self.commands.push_back(Command::Record(Record::Step(report)));
+            }
+            WorkerMessage::Eval(report) => {
+                self.check_reporter(connection, report.generation, "Eval")?;
+                if let Stage::Running(results) = &mut self.stage {
+                    results.evaluated = Some(report.clone());
+                }
+                self.commands.push_back(Command::Record(Record::Eval(report)));
+            }
+            WorkerMessage::State(state) => {
+                self.check_reporter(connection, state.generation, "State")?;
+                if let Stage::Running(results) = &mut self.stage {
+                    results.saving.push((state.step, state.purpose));
+                }
+                self.commands.push_back(Command::Save(state));
+            }
+            WorkerMessage::Finished(finished) => {
+                Self::expect(session, Standing::Running, "Finished")?;
+                self.check_generation(finished.generation, "Finished")?;
+                self.update(connection, |session| {
+                    session.standing = Standing::Finished;
+                    session.finished = Some(finished);
+                });
+                self.complete_if_all_agree();
+            }
+            WorkerMessage::Failed(report) => {
+                if session.standing == Standing::New {
+                    return Err(Rejected::OutOfOrder { what: "Failed", state: Standing::New.name() });
+                }
+                if report.generation != Generation(0) {
+                    self.check_generation(report.generation, "Failed")?;
+                }
+                self.failed(connection, report, now);
+            }
+            WorkerMessage::Leaving { reason } => {
+                let what = format!("{} left {}: {reason}", session.name(), session.place());
+                self.leave(connection, what);
+            }
+        }
+        self.update(connection, |session| session.heard = now);
+        Ok(())
+    }
+
+    fn broadcast(&mut self, message: &CoordinatorMessage) {
+        let to: Vec<Connection> =
+            self.sessions.iter().filter(|(_, s)| s.identity.is_some()).map(|(connection, _)| *connection).collect();
+        for connection in to {
+            self.send(connection, message.clone());
+        }
+    }
+
+    fn send(&mut self, connection: Connection, message: CoordinatorMessage) {
+        self.commands.push_back(Command::Send { connection, message });
+    }
+
+    fn session(&self, connection: Connection) -> Result<&Session, Rejected> {
+        self.sessions.get(&connection).ok_or(Rejected::UnknownConnection(connection.0))
+    }
+
+    fn update(&mut self, connection: Connection, change: impl FnOnce(&mut Session)) {
+        if let Some(session) = self.sessions.get_mut(&connection) {
+            change(session);
+        }
+    }
+
+    fn expect(session: &Session, standing: Standing, what: &'static str) -> Result<(), Rejected> {
+        if session.standing == standing {
+            Ok(())
+        } else {
+            Err(Rejected::OutOfOrder { what, state: session.standing.name() })
+        }
+    }
+
+    fn check_generation(&self, found: Generation, what: &'static str) -> Result<(), Rejected> {
+        if found == self.generation {
+            Ok(())
+        } else {
+            Err(Rejected::StaleGeneration { what, found: found.0, expected: self.generation.0 })
+        }
+    }
+
+    fn check_reporter(
+        &self,
+        connection: Connection,
+        generation: Generation,
+        what: &'static str,
+    ) -> Result<(), Rejected> {
+        let session = self.session(connection)?;
+        Self::expect(session, Standing::Running, what)?;
+        self.check_generation(generation, what)?;
+        match session.rank {
+            Some(Rank(0)) => Ok(()),
+            rank => Err(Rejected::NotTheReporter { what, rank: rank.unwrap_or_default().0 }),
+        }
+    }
+
+    /// The data that every worker has, once the first is ready.
+    pub fn data(&self) -> Option<&DataSummary> {
+        self.reference.as_ref().map(|(_, prepared)| &prepared.data)
+    }
+}

@@ -1,0 +1,102 @@
+//! What happens to the state machines.
+
+use std::net::SocketAddr;
+
+use strath_core::{Generation, Step};
+
+use crate::message::{
+    CoordinatorMessage, EvalReport, FailureReport, Finished, Phase, Prepared, Purpose, State, StepReport, WorkerMessage,
+};
+
+/// One session of a worker with the coordinator, from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Connection(pub u64);
+
+/// What happens to a coordinator.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CoordinatorEvent {
+    /// A session began.
+    Connected {
+        /// The session.
+        connection: Connection,
+        /// Where it comes from.
+        address: SocketAddr,
+    },
+    /// A worker said something.
+    Message {
+        /// Its session.
+        connection: Connection,
+        /// What it said.
+        message: WorkerMessage,
+    },
+    /// A session ended.
+    Disconnected {
+        /// The session.
+        connection: Connection,
+        /// How, in a few words.
+        cause: String,
+    },
+    /// A worker process that this machine started has ended.
+    ProcessEnded {
+        /// Its process.
+        pid: u32,
+        /// How, in a few words.
+        cause: String,
+    },
+    /// A deadline has passed.
+    Tick,
+    /// Ctrl-C or SIGTERM.
+    StopRequested,
+    /// A state is on the disk.
+    Saved {
+        /// Its completed steps.
+        step: Step,
+        /// What it was for.
+        purpose: Purpose,
+    },
+    /// Something could not be written; the run ends.
+    WriteFailed {
+        /// What, in one line.
+        message: String,
+    },
+}
+
+/// What happens to a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerEvent {
+    /// The coordinator said something.
+    Message(CoordinatorMessage),
+    /// The session ended.
+    Disconnected {
+        /// How, in a few words.
+        cause: String,
+    },
+    /// A deadline has passed.
+    Tick,
+    /// Data and model are ready.
+    Prepared(Prepared),
+    /// The ring is connected.
+    RingConnected(Generation),
+    /// Training has got here.
+    Progress {
+        /// Completed steps.
+        step: Step,
+        /// What is being done.
+        phase: Phase,
+    },
+    /// A step is complete.
+    Stepped(StepReport),
+    /// A split was evaluated.
+    Evaluated(EvalReport),
+    /// A state is ready to be kept.
+    StateReady(State),
+    /// Training is through.
+    Finished(Finished),
+    /// Something failed.
+    Failed(FailureReport),
+    /// SIGTERM or Ctrl-C, or the pipe of the process that started it closed.
+    LeaveRequested {
+        /// Which, in a few words.
+        reason: String,
+    },
+}

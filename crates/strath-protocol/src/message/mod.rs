@@ -1,0 +1,220 @@
+//! What workers and the coordinator say to each other, as the state machines see it: whole values, no wire format.
+
+mod report;
+mod state;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
+
+pub use report::{EvalReport, FailureKind, FailureReport, Finished, Phase, PhaseSeconds, Progress, StepReport};
+pub use state::{Purpose, State};
+
+/// From a worker to the coordinator.
+#[derive(Debug, Clone, PartialEq)]
+pub enum WorkerMessage {
+    /// Asks to be admitted; the first message of a session.
+    Register(Register),
+    /// Data and model are ready.
+    Prepared(Prepared),
+    /// The ring of this generation is connected.
+    RingReady {
+        /// The generation it belongs to.
+        generation: Generation,
+    },
+    /// Says that the worker lives, and where it is.
+    Heartbeat(Progress),
+    /// A completed step; from rank 0.
+    Step(StepReport),
+    /// An evaluation; from rank 0.
+    Eval(EvalReport),
+    /// The state at a step; from rank 0.
+    State(State),
+    /// The worker is through.
+    Finished(Finished),
+    /// The worker cannot go on.
+    Failed(FailureReport),
+    /// The worker was told to leave by a signal.
+    Leaving {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// From the coordinator to a worker.
+#[derive(Debug, Clone, PartialEq)]
+pub enum CoordinatorMessage {
+    /// The worker is one of the run.
+    Admitted(Admitted),
+    /// Its place in a new generation.
+    Assign(Assign),
+    /// The state to start from; follows an [`Assign`] that announces it.
+    State(State),
+    /// Every rank's ring is connected: go.
+    Start {
+        /// The generation that starts.
+        generation: Generation,
+    },
+    /// Answers a heartbeat.
+    Ack,
+    /// Finish the step, save, and end.
+    Stop,
+    /// The session is over.
+    End(Ending),
+}
+
+/// A worker's introduction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Register {
+    /// Version of the worker's program.
+    pub version: String,
+    /// The join token, where the coordinator handed one out.
+    pub token: Option<String>,
+    /// Where its ring listens: the address that peers dial.
+    pub ring_address: SocketAddr,
+    /// Its host's name.
+    pub host: String,
+    /// Its process.
+    pub pid: u32,
+    /// Cores of its host.
+    pub cores: u32,
+}
+
+/// What an admitted worker has to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admitted {
+    /// Its id for the life of the run.
+    pub worker: WorkerId,
+    /// The run.
+    pub run: RunId,
+    /// The effective configuration, as TOML.
+    pub configuration: String,
+    /// What the run does.
+    pub job: Job,
+    /// Silence of this length means death, on both sides.
+    pub lease: Duration,
+}
+
+/// What a run does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Job {
+    /// Trains.
+    Train,
+    /// Evaluates a checkpoint on a split.
+    Evaluate(Split),
+}
+
+/// A part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// The training examples.
+    Train,
+    /// The test examples.
+    Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Train => "train",
+            Self::Test => "test",
+        })
+    }
+}
+
+/// What a worker has made ready.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// Its data.
+    pub data: DataSummary,
+    /// Number of trainable values.
+    pub parameters: u64,
+    /// Number of running statistics.
+    pub statistics: u64,
+    /// Digest of the probe step on its machine.
+    pub numerics: Digest,
+}
+
+/// A data set in a few numbers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DataSummary {
+    /// SHA-256 of everything that decides the examples.
+    pub digest: Digest,
+    /// Examples to train on.
+    pub train_examples: u64,
+    /// Examples to test on.
+    pub test_examples: u64,
+    /// Channels of an image.
+    pub channels: u32,
+    /// Its height, pixels.
+    pub height: u32,
+    /// Its width, pixels.
+    pub width: u32,
+    /// Number of classes.
+    pub classes: u32,
+    /// Mean a channel.
+    pub mean: Vec<f32>,
+    /// Standard deviation a channel.
+    pub std: Vec<f32>,
+}
+
+/// A worker's place in a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Assign {
+    /// The generation.
+    pub generation: Generation,
+    /// The worker's rank.
+    pub rank: Rank,
+    /// Everyone, in order of rank.
+    pub members: Vec<Member>,
+    /// Rank r holds micro-batches `bounds[r]..bounds[r + 1]`.
+    pub bounds: Vec<usize>,
+    /// Completed steps of the state to start from.
+    pub start: Step,
+    /// Steps of the whole run.
+    pub steps: Step,
+    /// The state to start from; `None`: initial values drawn from the seed.
+    pub state: Option<StateRef>,
+}
+
+impl Assign {
+    /// The file that the state comes from, for messages.
+    pub fn state_source(&self) -> &str {
+        self.state.as_ref().map_or("the seed", |state| state.source.as_str())
+    }
+}
+
+/// One rank of a generation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Its worker.
+    pub worker: WorkerId,
+    /// Where its ring listens.
+    pub ring_address: SocketAddr,
+}
+
+/// A state by digest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StateRef {
+    /// The file it comes from, for messages.
+    pub source: String,
+    /// SHA-256 of the model file's bytes.
+    pub model: Digest,
+    /// SHA-256 of the state file's bytes; `None`: a fresh optimizer.
+    pub optimizer: Option<Digest>,
+}
+
+/// How a session ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ending {
+    /// The run is complete.
+    Done,
+    /// The run was stopped after a checkpoint.
+    Stopped,
+    /// The run failed, in one line.
+    Failed(String),
+    /// The worker is not admitted, in one line.
+    Refused(String),
+}

@@ -1,0 +1,187 @@
+//! What workers tell of their work.
+
+use std::fmt;
+
+use strath_core::{Digest, Generation, Rank, Step};
+
+use super::Split;
+
+/// Where a worker is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Progress {
+    /// The generation it works in; 0 before its first.
+    pub generation: Generation,
+    /// Completed steps.
+    pub step: Step,
+    /// What it does.
+    pub phase: Phase,
+    /// Images per second over its last steps; 0 before the first.
+    pub images_per_s: f64,
+}
+
+/// What a worker does at a moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Registering.
+    Joining,
+    /// Loading data, building the model.
+    Preparing,
+    /// Ready, waiting for a generation.
+    Waiting,
+    /// Connecting the ring.
+    Connecting,
+    /// Forward and backward at w.
+    Ascent,
+    /// Waiting for a shared lane.
+    Exchange,
+    /// Forward and backward at w + epsilon.
+    Descent,
+    /// The all-reduce.
+    Reduce,
+    /// The optimizer.
+    Update,
+    /// Evaluating a split.
+    Evaluate,
+    /// Writing its state down.
+    Checkpoint,
+    /// Through, waiting for the others.
+    Finished,
+}
+
+impl Phase {
+    /// Every phase, in the order of a worker's life.
+    pub const ALL: [Self; 12] = [
+        Self::Joining,
+        Self::Preparing,
+        Self::Waiting,
+        Self::Connecting,
+        Self::Ascent,
+        Self::Exchange,
+        Self::Descent,
+        Self::Reduce,
+        Self::Update,
+        Self::Evaluate,
+        Self::Checkpoint,
+        Self::Finished,
+    ];
+
+    /// Its name in messages and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Joining => "joining",
+            Self::Preparing => "preparing",
+            Self::Waiting => "waiting",
+            Self::Connecting => "connecting",
+            Self::Ascent => "ascent",
+            Self::Exchange => "exchange",
+            Self::Descent => "descent",
+            Self::Reduce => "reduce",
+            Self::Update => "update",
+            Self::Evaluate => "evaluate",
+            Self::Checkpoint => "checkpoint",
+            Self::Finished => "finished",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A completed step.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepReport {
+    /// The generation that took it.
+    pub generation: Generation,
+    /// Completed steps, from 1.
+    pub step: Step,
+    /// Mean loss over the batch at w.
+    pub clean_loss: f64,
+    /// Mean loss over the batch at w + epsilon.
+    pub perturbed_loss: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// l2 norm of the reduced descent gradient before clipping.
+    pub gradient_norm: f64,
+    /// Mean over lanes of the l2 norm of epsilon.
+    pub epsilon_norm: f64,
+    /// Lanes without an ascent direction.
+    pub zero_gradient_lanes: u64,
+    /// Seconds of the whole step.
+    pub seconds: f64,
+    /// Seconds of each phase on the reporting rank.
+    pub phases: PhaseSeconds,
+}
+
+/// Seconds of a step's phases on one rank.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct PhaseSeconds {
+    /// Reading and augmenting examples.
+    pub data: f64,
+    /// Forward and backward at w.
+    pub ascent: f64,
+    /// Epsilon and w + epsilon.
+    pub epsilon: f64,
+    /// Waiting for the ascent gradients of lanes shared with other ranks.
+    pub exchange: f64,
+    /// Forward and backward at w + epsilon.
+    pub descent: f64,
+    /// The all-reduce of the descent gradient, waiting included.
+    pub reduce: f64,
+    /// Clipping and the optimizer.
+    pub update: f64,
+}
+
+/// An evaluation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EvalReport {
+    /// The generation that made it.
+    pub generation: Generation,
+    /// Completed steps.
+    pub step: Step,
+    /// Which split.
+    pub split: Split,
+    /// Mean cross-entropy, without smoothing.
+    pub loss: f64,
+    /// Share of wrong arg-max.
+    pub error: f64,
+}
+
+/// A worker that is through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Finished {
+    /// The generation it worked in.
+    pub generation: Generation,
+    /// Completed steps.
+    pub step: Step,
+    /// SHA-256 of its weights and running statistics.
+    pub weights: Digest,
+    /// Whether it was asked to stop before the last step.
+    pub stopped: bool,
+}
+
+/// A worker that cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailureReport {
+    /// The generation it worked in; 0 before its first.
+    pub generation: Generation,
+    /// Completed steps.
+    pub step: Step,
+    /// What it was doing.
+    pub phase: Phase,
+    /// Whose fault it is.
+    pub kind: FailureKind,
+    /// What happened, in one line.
+    pub message: String,
+}
+
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The worker's own.
+    Own,
+    /// It lost the peer of this rank.
+    PeerLost(Rank),
+}

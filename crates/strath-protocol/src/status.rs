@@ -1,0 +1,55 @@
+//! What `strath status` shows.
+
+use std::net::SocketAddr;
+
+use strath_core::{Generation, Rank, RunId, Step, WorkerId};
+
+use crate::message::{Phase, StepReport};
+
+/// A cluster at a moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClusterStatus {
+    /// The run.
+    pub run: RunId,
+    /// Its name.
+    pub name: String,
+    /// What it does: gathering, connecting, running, ended.
+    pub stage: String,
+    /// The current generation; 0 before the first.
+    pub generation: Generation,
+    /// Completed steps.
+    pub step: Step,
+    /// Steps of the whole run; 0 before the first generation.
+    pub steps: Step,
+    /// The newest completed step.
+    pub last_step: Option<StepReport>,
+    /// Every admitted worker, in order of id.
+    pub workers: Vec<WorkerStatus>,
+}
+
+/// One worker at a moment.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WorkerStatus {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Its host.
+    pub host: String,
+    /// Where it speaks from.
+    pub address: SocketAddr,
+    /// Its process.
+    pub pid: u32,
+    /// Its rank, in a generation.
+    pub rank: Option<Rank>,
+    /// Micro-batches it holds of every batch.
+    pub micro_batches: u64,
+    /// Completed steps.
+    pub step: Step,
+    /// What it does.
+    pub phase: Phase,
+    /// Images per second.
+    pub images_per_s: f64,
+    /// Milliseconds since it was last heard.
+    pub silent_ms: u64,
+    /// Why the others wait for it; empty where they do not.
+    pub late: String,
+}

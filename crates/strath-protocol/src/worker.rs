@@ -1,0 +1,322 @@
+//! The life of a run as one worker sees it: registered, preparing, waiting, connecting, running, ended.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use strath_core::{Digest, Generation, Step, Timestamp};
+
+use crate::Rejected;
+use crate::command::{WorkerCommand as Command, WorkerOutcome};
+use crate::event::WorkerEvent as Event;
+use crate::message::{
+    Admitted, Assign, CoordinatorMessage, Ending, FailureReport, Phase, Progress, Register, State, WorkerMessage,
+};
+
+/// Beyond its lease a worker waits this long for a coordinator that has fallen silent.
+const GRACE: Duration = Duration::from_secs(1);
+/// A coordinator that does not even answer a registration is given up after this long.
+const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The worker's state machine, from the moment it is connected to the coordinator.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Worker {
+    /// The coordinator's address, for messages.
+    coordinator: String,
+    stage: Stage,
+    lease: Option<Duration>,
+    heard: Timestamp,
+    beaten: Timestamp,
+    last_handled: Timestamp,
+    progress: Progress,
+    commands: VecDeque<Command>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Stage {
+    Registered,
+    Preparing,
+    Waiting,
+    /// Assigned, the announced state still to come.
+    Receiving(Box<Assign>),
+    Connecting(Generation),
+    Connected(Generation),
+    Running(Generation),
+    Finished(Generation),
+    /// It has failed, or a peer has, as the message says, and waits for the coordinator's last word.
+    Failed(String),
+    Ended,
+}
+
+impl Stage {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Registered => "waiting to be admitted",
+            Self::Preparing => "preparing",
+            Self::Waiting => "waiting for a generation",
+            Self::Receiving(_) => "receiving the state",
+            Self::Connecting(_) => "connecting the ring",
+            Self::Connected(_) => "waiting for the others' rings",
+            Self::Running(_) => "running",
+            Self::Finished(_) => "finished",
+            Self::Failed(_) => "failed",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl Worker {
+    /// A worker that introduces itself to the coordinator at `coordinator`.
+    pub fn new(coordinator: String, register: Register, now: Timestamp) -> Self {
+        let progress = Progress { generation: Generation(0), step: Step(0), phase: Phase::Joining, images_per_s: 0.0 };
+        let commands = VecDeque::from([Command::Send(WorkerMessage::Register(register))]);
+        Self {
+            coordinator,
+            stage: Stage::Registered,
+            lease: None,
+            heard: now,
+            beaten: now,
+            last_handled: now,
+            progress,
+            commands,
+        }
+    }
+
+    /// Takes in an event that happened at `now`.
+    ///
+    /// # Errors
+    /// [`Rejected`] where it does not fit; the machine is then unchanged.
+    pub fn handle(&mut self, event: Event, now: Timestamp) -> Result<(), Rejected> {
+        if self.stage == Stage::Ended {
+            return Err(Rejected::Ended);
+        }
+        match event {
+            Event::Message(message) => {
+                self.message(message)?;
+                self.heard = now;
+            }
+            Event::Disconnected { cause } => {
+                let message = self.lost_coordinator(&format!("was lost: {cause}"));
+                self.exit(WorkerOutcome::Failed { message });
+            }
+            Event::Tick => {}
+            Event::Prepared(prepared) => {
+                self.expect(&Stage::Preparing, "Prepared")?;
+                self.enter(Stage::Waiting, Phase::Waiting);
+                self.send(WorkerMessage::Prepared(prepared));
+            }
+            Event::RingConnected(generation) => {
+                self.expect(&Stage::Connecting(generation), "RingConnected")?;
+                self.stage = Stage::Connected(generation);
+                self.send(WorkerMessage::RingReady { generation });
+            }
+            Event::Progress { step, phase } => {
+                self.running("Progress")?;
+                self.progress.step = step;
+                self.progress.phase = phase;
+            }
+            Event::Stepped(report) => {
+                self.running("Stepped")?;
+                self.send(WorkerMessage::Step(report));
+            }
+            Event::Evaluated(report) => {
+                self.running("Evaluated")?;
+                self.send(WorkerMessage::Eval(report));
+            }
+            Event::StateReady(state) => {
+                self.running("StateReady")?;
+                self.send(WorkerMessage::State(state));
+            }
+            Event::Finished(finished) => {
+                let generation = self.running("Finished")?;
+                self.enter(Stage::Finished(generation), Phase::Finished);
+                self.progress.step = finished.step;
+                self.send(WorkerMessage::Finished(finished));
+            }
+            Event::Failed(report) => self.failed(report)?,
+            Event::LeaveRequested { reason } => {
+                self.send(WorkerMessage::Leaving { reason: reason.clone() });
+                self.exit(WorkerOutcome::Failed { message: format!("left the run: {reason}") });
+            }
+        }
+        self.forgive_own_stall(now);
+        self.last_handled = now;
+        self.beat(now);
+        self.check_coordinator(now);
+        Ok(())
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When the machine wants to hear of the time again.
+    pub fn next_deadline(&self) -> Option<Timestamp> {
+        if self.stage == Stage::Ended {
+            return None;
+        }
+        let given_up = self.heard.after(self.patience());
+        // Often enough to tell a stall of its own from a wait that it asked for.
+        let tick = self.last_handled.after(self.patience() / 4);
+        let beat = self.lease.map_or(tick, |lease| self.beaten.after(lease / 4));
+        Some(given_up.min(tick).min(beat))
+    }
+
+    /// The generation that the worker is in; 0 before its first.
+    pub fn generation(&self) -> Generation {
+        self.progress.generation
+    }
+
+    /// Images per second, for heartbeats.
+    pub fn set_rate(&mut self, images_per_s: f64) {
+        self.progress.images_per_s = images_per_s;
+    }
+
+    fn message(&mut self, message: CoordinatorMessage) -> Result<(), Rejected> {
+        match message {
+            CoordinatorMessage::Admitted(admitted) => {
+                self.expect(&Stage::Registered, "Admitted")?;
+                self.admitted(admitted);
+            }
+            CoordinatorMessage::Assign(assign) => {
+                self.expect(&Stage::Waiting, "Assign")?;
+                self.progress.generation = assign.generation;
+                self.progress.step = assign.start;
+                if assign.state.is_some() {
+                    self.enter(Stage::Receiving(Box::new(assign)), Phase::Connecting);
+                } else {
+                    self.connect(assign, None);
+                }
+            }
+            CoordinatorMessage::State(state) => self.received(state)?,
+            CoordinatorMessage::Start { generation } => {
+                self.expect(&Stage::Connected(generation), "Start")?;
+                self.enter(Stage::Running(generation), Phase::Ascent);
+                self.commands.push_back(Command::Run);
+            }
+            CoordinatorMessage::Ack => {}
+            CoordinatorMessage::Stop => {
+                if matches!(self.stage, Stage::Running(_)) {
+                    self.commands.push_back(Command::StopAfterStep);
+                }
+            }
+            CoordinatorMessage::End(ending) => self.exit(match ending {
+                Ending::Done => WorkerOutcome::Done,
+                Ending::Stopped => WorkerOutcome::Stopped,
+                Ending::Failed(message) => WorkerOutcome::Failed { message },
+                Ending::Refused(reason) => WorkerOutcome::Failed {
+                    message: format!("refused by the coordinator at {}: {reason}", self.coordinator),
+                },
+            }),
+        }
+        Ok(())
+    }
+
+    fn admitted(&mut self, admitted: Admitted) {
+        self.lease = Some(admitted.lease);
+        self.enter(Stage::Preparing, Phase::Preparing);
+        self.commands.push_back(Command::Prepare(admitted));
+    }
+
+    fn received(&mut self, state: State) -> Result<(), Rejected> {
+        let Stage::Receiving(assign) = &self.stage else {
+            return Err(Rejected::OutOfOrder { what: "State", state: self.stage.name() });
+        };
+        if state.generation != assign.generation {
+            let (found, expected) = (state.generation.0, assign.generation.0);
+            return Err(Rejected::StaleGeneration { what: "State", found, expected });
+        }
+        let assign = (**assign).clone();
+        if let Some(named) = &assign.state {
+            let optimizer = (!state.optimizer.is_empty()).then(|| Digest::of(&state.optimizer));
+            if Digest::of(&state.model) != named.model || optimizer != named.optimizer {
+                let message = format!("the state from {} arrived with other bytes than announced", named.source);
+                self.exit(WorkerOutcome::Failed { message });
+                return Ok(());
+            }
+        }
+        self.connect(assign, Some(state));
+        Ok(())
+    }
+
+    fn connect(&mut self, assign: Assign, state: Option<State>) {
+        self.enter(Stage::Connecting(assign.generation), Phase::Connecting);
+        self.commands.push_back(Command::Connect { assign, state });
+    }
+
+    /// Tells the coordinator and waits for its last word, which names whoever is at fault for everyone alike.
+    fn failed(&mut self, report: FailureReport) -> Result<(), Rejected> {
+        if matches!(self.stage, Stage::Registered | Stage::Failed(_)) {
+            return Err(Rejected::OutOfOrder { what: "Failed", state: self.stage.name() });
+        }
+        self.progress.step = report.step;
+        self.progress.phase = report.phase;
+        self.stage = Stage::Failed(report.message.clone());
+        self.send(WorkerMessage::Failed(report));
+        Ok(())
+    }
+
+    fn beat(&mut self, now: Timestamp) {
+        let Some(lease) = self.lease else { return };
+        if self.stage != Stage::Ended && now.since(self.beaten) >= lease / 4 {
+            self.beaten = now;
+            self.send(WorkerMessage::Heartbeat(self.progress));
+        }
+    }
+
+    /// How long the coordinator may be silent.
+    fn patience(&self) -> Duration {
+        self.lease.map_or(REGISTRATION_DEADLINE, |lease| lease + GRACE)
+    }
+
+    /// A worker that was itself stalled has not read what the coordinator sent meanwhile.
+    fn forgive_own_stall(&mut self, now: Timestamp) {
+        let gap = now.since(self.last_handled);
+        if gap > self.patience() / 2 {
+            self.heard = self.heard.after(gap).min(now);
+        }
+    }
+
+    fn check_coordinator(&mut self, now: Timestamp) {
+        if self.stage != Stage::Ended && now.since(self.heard) >= self.patience() {
+            let silence = format!("was silent for {} ms", now.since(self.heard).as_millis());
+            let message = self.lost_coordinator(&silence);
+            self.exit(WorkerOutcome::Failed { message });
+        }
+    }
+
+    fn lost_coordinator(&self, how: &str) -> String {
+        let Progress { step, phase, .. } = self.progress;
+        let lost = format!("the coordinator at {} {how}, at step {step} in phase {phase}", self.coordinator);
+        // Nobody else may be left to tell of the failure.
+        match &self.stage {
+            Stage::Failed(message) => format!("{message}; then {lost}"),
+            _ => lost,
+        }
+    }
+
+    fn exit(&mut self, outcome: WorkerOutcome) {
+        self.stage = Stage::Ended;
+        self.commands.push_back(Command::Exit(outcome));
+    }
+
+    fn enter(&mut self, stage: Stage, phase: Phase) {
+        self.stage = stage;
+        self.progress.phase = phase;
+    }
+
+    fn send(&mut self, message: WorkerMessage) {
+        self.commands.push_back(Command::Send(message));
+    }
+
+    fn expect(&self, stage: &Stage, what: &'static str) -> Result<(), Rejected> {
+        if self.stage == *stage { Ok(()) } else { Err(Rejected::OutOfOrder { what, state: self.stage.name() }) }
+    }
+
+    fn running(&self, what: &'static str) -> Result<Generation, Rejected> {
+        match self.stage {
+            Stage::Running(generation) => Ok(generation),
+            _ => Err(Rejected::OutOfOrder { what, state: self.stage.name() }),
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! The coordinator's machine by whole command lists: a run from the first registration to its end, and every way it ends.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod admission;
+mod endings;
+mod failures;
+mod life;
+mod random;
+mod support;

@@ -1,0 +1,163 @@
+//! A run to play with: its settings, its workers' words, and the machine that hears them.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use strath_core::config::{Config, Layers};
+use strath_core::{Digest, Generation, Rank, RunId, Step, Timestamp};
+use strath_protocol::message::{
+    CoordinatorMessage, DataSummary, FailureKind, FailureReport, Finished, Job, Phase, Prepared, Progress, Purpose,
+    Register, State, WorkerMessage,
+};
+use strath_protocol::{
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
+};
+
+pub(crate) fn config(more: &[&str]) -> Config {
+    let text =
+        "[run]\nsteps = 3\n[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\n[batch]\nsize = 8\n[sam]\nm = 2\n";
+    let layers = Layers::new().file(text, "run.toml", Path::new("/")).unwrap();
+    let layers = more.iter().fold(layers, |layers, set| layers.set(set, Path::new("/")).unwrap());
+    layers.resolve().unwrap().config
+}
+
+pub(crate) fn settings(gather: Gather) -> Settings {
+    let config = config(&[]);
+    Settings {
+        version: "1".into(),
+        token: Some("secret".into()),
+        run: RunId(7),
+        configuration: config.to_toml(),
+        config,
+        job: Job::Train,
+        gather,
+        generation: Generation(4),
+        start: None,
+    }
+}
+
+pub(crate) fn at(ms: u64) -> Timestamp {
+    Timestamp(Duration::from_millis(ms))
+}
+
+pub(crate) fn address(worker: u64) -> SocketAddr {
+    format!("127.0.0.1:{}", 9000 + worker).parse().unwrap()
+}
+
+pub(crate) fn register(worker: u64) -> Register {
+    Register {
+        version: "1".into(),
+        token: Some("secret".into()),
+        ring_address: address(100 + worker),
+        host: format!("h{worker}"),
+        pid: worker as u32,
+        cores: 2,
+    }
+}
+
+pub(crate) fn prepared() -> Prepared {
+    let data = DataSummary {
+        digest: Digest([1; 32]),
+        train_examples: 100,
+        test_examples: 10,
+        channels: 1,
+        height: 8,
+        width: 8,
+        classes: 10,
+        mean: vec![0.0],
+        std: vec![1.0],
+    };
+    Prepared { data, parameters: 5, statistics: 0, numerics: Digest([2; 32]) }
+}
+
+pub(crate) fn drain(machine: &mut Coordinator) -> Vec<Command> {
+    std::iter::from_fn(|| machine.poll_command()).collect()
+}
+
+pub(crate) fn say(machine: &mut Coordinator, worker: u64, message: WorkerMessage, now: u64) -> Vec<Command> {
+    machine.handle(Event::Message { connection: Connection(worker), message }, at(now)).unwrap();
+    drain(machine)
+}
+
+pub(crate) fn send(worker: u64, message: CoordinatorMessage) -> Command {
+    Command::Send { connection: Connection(worker), message }
+}
+
+pub(crate) fn join(machine: &mut Coordinator, worker: u64, now: u64) -> Vec<Command> {
+    machine.handle(Event::Connected { connection: Connection(worker), address: address(worker) }, at(now)).unwrap();
+    say(machine, worker, WorkerMessage::Register(register(worker)), now)
+}
+
+pub(crate) fn finished(weights: u8, step: u64, stopped: bool) -> WorkerMessage {
+    WorkerMessage::Finished(Finished {
+        generation: Generation(5),
+        step: Step(step),
+        weights: Digest([weights; 32]),
+        stopped,
+    })
+}
+
+pub(crate) fn state(step: u64, purpose: Purpose) -> State {
+    State { generation: Generation(5), step: Step(step), purpose, model: Arc::from([1]), optimizer: Arc::from([2]) }
+}
+
+/// This many workers, running; worker w has rank w.
+pub(crate) fn running(workers: u64) -> Coordinator {
+    run_with(Settings { gather: Gather::Exactly(workers as usize), ..settings(Gather::Exactly(0)) }, workers)
+}
+
+/// The same with other settings.
+pub(crate) fn run_with(settings: Settings, workers: u64) -> Coordinator {
+    let mut machine = Coordinator::new(settings, at(0));
+    for worker in 0..workers {
+        join(&mut machine, worker, 0);
+        say(&mut machine, worker, WorkerMessage::Prepared(prepared()), 0);
+    }
+    for worker in 0..workers {
+        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(5) }, 0);
+    }
+    machine
+}
+
+pub(crate) fn failure(commands: &[Command]) -> &str {
+    match commands.last() {
+        Some(Command::Finish(Outcome::Failed { message })) => message,
+        other => panic!("expected a failed run, found {other:?}"),
+    }
+}
+
+pub(crate) fn progress(step: u64, phase: Phase) -> Progress {
+    Progress { generation: Generation(5), step: Step(step), phase, images_per_s: 10.0 }
+}
+
+/// A rank's report that it has lost the peer of rank `lost`.
+pub(crate) fn peer_lost(lost: u32) -> WorkerMessage {
+    failed(FailureKind::PeerLost(Rank(lost)), "reset")
+}
+
+pub(crate) fn failed(kind: FailureKind, message: &str) -> WorkerMessage {
+    let (generation, step, phase) = (Generation(5), Step(1), Phase::Reduce);
+    WorkerMessage::Failed(FailureReport { generation, step, phase, kind, message: message.into() })
+}
+
+pub(crate) fn handle(machine: &mut Coordinator, event: Event, now: u64) -> Vec<Command> {
+    machine.handle(event, at(now)).unwrap();
+    drain(machine)
+}
+
+pub(crate) fn saved(machine: &mut Coordinator, step: u64, purpose: Purpose, now: u64) -> Vec<Command> {
+    handle(machine, Event::Saved { step: Step(step), purpose }, now)
+}
+
+pub(crate) fn lost(machine: &mut Coordinator, worker: u64, cause: &str, now: u64) -> Vec<Command> {
+    handle(machine, Event::Disconnected { connection: Connection(worker), cause: cause.into() }, now)
+}
+
+/// What a machine with these workers does at its end.
+pub(crate) fn end_of(workers: &[u64], ending: &strath_protocol::message::Ending, outcome: Outcome) -> Vec<Command> {
+    let say = workers.iter().map(|worker| send(*worker, CoordinatorMessage::End(ending.clone())));
+    let close = workers.iter().map(|worker| Command::Close(Connection(*worker)));
+    say.chain(close).chain([Command::Finish(outcome)]).collect()
+}
