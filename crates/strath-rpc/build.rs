@@ -1,0 +1,11 @@
+//! Compiles the wire format. protox parses it in Rust, so that no protoc need be installed.
+
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let proto = "../../proto";
+    println!("cargo::rerun-if-changed={proto}/strath/v1/strath.proto");
+    let files = protox::compile(["strath/v1/strath.proto"], [proto])?;
+    tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The coordinator's TCP connections: accepted up to a limit, and dropped where no session begins on them in time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::Sleep;
+use tonic::transport::server::Connected;
+
+/// A connection without a session, and a session without a first message, live this long.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// Pause after an error of the listener (no file descriptors left, for example), so as not to spin on it.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Accepts until nobody takes connections any more. Above `limit` connections at a time, further ones are dropped; one on
+/// which no session begins within `handshake` fails.
+pub(crate) async fn accept(
+    listener: TcpListener,
+    limit: usize,
+    handshake: Duration,
+    accepted: mpsc::Sender<io::Result<Accepted>>,
+) {
+    let slots = Arc::new(Semaphore::new(limit));
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::warn!("cannot accept a connection: {error}");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+            tracing::warn!("dropped a connection from {peer}: {limit} are open already");
+            continue;
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!("dropped a connection from {peer}: {error}");
+            continue;
+        }
+        let origin = Origin { peer, in_session: Arc::new(AtomicBool::new(false)) };
+        let deadline = Box::pin(tokio::time::sleep(handshake));
+        if accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// What a call learns of the connection it came on.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// The other end.
+    pub(crate) peer: SocketAddr,
+    in_session: Arc<AtomicBool>,
+}
+
+impl Origin {
+    /// A session has begun: the connection's deadline is void.
+    pub(crate) fn session_began(&self) {
+        self.in_session.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A TCP connection with a deadline for its first session.
+pub(crate) struct Accepted {
+    stream: TcpStream,
+    origin: Origin,
+    deadline: Pin<Box<Sleep>>,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = Origin;
+
+    fn connect_info(&self) -> Origin {
+        self.origin.clone()
+    }
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.origin.in_session.load(Ordering::Relaxed) && self.deadline.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    async fn accepting(limit: usize, handshake: Duration) -> (SocketAddr, mpsc::Receiver<io::Result<Accepted>>) {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (sender, receiver) = mpsc::channel(4);
+        tokio::spawn(accept(listener, limit, handshake, sender));
+        (address, receiver)
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_session_fails_at_its_deadline_and_one_with_a_session_does_not() {
+        let (address, mut accepted) = accepting(4, Duration::from_millis(50)).await;
+        let _silent = TcpStream::connect(address).await.unwrap();
+        let mut silent = accepted.recv().await.unwrap().unwrap();
+        assert_eq!(silent.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+
+        let mut worker = TcpStream::connect(address).await.unwrap();
+        let mut session = accepted.recv().await.unwrap().unwrap();
+        session.connect_info().session_began();
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        worker.write_u8(7).await.unwrap();
+        assert_eq!(session.read_u8().await.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn connections_above_the_limit_are_dropped_until_one_ends() {
+        let (address, mut accepted) = accepting(1, Duration::from_secs(60)).await;
+        let _first = TcpStream::connect(address).await.unwrap();
+        let first = accepted.recv().await.unwrap().unwrap();
+        let mut second = TcpStream::connect(address).await.unwrap();
+        assert_eq!(second.read(&mut [0]).await.unwrap(), 0);
+        drop(first);
+        let third = TcpStream::connect(address).await.unwrap();
+        let taken = accepted.recv().await.unwrap().unwrap();
+        assert_eq!(taken.connect_info().peer, third.local_addr().unwrap());
+    }
+}

@@ -1,0 +1,93 @@
+//! What a status request shows.
+
+use strath_core::{Generation, Rank, RunId, Step, WorkerId};
+use strath_protocol::{ClusterStatus, WorkerStatus};
+
+use super::{address, clipped, finite, phase_in, phase_out, text};
+use crate::error::RpcError;
+use crate::wire;
+
+impl From<ClusterStatus> for wire::ClusterStatus {
+    fn from(cluster: ClusterStatus) -> Self {
+        let ClusterStatus { run, name, stage, generation, step, steps, last_step, workers } = cluster;
+        Self {
+            run: run.0,
+            name,
+            stage,
+            generation: generation.0,
+            step: step.0,
+            steps: steps.0,
+            last_step: last_step.map(Into::into),
+            workers: workers.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::ClusterStatus> for ClusterStatus {
+    type Error = RpcError;
+
+    fn try_from(cluster: wire::ClusterStatus) -> Result<Self, RpcError> {
+        let wire::ClusterStatus { run, name, stage, generation, step, steps, last_step, workers } = cluster;
+        Ok(Self {
+            run: RunId(run),
+            name: text(name, "ClusterStatus.name")?,
+            stage: text(stage, "ClusterStatus.stage")?,
+            generation: Generation(generation),
+            step: Step(step),
+            steps: Step(steps),
+            last_step: last_step.map(TryInto::try_into).transpose()?,
+            workers: workers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<WorkerStatus> for wire::WorkerStatus {
+    fn from(status: WorkerStatus) -> Self {
+        let WorkerStatus {
+            worker,
+            host,
+            address,
+            pid,
+            rank,
+            micro_batches,
+            step,
+            phase,
+            images_per_s,
+            silent_ms,
+            late,
+        } = status;
+        Self {
+            worker: worker.0,
+            host,
+            address: address.to_string(),
+            pid,
+            rank: rank.map(|rank| rank.0),
+            micro_batches,
+            step: step.0,
+            phase: phase_out(phase).into(),
+            images_per_s,
+            silent_ms,
+            late: clipped(late),
+        }
+    }
+}
+
+impl TryFrom<wire::WorkerStatus> for WorkerStatus {
+    type Error = RpcError;
+
+    fn try_from(status: wire::WorkerStatus) -> Result<Self, RpcError> {
+        Ok(Self {
+            worker: WorkerId(status.worker),
+            host: text(status.host, "WorkerStatus.host")?,
+            address: address(status.address, "WorkerStatus.address")?,
+            pid: status.pid,
+            rank: status.rank.map(Rank),
+            micro_batches: status.micro_batches,
+            step: Step(status.step),
+            phase: phase_in(status.phase, "WorkerStatus.phase")?,
+            images_per_s: finite(status.images_per_s, "WorkerStatus.images_per_s")?,
+            silent_ms: status.silent_ms,
+            late: text(status.late, "WorkerStatus.late")?,
+        })
+    }
+}

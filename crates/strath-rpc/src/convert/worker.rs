@@ -1,0 +1,275 @@
+//! What workers say.
+
+use strath_core::{Generation, Rank, Step};
+use strath_protocol::message::{
+    DataSummary, EvalReport, FailureKind, FailureReport, Finished, PhaseSeconds, Prepared, Progress, Register,
+    StepReport,
+};
+
+use super::{
+    address, all_finite, clipped, digest, finite, generation, phase_in, phase_out, required, split_in, split_out, step,
+    text,
+};
+use crate::error::RpcError;
+use crate::wire;
+
+impl From<Register> for wire::Register {
+    fn from(register: Register) -> Self {
+        let Register { version, token, ring_address, host, pid, cores } = register;
+        Self { version, token, ring_address: ring_address.to_string(), host, pid, cores }
+    }
+}
+
+impl TryFrom<wire::Register> for Register {
+    type Error = RpcError;
+
+    fn try_from(register: wire::Register) -> Result<Self, RpcError> {
+        let wire::Register { version, token, ring_address, host, pid, cores } = register;
+        Ok(Self {
+            version: text(version, "Register.version")?,
+            token: token.map(|token| text(token, "Register.token")).transpose()?,
+            ring_address: address(ring_address, "Register.ring_address")?,
+            host: text(host, "Register.host")?,
+            pid,
+            cores,
+        })
+    }
+}
+
+impl From<Prepared> for wire::Prepared {
+    fn from(prepared: Prepared) -> Self {
+        let Prepared { data, parameters, statistics, numerics } = prepared;
+        Self { data: Some(data.into()), parameters, statistics, numerics: numerics.0.into() }
+    }
+}
+
+impl TryFrom<wire::Prepared> for Prepared {
+    type Error = RpcError;
+
+    fn try_from(prepared: wire::Prepared) -> Result<Self, RpcError> {
+        let wire::Prepared { data, parameters, statistics, numerics } = prepared;
+        Ok(Self {
+            data: required(data, "Prepared.data")?.try_into()?,
+            parameters,
+            statistics,
+            numerics: digest(&numerics, "Prepared.numerics")?,
+        })
+    }
+}
+
+impl From<DataSummary> for wire::DataSummary {
+    fn from(data: DataSummary) -> Self {
+        let DataSummary { digest, train_examples, test_examples, channels, height, width, classes, mean, std } = data;
+        let digest = digest.0.into();
+        Self { digest, train_examples, test_examples, channels, height, width, classes, mean, std }
+    }
+}
+
+impl TryFrom<wire::DataSummary> for DataSummary {
+    type Error = RpcError;
+
+    fn try_from(data: wire::DataSummary) -> Result<Self, RpcError> {
+        let wire::DataSummary {
+            digest: sha256,
+            train_examples,
+            test_examples,
+            channels,
+            height,
+            width,
+            classes,
+            mean,
+            std,
+        } = data;
+        // In the order of the fields; `usize` holds the length of whatever has arrived.
+        for (field, length) in [("DataSummary.mean", mean.len()), ("DataSummary.std", std.len())] {
+            if length as u64 != u64::from(channels) {
+                return Err(RpcError::malformed(
+                    field,
+                    format!("{length} numbers"),
+                    format!("{channels}, one a channel"),
+                ));
+            }
+        }
+        Ok(Self {
+            digest: digest(&sha256, "DataSummary.digest")?,
+            train_examples,
+            test_examples,
+            channels,
+            height,
+            width,
+            classes,
+            mean: all_finite(mean, "DataSummary.mean")?,
+            std: all_finite(std, "DataSummary.std")?,
+        })
+    }
+}
+
+impl From<Progress> for wire::Progress {
+    fn from(progress: Progress) -> Self {
+        let Progress { generation, step, phase, images_per_s } = progress;
+        Self { generation: generation.0, step: step.0, phase: phase_out(phase).into(), images_per_s }
+    }
+}
+
+impl TryFrom<wire::Progress> for Progress {
+    type Error = RpcError;
+
+    fn try_from(progress: wire::Progress) -> Result<Self, RpcError> {
+        let wire::Progress { generation, step, phase, images_per_s } = progress;
+        Ok(Self {
+            generation: Generation(generation),
+            step: Step(step),
+            phase: phase_in(phase, "Progress.phase")?,
+            images_per_s: finite(images_per_s, "Progress.images_per_s")?,
+        })
+    }
+}
+
+impl From<StepReport> for wire::StepReport {
+    fn from(report: StepReport) -> Self {
+        let StepReport {
+            generation,
+            step,
+            clean_loss,
+            perturbed_loss,
+            lr,
+            gradient_norm,
+            epsilon_norm,
+            zero_gradient_lanes,
+            seconds,
+            phases,
+        } = report;
+        Self {
+            generation: generation.0,
+            step: step.0,
+            clean_loss,
+            perturbed_loss,
+            lr,
+            gradient_norm,
+            epsilon_norm,
+            zero_gradient_lanes,
+            seconds,
+            phases: Some(phases.into()),
+        }
+    }
+}
+
+impl TryFrom<wire::StepReport> for StepReport {
+    type Error = RpcError;
+
+    fn try_from(report: wire::StepReport) -> Result<Self, RpcError> {
+        Ok(Self {
+            generation: generation(report.generation, "StepReport.generation")?,
+            step: step(report.step, "StepReport.step")?,
+            clean_loss: finite(report.clean_loss, "StepReport.clean_loss")?,
+            perturbed_loss: finite(report.perturbed_loss, "StepReport.perturbed_loss")?,
+            lr: finite(report.lr, "StepReport.lr")?,
+            gradient_norm: finite(report.gradient_norm, "StepReport.gradient_norm")?,
+            epsilon_norm: finite(report.epsilon_norm, "StepReport.epsilon_norm")?,
+            zero_gradient_lanes: report.zero_gradient_lanes,
+            seconds: finite(report.seconds, "StepReport.seconds")?,
+            phases: required(report.phases, "StepReport.phases")?.try_into()?,
+        })
+    }
+}
+
+impl From<PhaseSeconds> for wire::PhaseSeconds {
+    fn from(phases: PhaseSeconds) -> Self {
+        let PhaseSeconds { data, ascent, epsilon, exchange, descent, reduce, update } = phases;
+        Self { data, ascent, epsilon, exchange, descent, reduce, update }
+    }
+}
+
+impl TryFrom<wire::PhaseSeconds> for PhaseSeconds {
+    type Error = RpcError;
+
+    fn try_from(phases: wire::PhaseSeconds) -> Result<Self, RpcError> {
+        Ok(Self {
+            data: finite(phases.data, "PhaseSeconds.data")?,
+            ascent: finite(phases.ascent, "PhaseSeconds.ascent")?,
+            epsilon: finite(phases.epsilon, "PhaseSeconds.epsilon")?,
+            exchange: finite(phases.exchange, "PhaseSeconds.exchange")?,
+            descent: finite(phases.descent, "PhaseSeconds.descent")?,
+            reduce: finite(phases.reduce, "PhaseSeconds.reduce")?,
+            update: finite(phases.update, "PhaseSeconds.update")?,
+        })
+    }
+}
+
+impl From<EvalReport> for wire::EvalReport {
+    fn from(report: EvalReport) -> Self {
+        let EvalReport { generation, step, split, loss, error } = report;
+        Self { generation: generation.0, step: step.0, split: split_out(split).into(), loss, error }
+    }
+}
+
+impl TryFrom<wire::EvalReport> for EvalReport {
+    type Error = RpcError;
+
+    fn try_from(report: wire::EvalReport) -> Result<Self, RpcError> {
+        let wire::EvalReport { generation: number, step, split, loss, error } = report;
+        if !(0.0..=1.0).contains(&error) {
+            return Err(RpcError::malformed("EvalReport.error", error.to_string(), "a share from 0 to 1"));
+        }
+        Ok(Self {
+            generation: generation(number, "EvalReport.generation")?,
+            step: Step(step),
+            split: split_in(split, "EvalReport.split")?,
+            loss: finite(loss, "EvalReport.loss")?,
+            error,
+        })
+    }
+}
+
+impl From<Finished> for wire::Finished {
+    fn from(finished: Finished) -> Self {
+        let Finished { generation, step, weights, stopped } = finished;
+        Self { generation: generation.0, step: step.0, weights: weights.0.into(), stopped }
+    }
+}
+
+impl TryFrom<wire::Finished> for Finished {
+    type Error = RpcError;
+
+    fn try_from(finished: wire::Finished) -> Result<Self, RpcError> {
+        let wire::Finished { generation: number, step, weights, stopped } = finished;
+        Ok(Self {
+            generation: generation(number, "Finished.generation")?,
+            step: Step(step),
+            weights: digest(&weights, "Finished.weights")?,
+            stopped,
+        })
+    }
+}
+
+impl From<FailureReport> for wire::FailureReport {
+    fn from(report: FailureReport) -> Self {
+        let FailureReport { generation, step, phase, kind, message } = report;
+        let lost_rank = match kind {
+            FailureKind::Own => None,
+            FailureKind::PeerLost(rank) => Some(rank.0),
+        };
+        Self {
+            generation: generation.0,
+            step: step.0,
+            phase: phase_out(phase).into(),
+            lost_rank,
+            message: clipped(message),
+        }
+    }
+}
+
+impl TryFrom<wire::FailureReport> for FailureReport {
+    type Error = RpcError;
+
+    fn try_from(report: wire::FailureReport) -> Result<Self, RpcError> {
+        let wire::FailureReport { generation, step, phase, lost_rank, message } = report;
+        Ok(Self {
+            generation: Generation(generation),
+            step: Step(step),
+            phase: phase_in(phase, "FailureReport.phase")?,
+            kind: lost_rank.map_or(FailureKind::Own, |rank| FailureKind::PeerLost(Rank(rank))),
+            message: text(message, "FailureReport.message")?,
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! What sending and receiving have to know of a direction's messages.
+
+use prost::Message as Protobuf;
+use strath_protocol::message::{CoordinatorMessage, State, WorkerMessage};
+
+use crate::error::RpcError;
+use crate::wire;
+
+/// Where a message stands among others that wait to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Precedence {
+    /// Behind everything that was queued before.
+    InOrder,
+    /// Before the rest of a state that is under way, and whatever waits behind it.
+    Overtakes,
+    /// As [`Precedence::Overtakes`]; whatever it overtakes is dropped, because the receiver is through.
+    Last,
+}
+
+/// A message as it goes to the wire.
+#[derive(Debug)]
+pub(crate) enum Encoded<W> {
+    /// Ready to be sent.
+    Whole(W),
+    /// To be cut into pieces.
+    State(State),
+}
+
+/// A message as it comes from the wire.
+#[derive(Debug)]
+pub(crate) enum Decoded<M> {
+    /// Complete.
+    Whole(M),
+    /// A piece of a state.
+    Chunk(wire::StateChunk),
+}
+
+/// The messages of one direction.
+pub(crate) trait Message: Sized + Send + 'static {
+    /// Their wire format.
+    type Wire: Protobuf + Default + Send + 'static;
+
+    fn precedence(&self) -> Precedence;
+    fn encode(self) -> Encoded<Self::Wire>;
+    fn decode(wire: Self::Wire) -> Result<Decoded<Self>, RpcError>;
+    fn state(state: State) -> Self;
+    fn chunk(chunk: wire::StateChunk) -> Self::Wire;
+}
+
+impl Message for WorkerMessage {
+    type Wire = wire::WorkerMessage;
+
+    fn precedence(&self) -> Precedence {
+        match self {
+            Self::Heartbeat(_) | Self::Step(_) | Self::Eval(_) | Self::Failed(_) => Precedence::Overtakes,
+            Self::Leaving { .. } => Precedence::Last,
+            Self::Register(_) | Self::Prepared(_) | Self::RingReady { .. } | Self::State(_) | Self::Finished(_) => {
+                Precedence::InOrder
+            }
+        }
+    }
+
+    fn encode(self) -> Encoded<Self::Wire> {
+        use wire::worker_message::Kind;
+        let kind = match self {
+            Self::State(state) => return Encoded::State(state),
+            Self::Register(register) => Kind::Register(register.into()),
+            Self::Prepared(prepared) => Kind::Prepared(prepared.into()),
+            Self::RingReady { generation } => Kind::RingReady(wire::RingReady { generation: generation.0 }),
+            Self::Heartbeat(progress) => Kind::Heartbeat(progress.into()),
+            Self::Step(report) => Kind::Step(report.into()),
+            Self::Eval(report) => Kind::Eval(report.into()),
+            Self::Finished(finished) => Kind::Finished(finished.into()),
+            Self::Failed(report) => Kind::Failed(report.into()),
+            Self::Leaving { reason } => Kind::Leaving(wire::Leaving { reason: crate::convert::clipped(reason) }),
+        };
+        Encoded::Whole(wire::WorkerMessage { kind: Some(kind) })
+    }
+
+    fn decode(wire: Self::Wire) -> Result<Decoded<Self>, RpcError> {
+        use wire::worker_message::Kind;
+        Ok(Decoded::Whole(match crate::convert::required(wire.kind, "WorkerMessage.kind")? {
+            Kind::State(chunk) => return Ok(Decoded::Chunk(chunk)),
+            Kind::Register(register) => Self::Register(register.try_into()?),
+            Kind::Prepared(prepared) => Self::Prepared(prepared.try_into()?),
+            Kind::RingReady(ready) => {
+                Self::RingReady { generation: crate::convert::generation(ready.generation, "RingReady.generation")? }
+            }
+            Kind::Heartbeat(progress) => Self::Heartbeat(progress.try_into()?),
+            Kind::Step(report) => Self::Step(report.try_into()?),
+            Kind::Eval(report) => Self::Eval(report.try_into()?),
+            Kind::Finished(finished) => Self::Finished(finished.try_into()?),
+            Kind::Failed(report) => Self::Failed(report.try_into()?),
+            Kind::Leaving(leaving) => Self::Leaving { reason: crate::convert::text(leaving.reason, "Leaving.reason")? },
+        }))
+    }
+
+    fn state(state: State) -> Self {
+        Self::State(state)
+    }
+
+    fn chunk(chunk: wire::StateChunk) -> Self::Wire {
+        wire::WorkerMessage { kind: Some(wire::worker_message::Kind::State(chunk)) }
+    }
+}
+
+impl Message for CoordinatorMessage {
+    type Wire = wire::CoordinatorMessage;
+
+    fn precedence(&self) -> Precedence {
+        match self {
+            Self::Ack | Self::Stop => Precedence::Overtakes,
+            Self::End(_) => Precedence::Last,
+            Self::Admitted(_) | Self::Assign(_) | Self::State(_) | Self::Start { .. } => Precedence::InOrder,
+        }
+    }
+
+    fn encode(self) -> Encoded<Self::Wire> {
+        use wire::coordinator_message::Kind;
+        let kind = match self {
+            Self::State(state) => return Encoded::State(state),
+            Self::Admitted(admitted) => Kind::Admitted(admitted.into()),
+            Self::Assign(assign) => Kind::Assign(assign.into()),
+            Self::Start { generation } => Kind::Start(wire::Start { generation: generation.0 }),
+            Self::Ack => Kind::Ack(wire::Ack {}),
+            Self::Stop => Kind::Stop(wire::Stop {}),
+            Self::End(ending) => Kind::End(ending.into()),
+        };
+        Encoded::Whole(wire::CoordinatorMessage { kind: Some(kind) })
+    }
+
+    fn decode(wire: Self::Wire) -> Result<Decoded<Self>, RpcError> {
+        use wire::coordinator_message::Kind;
+        Ok(Decoded::Whole(match crate::convert::required(wire.kind, "CoordinatorMessage.kind")? {
+            Kind::State(chunk) => return Ok(Decoded::Chunk(chunk)),
+            Kind::Admitted(admitted) => Self::Admitted(admitted.try_into()?),
+            Kind::Assign(assign) => Self::Assign(assign.try_into()?),
+            Kind::Start(start) => {
+                Self::Start { generation: crate::convert::generation(start.generation, "Start.generation")? }
+            }
+            Kind::Ack(wire::Ack {}) => Self::Ack,
+            Kind::Stop(wire::Stop {}) => Self::Stop,
+            Kind::End(ending) => Self::End(ending.try_into()?),
+        }))
+    }
+
+    fn state(state: State) -> Self {
+        Self::State(state)
+    }
+
+    fn chunk(chunk: wire::StateChunk) -> Self::Wire {
+        wire::CoordinatorMessage { kind: Some(wire::coordinator_message::Kind::State(chunk)) }
+    }
+}

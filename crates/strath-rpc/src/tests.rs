@@ -1,0 +1,4 @@
+//! The wire format, there and back.
+
+mod refusals;
+mod round_trip;

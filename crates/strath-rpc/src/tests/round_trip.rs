@@ -1,0 +1,299 @@
+//! Every message to bytes and back.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use prost::Message as _;
+use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
+use strath_protocol::message::{
+    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished, Job,
+    Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport,
+    WorkerMessage,
+};
+use strath_protocol::{ClusterStatus, WorkerStatus};
+
+use crate::chunks::{Assembler, CHUNK, STATE_LIMIT};
+use crate::message::{Decoded, Encoded, Message};
+use crate::wire;
+
+fn number() -> impl Strategy<Value = f64> {
+    use prop::num::f64::{NEGATIVE, NORMAL, POSITIVE, SUBNORMAL, ZERO};
+    NORMAL | SUBNORMAL | ZERO | POSITIVE | NEGATIVE
+}
+
+fn value() -> impl Strategy<Value = f32> {
+    use prop::num::f32::{NEGATIVE, NORMAL, POSITIVE, ZERO};
+    NORMAL | ZERO | POSITIVE | NEGATIVE
+}
+
+fn address() -> impl Strategy<Value = SocketAddr> {
+    any::<(IpAddr, u16)>().prop_map(Into::into)
+}
+
+fn digest() -> impl Strategy<Value = Digest> {
+    any::<[u8; 32]>().prop_map(Digest)
+}
+
+fn generation() -> impl Strategy<Value = Generation> {
+    (1..=u64::MAX).prop_map(Generation)
+}
+
+/// 0 stands for "before the first".
+fn generation_or_none() -> impl Strategy<Value = Generation> {
+    prop_oneof![Just(Generation(0)), generation()]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    any::<u64>().prop_map(Step)
+}
+
+fn phase() -> impl Strategy<Value = Phase> {
+    prop::sample::select(Phase::ALL.to_vec())
+}
+
+fn split() -> impl Strategy<Value = Split> {
+    prop::sample::select(vec![Split::Train, Split::Test])
+}
+
+fn phases() -> impl Strategy<Value = PhaseSeconds> {
+    prop::array::uniform7(number()).prop_map(|[data, ascent, epsilon, exchange, descent, reduce, update]| {
+        PhaseSeconds { data, ascent, epsilon, exchange, descent, reduce, update }
+    })
+}
+
+fn step_report() -> impl Strategy<Value = StepReport> {
+    (generation(), (1..=u64::MAX).prop_map(Step), prop::array::uniform6(number()), any::<u64>(), phases()).prop_map(
+        |(generation, step, numbers, zero_gradient_lanes, phases)| {
+            let [clean_loss, perturbed_loss, lr, gradient_norm, epsilon_norm, seconds] = numbers;
+            StepReport {
+                generation,
+                step,
+                clean_loss,
+                perturbed_loss,
+                lr,
+                gradient_norm,
+                epsilon_norm,
+                zero_gradient_lanes,
+                seconds,
+                phases,
+            }
+        },
+    )
+}
+
+fn state() -> impl Strategy<Value = State> {
+    let purpose = prop::sample::select(vec![Purpose::Start, Purpose::Checkpoint, Purpose::Final]);
+    let length = || prop_oneof![0..5_usize, (CHUNK - 1)..(CHUNK + 2), (2 * CHUNK - 1)..(2 * CHUNK + 2)];
+    (generation_or_none(), step(), purpose, length(), length(), any::<u8>()).prop_map(
+        |(generation, step, purpose, model, optimizer, seed)| {
+            let bytes = |length: usize| (0..length).map(|i| (i >> 7) as u8 ^ i as u8 ^ seed).collect();
+            State { generation, step, purpose, model: bytes(model), optimizer: bytes(optimizer) }
+        },
+    )
+}
+
+fn register() -> impl Strategy<Value = Register> {
+    (any::<String>(), any::<Option<String>>(), address(), any::<String>(), any::<u32>(), any::<u32>()).prop_map(
+        |(version, token, ring_address, host, pid, cores)| Register { version, token, ring_address, host, pid, cores },
+    )
+}
+
+fn data() -> impl Strategy<Value = DataSummary> {
+    let channels = prop::collection::vec((value(), value()), 0..5);
+    (digest(), any::<[u64; 2]>(), any::<[u32; 3]>(), channels).prop_map(
+        |(digest, [train_examples, test_examples], [height, width, classes], channels)| {
+            let (mean, std): (Vec<f32>, Vec<f32>) = channels.into_iter().unzip();
+            let channels = mean.len() as u32;
+            DataSummary { digest, train_examples, test_examples, channels, height, width, classes, mean, std }
+        },
+    )
+}
+
+fn worker_message() -> impl Strategy<Value = WorkerMessage> {
+    prop_oneof![
+        register().prop_map(WorkerMessage::Register),
+        (data(), any::<[u64; 2]>(), digest()).prop_map(|(data, [parameters, statistics], numerics)| {
+            WorkerMessage::Prepared(Prepared { data, parameters, statistics, numerics })
+        }),
+        generation().prop_map(|generation| WorkerMessage::RingReady { generation }),
+        (generation_or_none(), step(), phase(), number()).prop_map(|(generation, step, phase, images_per_s)| {
+            WorkerMessage::Heartbeat(Progress { generation, step, phase, images_per_s })
+        }),
+        step_report().prop_map(WorkerMessage::Step),
+        (generation(), step(), split(), number(), 0.0..=1.0).prop_map(|(generation, step, split, loss, error)| {
+            WorkerMessage::Eval(EvalReport { generation, step, split, loss, error })
+        }),
+        state().prop_map(WorkerMessage::State),
+        (generation(), step(), digest(), any::<bool>()).prop_map(|(generation, step, weights, stopped)| {
+            WorkerMessage::Finished(Finished { generation, step, weights, stopped })
+        }),
+        (generation_or_none(), step(), phase(), any::<Option<u32>>(), any::<String>()).prop_map(
+            |(generation, step, phase, lost, message)| {
+                let kind = lost.map_or(FailureKind::Own, |rank| FailureKind::PeerLost(Rank(rank)));
+                WorkerMessage::Failed(FailureReport { generation, step, phase, kind, message })
+            }
+        ),
+        any::<String>().prop_map(|reason| WorkerMessage::Leaving { reason }),
+    ]
+}
+
+fn assign() -> impl Strategy<Value = Assign> {
+    let member =
+        (any::<u64>(), address()).prop_map(|(worker, ring_address)| Member { worker: WorkerId(worker), ring_address });
+    let source = (any::<String>(), digest(), prop::option::of(digest()))
+        .prop_map(|(source, model, optimizer)| StateRef { source, model, optimizer });
+    // A member comes with the number of micro-batches it holds.
+    let members = prop::collection::vec((member, 0usize..9), 1..5);
+    (generation(), any::<prop::sample::Index>(), members, step(), step(), prop::option::of(source)).prop_map(
+        |(generation, rank, members, start, steps, state)| {
+            let rank = Rank(rank.index(members.len()) as u32);
+            let (members, held): (Vec<Member>, Vec<usize>) = members.into_iter().unzip();
+            let mut bounds = vec![0];
+            for held in held {
+                bounds.push(bounds[bounds.len() - 1] + held);
+            }
+            Assign { generation, rank, members, bounds, start, steps, state }
+        },
+    )
+}
+
+fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
+    let ending = prop_oneof![
+        Just(Ending::Done),
+        Just(Ending::Stopped),
+        any::<String>().prop_map(Ending::Failed),
+        any::<String>().prop_map(Ending::Refused),
+    ];
+    prop_oneof![
+        (any::<[u64; 2]>(), any::<String>(), prop::option::of(split()), 1..u64::MAX).prop_map(
+            |([worker, run], configuration, evaluate, lease_ms)| CoordinatorMessage::Admitted(Admitted {
+                worker: WorkerId(worker),
+                run: RunId(run),
+                configuration,
+                job: evaluate.map_or(Job::Train, Job::Evaluate),
+                lease: Duration::from_millis(lease_ms),
+            })
+        ),
+        assign().prop_map(CoordinatorMessage::Assign),
+        state().prop_map(CoordinatorMessage::State),
+        generation().prop_map(|generation| CoordinatorMessage::Start { generation }),
+        Just(CoordinatorMessage::Ack),
+        Just(CoordinatorMessage::Stop),
+        ending.prop_map(CoordinatorMessage::End),
+    ]
+}
+
+fn cluster() -> impl Strategy<Value = ClusterStatus> {
+    let worker = (
+        (any::<u64>(), any::<String>(), address(), any::<u32>(), any::<Option<u32>>(), any::<u64>()),
+        (step(), phase(), number(), any::<u64>(), any::<String>()),
+    )
+        .prop_map(
+            |((worker, host, address, pid, rank, micro_batches), (step, phase, images_per_s, silent_ms, late))| {
+                let (worker, rank) = (WorkerId(worker), rank.map(Rank));
+                WorkerStatus {
+                    worker,
+                    host,
+                    address,
+                    pid,
+                    rank,
+                    micro_batches,
+                    step,
+                    phase,
+                    images_per_s,
+                    silent_ms,
+                    late,
+                }
+            },
+        );
+    let workers = prop::collection::vec(worker, 0..4);
+    (any::<u64>(), any::<[String; 2]>(), generation_or_none(), step(), step(), prop::option::of(step_report()), workers)
+        .prop_map(|(run, [name, stage], generation, step, steps, last_step, workers)| ClusterStatus {
+            run: RunId(run),
+            name,
+            stage,
+            generation,
+            step,
+            steps,
+            last_step,
+            workers,
+        })
+}
+
+/// To bytes and back, in pieces where it is a state.
+fn through_bytes<M: Message>(message: M) -> M {
+    let wires: Vec<M::Wire> = match message.encode() {
+        Encoded::Whole(wire) => vec![wire],
+        Encoded::State(state) => crate::chunks::Cutter::new(state).map(M::chunk).collect(),
+    };
+    let mut assembler = Assembler::new(STATE_LIMIT);
+    let count = wires.len();
+    for (i, wire) in wires.into_iter().enumerate() {
+        let bytes = wire.encode_to_vec();
+        assert!(bytes.len() <= crate::MESSAGE_LIMIT);
+        match M::decode(M::Wire::decode(&*bytes).unwrap()).unwrap() {
+            Decoded::Whole(message) => return message,
+            Decoded::Chunk(chunk) => match assembler.accept(chunk).unwrap() {
+                Some(state) => {
+                    assert_eq!(i + 1, count, "complete before its last piece");
+                    return M::state(state);
+                }
+                None => assert!(i + 1 < count, "incomplete after its last piece"),
+            },
+        }
+    }
+    unreachable!()
+}
+
+proptest! {
+    #[test]
+    fn every_message_of_a_worker_survives_the_wire(message in worker_message()) {
+        prop_assert_eq!(through_bytes(message.clone()), message);
+    }
+
+    #[test]
+    fn every_message_of_the_coordinator_survives_the_wire(message in coordinator_message()) {
+        prop_assert_eq!(through_bytes(message.clone()), message);
+    }
+
+    #[test]
+    fn a_status_survives_the_wire(cluster in cluster()) {
+        let bytes = wire::ClusterStatus::from(cluster.clone()).encode_to_vec();
+        let back: ClusterStatus = wire::ClusterStatus::decode(&*bytes).unwrap().try_into().unwrap();
+        prop_assert_eq!(back, cluster);
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(wire) = wire::WorkerMessage::decode(&*bytes) {
+            let _ = WorkerMessage::decode(wire);
+        }
+        if let Ok(wire) = wire::CoordinatorMessage::decode(&*bytes) {
+            let _ = CoordinatorMessage::decode(wire);
+        }
+    }
+}
+
+#[test]
+fn a_long_reason_is_cut_on_its_way_out_so_that_it_arrives() {
+    let reason = format!("x{}", "\u{e9}".repeat(64 << 10));
+    let WorkerMessage::Leaving { reason: arrived } = through_bytes(WorkerMessage::Leaving { reason: reason.clone() })
+    else {
+        panic!("another message")
+    };
+    assert!(reason.starts_with(&arrived));
+    assert_eq!(arrived.len(), (64 << 10) - 1);
+}
+
+#[test]
+fn a_lease_is_never_rounded_to_none() {
+    let admitted = Admitted {
+        worker: WorkerId(0),
+        run: RunId(0),
+        configuration: String::new(),
+        job: Job::Train,
+        lease: Duration::from_micros(1),
+    };
+    assert_eq!(wire::Admitted::from(admitted).lease_ms, 1);
+}

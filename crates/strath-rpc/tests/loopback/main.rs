@@ -1,0 +1,10 @@
+//! Sessions over the loopback, as a worker and a coordinator see them.
+
+#![expect(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
+
+mod endings;
+mod harness;
+mod link;
+mod sessions;
+mod slow;
+mod status;
