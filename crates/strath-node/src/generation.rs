@@ -1,0 +1,181 @@
+//! A generation made ready on one rank: its state decoded, its ring connected, its work laid out.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use strath_collective::{Collective, CollectiveError, Identity, Member};
+use strath_core::config::{Config, WeightDecay};
+use strath_core::{Assignment, Generation, Rank, RunId, Step};
+use strath_data::{Loader, SplitName};
+use strath_protocol::message::{Admitted, Assign, Job, Split, State};
+use strath_sam::Optimizer;
+
+use crate::checkpoint;
+use crate::evaluate::{EvaluateError, evaluate};
+use crate::prepare::Prepared;
+use crate::step::{Stepper, TrainingState};
+use crate::trainer::{Doing, Evaluations, Told, Training, lost_peer};
+use crate::worker::cores;
+
+/// Ranks of a generation connect to each other within this time, or the run ends.
+const RING_DEADLINE: Duration = Duration::from_secs(30);
+
+/// A generation that is connected and waits for the start.
+pub(crate) struct Ready {
+    pub(crate) generation: Generation,
+    pub(crate) peers: Arc<Collective>,
+    pub(crate) work: Work,
+}
+
+/// What a rank does in a generation.
+pub(crate) enum Work {
+    Train(Box<Training>),
+    Evaluate(Box<Evaluating>),
+}
+
+/// What a rank needs to evaluate a checkpoint.
+pub(crate) struct Evaluating {
+    prepared: Prepared,
+    loader: Loader,
+    weights: Vec<f32>,
+    statistics: Vec<f32>,
+    split: Split,
+    rank: Rank,
+    world_size: u32,
+    step: Step,
+}
+
+/// Connects the ring of a generation and makes everything ready for its first step.
+pub(crate) fn connect(
+    prepared: Prepared,
+    listener: TcpListener,
+    admitted: &Admitted,
+    assign: &Assign,
+    state: Option<&State>,
+) -> Result<Ready, (String, Option<Rank>)> {
+    let own = |error: &dyn std::fmt::Display| (error.to_string(), None);
+    let config = prepared.config.clone();
+    let plan = config.plan().map_err(|error| own(&error))?;
+    let assignment =
+        Assignment::from_bounds(assign.bounds.clone(), plan.micro_batches().len()).map_err(|error| own(&error))?;
+    strath_kernels::threads::set(threads(&config, assign));
+    let state = initial_state(&prepared, &config, state, assign.state_source()).map_err(|message| (message, None))?;
+    let peers =
+        ring(listener, admitted.run, assign, &config).map_err(|error| (error.to_string(), lost_peer(&error)))?;
+    let peers = Arc::new(peers);
+    let seed = config.run.seed;
+    let loader =
+        Loader::new(prepared.dataset.clone(), plan.batch(), seed, config.data.shuffle, config.data.augment.clone());
+    let world_size = assign.members.len() as u32;
+    let work = match admitted.job {
+        Job::Evaluate(split) => Work::Evaluate(Box::new(Evaluating {
+            prepared,
+            loader,
+            weights: state.weights,
+            statistics: state.statistics,
+            split,
+            rank: assign.rank,
+            world_size,
+            step: assign.start,
+        })),
+        Job::Train => {
+            let Prepared { dataset, model, numerics, .. } = prepared;
+            let evaluations = Evaluations {
+                every_epochs: config.run.eval_every_epochs,
+                train_examples: dataset.split(SplitName::Train).len() as u64,
+                batch: plan.batch() as u64,
+                steps: assign.steps.0,
+            };
+            let checkpoint_every = config.checkpoint.every_steps;
+            let stepper = Stepper::new(config, model, loader, plan, &assignment, assign.rank, assign.steps.0)
+                .map_err(|error| own(&error))?;
+            Work::Train(Box::new(Training {
+                stepper,
+                state,
+                peers: peers.clone(),
+                rank: assign.rank,
+                world_size,
+                steps: assign.steps.0,
+                evaluations,
+                checkpoint_every,
+                data: dataset.digest(),
+                numerics,
+            }))
+        }
+    };
+    Ok(Ready { generation: assign.generation, peers, work })
+}
+
+/// The state that the generation starts from: what the coordinator sent, or the seed's.
+fn initial_state(
+    prepared: &Prepared,
+    config: &Config,
+    state: Option<&State>,
+    source: &str,
+) -> Result<TrainingState, String> {
+    let model = &prepared.model;
+    let decay = match config.sam.weight_decay {
+        WeightDecay::Outside => config.optimizer.weight_decay,
+        WeightDecay::Inside => 0.0,
+    };
+    let optimizer = Optimizer::new(&config.optimizer, decay, model.parameters().len());
+    let Some(state) = state else {
+        let (weights, statistics) = (model.initial(config.run.seed), model.initial_statistics());
+        return Ok(TrainingState { step: 0, weights, statistics, optimizer });
+    };
+    let decoded = if state.optimizer.is_empty() {
+        checkpoint::decode_model(model, &state.model).map(|(weights, statistics)| TrainingState {
+            step: state.step.0,
+            weights,
+            statistics,
+            optimizer,
+        })
+    } else {
+        checkpoint::decode(model, &state.model, &state.optimizer, optimizer)
+    };
+    decoded.map_err(|error| format!("{source}: {error}"))
+}
+
+fn ring(listener: TcpListener, run: RunId, assign: &Assign, config: &Config) -> Result<Collective, CollectiveError> {
+    let world_size = assign.members.len() as u32;
+    let identity = Identity { run, generation: assign.generation, rank: assign.rank, world_size };
+    let members: Vec<Member> = (0..world_size)
+        .zip(&assign.members)
+        .filter(|(rank, _)| *rank != assign.rank.0)
+        .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
+        .collect();
+    Collective::connect(listener, identity, &members, config.cluster.algorithm, RING_DEADLINE)
+}
+
+/// `cluster.threads`, or the cores of this host over the members on it.
+fn threads(config: &Config, assign: &Assign) -> usize {
+    let here = assign.members.get(assign.rank.index()).map(|member| member.ring_address.ip());
+    let beside = assign.members.iter().filter(|member| Some(member.ring_address.ip()) == here).count();
+    config.cluster.threads.unwrap_or(cores() / beside.max(1)).max(1)
+}
+
+impl Evaluating {
+    pub(crate) fn run(self, peers: &Collective, mut tell: impl FnMut(Told)) {
+        let split = match self.split {
+            Split::Train => SplitName::Train,
+            Split::Test => SplitName::Test,
+        };
+        let model = &self.prepared.model;
+        let (step, rank, world_size) = (self.step, self.rank, self.world_size);
+        tell(Told::Doing(step.0, Doing::Evaluate));
+        match evaluate(model, &self.weights, &self.statistics, &self.loader, split, peers, rank, world_size, step) {
+            Ok(evaluation) => {
+                if rank == Rank(0) {
+                    tell(Told::Evaluated { step: step.0, split, evaluation });
+                }
+                let weights = checkpoint::digest(model, &self.weights, &self.statistics);
+                tell(Told::Finished { step: step.0, weights, stopped: false });
+            }
+            Err(error) => {
+                let lost = if let EvaluateError::Collective(error) = &error { lost_peer(error) } else { None };
+                tell(Told::Failed { step: step.0, doing: Doing::Evaluate, message: error.to_string(), lost });
+            }
+        }
+    }
+}

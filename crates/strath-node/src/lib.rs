@@ -1,0 +1,23 @@
+//! The runtimes of Strath: what a worker and a coordinator do with clocks, sockets, files and threads.
+//!
+//! An example of the data walks through `worker` -> [`step`] -> model and back, then [`strath_collective`], then the
+//! optimizer. The control plane's decisions are made in [`strath_protocol`]; here they are carried out.
+
+pub mod checkpoint;
+mod clock;
+pub mod coordinator;
+pub mod evaluate;
+pub mod files;
+mod generation;
+pub mod local;
+pub mod metrics;
+pub mod prepare;
+pub mod progress;
+pub mod run_folder;
+pub mod share;
+pub mod step;
+pub mod summary;
+pub mod sums;
+pub mod tensorboard;
+pub mod trainer;
+pub mod worker;

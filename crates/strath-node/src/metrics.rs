@@ -1,0 +1,316 @@
+//! `metrics.jsonl`: one JSON object a line, keyed by kind and step; the first writer of a step wins.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use strath_protocol::message::PhaseSeconds;
+
+use crate::files::FileError;
+
+/// One line of `metrics.jsonl`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Line {
+    /// A completed step.
+    Step(StepLine),
+    /// An evaluation.
+    Eval(EvalLine),
+    /// A change of membership.
+    Cluster(ClusterLine),
+}
+
+impl Line {
+    /// The step that the line is about.
+    pub fn step(&self) -> u64 {
+        match self {
+            Self::Step(line) => line.step,
+            Self::Eval(line) => line.step,
+            Self::Cluster(line) => line.step,
+        }
+    }
+}
+
+/// A completed step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepLine {
+    /// Completed steps, from 1.
+    pub step: u64,
+    /// `step * B / N`.
+    pub epoch: f64,
+    /// Unix seconds.
+    pub time: f64,
+    /// Mean loss over the batch at w.
+    pub clean_loss: f64,
+    /// Mean loss over the batch at w + epsilon.
+    pub perturbed_loss: f64,
+    /// `perturbed_loss - clean_loss`.
+    pub sharpness: f64,
+    /// Learning rate.
+    pub lr: f64,
+    /// l2 norm of the reduced descent gradient before clipping, without decay.
+    pub gradient_norm: f64,
+    /// Mean over lanes of the l2 norm of epsilon.
+    pub epsilon_norm: f64,
+    /// Lanes without an ascent direction.
+    pub zero_gradient_lanes: u64,
+    /// Batch size over this step's seconds.
+    pub images_per_s: f64,
+    /// Seconds of the whole step on rank 0.
+    pub step_s: f64,
+    /// Seconds of data on rank 0.
+    pub data_s: f64,
+    /// Seconds of the ascent passes on rank 0.
+    pub ascent_s: f64,
+    /// Seconds of epsilon and w + epsilon on rank 0.
+    pub epsilon_s: f64,
+    /// Seconds that rank 0 waited for shared lanes.
+    pub exchange_s: f64,
+    /// Seconds of the descent passes on rank 0.
+    pub descent_s: f64,
+    /// Seconds of the all-reduce on rank 0, waiting included.
+    pub reduce_s: f64,
+    /// Seconds of the update on rank 0.
+    pub update_s: f64,
+}
+
+impl StepLine {
+    /// Puts a step's phases into their fields.
+    #[must_use]
+    pub fn with_phases(self, seconds: PhaseSeconds) -> Self {
+        Self {
+            data_s: seconds.data,
+            ascent_s: seconds.ascent,
+            epsilon_s: seconds.epsilon,
+            exchange_s: seconds.exchange,
+            descent_s: seconds.descent,
+            reduce_s: seconds.reduce,
+            update_s: seconds.update,
+            ..self
+        }
+    }
+}
+
+/// An evaluation.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvalLine {
+    /// Completed steps.
+    pub step: u64,
+    /// `step * B / N`.
+    pub epoch: f64,
+    /// Unix seconds.
+    pub time: f64,
+    /// `test` or `train`.
+    pub split: String,
+    /// Mean cross-entropy, without smoothing.
+    pub loss: f64,
+    /// Share of wrong arg-max.
+    pub error: f64,
+}
+
+/// A change of membership.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ClusterLine {
+    /// Completed steps at the time.
+    pub step: u64,
+    /// `step * B / N`.
+    pub epoch: f64,
+    /// Unix seconds.
+    pub time: f64,
+    /// The generation that began.
+    pub generation: u64,
+    /// Its number of ranks.
+    pub world_size: u64,
+    /// Why.
+    pub cause: String,
+}
+
+/// The open `metrics.jsonl` of a run, and what it already says.
+#[derive(Debug)]
+pub struct MetricsLog {
+    path: PathBuf,
+    file: File,
+    lines: Vec<Line>,
+    last_step: u64,
+    last_eval: Option<u64>,
+}
+
+impl MetricsLog {
+    /// Opens the log at `path`; lines of steps after `step`, from which the run goes on, are cut off, and so is a torn last
+    /// line.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn open(path: &Path, step: u64) -> Result<Self, FileError> {
+        let fail = |action| move |e| FileError::new(action, path, e);
+        let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(fail("open"))?;
+        let mut lines = Vec::new();
+        let mut kept = 0;
+        let mut total = 0;
+        let mut reader = BufReader::new(&mut file);
+        let mut text = String::new();
+        loop {
+            text.clear();
+            // A line that is not UTF-8 is as torn as one without its end.
+            let read = match reader.read_line(&mut text) {
+                Ok(read) => read,
+                Err(e) if e.kind() == std::io::ErrorKind::InvalidData => break,
+                Err(e) => return Err(FileError::new("read", path, e)),
+            };
+            total += read as u64;
+            let line = text.strip_suffix('\n').and_then(|text| serde_json::from_str::<Line>(text).ok());
+            match line {
+                Some(line) if line.step() <= step => {
+                    lines.push(line);
+                    kept = total;
+                }
+                _ => break,
+            }
+        }
+        file.set_len(kept).map_err(fail("cut"))?;
+        file.sync_all().map_err(fail("write"))?;
+        let last_step = lines.iter().filter(|l| matches!(l, Line::Step(_))).map(Line::step).max().unwrap_or(0);
+        let last_eval = lines.iter().filter(|l| matches!(l, Line::Eval(_))).map(Line::step).max();
+        Ok(Self { path: path.into(), file, lines, last_step, last_eval })
+    }
+
+    /// Appends a line and returns true; a step or evaluation that is there already is passed over.
+    ///
+    /// # Errors
+    /// [`FileError`]; a part of a line that reached the disk is cut off again.
+    pub fn append(&mut self, line: Line) -> Result<bool, FileError> {
+        match &line {
+            Line::Step(l) if l.step <= self.last_step => return Ok(false),
+            Line::Eval(l) if self.last_eval.is_some_and(|last| l.step <= last) => return Ok(false),
+            _ => {}
+        }
+        let mut text = serde_json::to_vec(&line).expect("plain structs with string keys are valid JSON");
+        text.push(b'\n');
+        let before = self.file.metadata().map_err(|e| FileError::new("read", &self.path, e))?.len();
+        if let Err(error) = self.file.write_all(&text) {
+            // The write has failed already; a torn line that stays is cut off when the log is next opened.
+            let _ = self.file.set_len(before);
+            return Err(FileError::new("write", &self.path, error));
+        }
+        match &line {
+            Line::Step(l) => self.last_step = l.step,
+            Line::Eval(l) => self.last_eval = Some(l.step),
+            Line::Cluster(_) => {}
+        }
+        self.lines.push(line);
+        Ok(true)
+    }
+
+    /// Makes sure that every line is on the disk: before a checkpoint that will stand for them.
+    ///
+    /// # Errors
+    /// [`FileError`].
+    pub fn sync(&self) -> Result<(), FileError> {
+        self.file.sync_data().map_err(|e| FileError::new("write", &self.path, e))
+    }
+
+    /// Every line so far, those of earlier sessions included.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
+    /// The completed steps, in order.
+    pub fn steps(&self) -> impl Iterator<Item = &StepLine> {
+        self.lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None })
+    }
+
+    /// The last evaluation of the test split.
+    pub fn last_test(&self) -> Option<&EvalLine> {
+        self.lines.iter().rev().find_map(|line| match line {
+            Line::Eval(eval) if eval.split == "test" => Some(eval),
+            _ => None,
+        })
+    }
+
+    /// The sizes of the worlds that took part, ascending.
+    pub fn world_sizes(&self) -> Vec<u64> {
+        let size = |line: &Line| if let Line::Cluster(cluster) = line { Some(cluster.world_size) } else { None };
+        let sizes: std::collections::BTreeSet<u64> = self.lines.iter().filter_map(size).collect();
+        sizes.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(step: u64) -> Line {
+        let line = StepLine {
+            step,
+            epoch: 0.5,
+            time: 1.0,
+            clean_loss: 2.0,
+            perturbed_loss: 2.5,
+            sharpness: 0.5,
+            lr: 0.1,
+            gradient_norm: 1.0,
+            epsilon_norm: 0.05,
+            zero_gradient_lanes: 0,
+            images_per_s: 64.0,
+            step_s: 1.0,
+            data_s: 0.0,
+            ascent_s: 0.0,
+            epsilon_s: 0.0,
+            exchange_s: 0.0,
+            descent_s: 0.0,
+            reduce_s: 0.0,
+            update_s: 0.0,
+        };
+        Line::Step(line.with_phases(PhaseSeconds { data: 0.25, ..PhaseSeconds::default() }))
+    }
+
+    fn eval(step: u64) -> Line {
+        Line::Eval(EvalLine { step, epoch: 1.0, time: 2.0, split: "test".into(), loss: 0.3, error: 0.05 })
+    }
+
+    fn cluster(world_size: u64) -> Line {
+        Line::Cluster(ClusterLine {
+            step: 0,
+            epoch: 0.0,
+            time: 0.0,
+            generation: 1,
+            world_size,
+            cause: "the run began".into(),
+        })
+    }
+
+    #[test]
+    fn lines_are_keyed_by_step_and_the_first_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut log = MetricsLog::open(&folder.path().join("m"), 0).unwrap();
+        let written: Vec<bool> =
+            [cluster(2), step(1), step(1), step(2), eval(2), eval(2), step(2)].map(|l| log.append(l).unwrap()).into();
+        assert_eq!(written, [true, true, false, true, true, false, false]);
+        let text = std::fs::read_to_string(folder.path().join("m")).unwrap();
+        let kinds: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        let kinds: Vec<&str> = kinds.iter().map(|v| v["kind"].as_str().unwrap()).collect();
+        assert_eq!(kinds, ["cluster", "step", "step", "eval"]);
+    }
+
+    #[test]
+    fn resuming_cuts_to_its_step_and_drops_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m");
+        let mut log = MetricsLog::open(&path, 0).unwrap();
+        for line in [cluster(2), step(1), step(2), eval(2), step(3)] {
+            log.append(line).unwrap();
+        }
+        let whole = std::fs::read(&path).unwrap();
+        let mut resumed = MetricsLog::open(&path, 2).unwrap();
+        assert_eq!(resumed.lines(), [cluster(2), step(1), step(2), eval(2)]);
+        assert_eq!((resumed.world_sizes(), resumed.steps().count()), (vec![2], 2));
+        assert!(!resumed.append(step(2)).unwrap() && resumed.append(step(3)).unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+
+        std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
+        assert_eq!(MetricsLog::open(&path, 99).unwrap().lines().len(), 4);
+        std::fs::write(&path, [&whole[..], b"\xff\xfe"].concat()).unwrap();
+        assert_eq!(MetricsLog::open(&path, 99).unwrap().lines().len(), 5);
+    }
+}

@@ -1,0 +1,59 @@
+//! What a worker makes ready before it can take part: data, model and the digests that tell whether they are the run's.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use strath_core::Digest;
+use strath_core::config::{Config, ConfigError};
+use strath_data::{DataError, Dataset};
+use strath_model::{Model, ModelError};
+
+/// A worker's data and model.
+pub struct Prepared {
+    /// The run's configuration, `data.path` as it is on this host.
+    pub config: Config,
+    /// The data set.
+    pub dataset: Arc<Dataset>,
+    /// The network.
+    pub model: Model,
+    /// Digest of the probe step on this machine.
+    pub numerics: Digest,
+}
+
+/// Why a worker cannot take part.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The configuration does not parse here.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The model cannot be built, or not with this data.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// The perturbed set is empty.
+    #[error(transparent)]
+    Perturbation(#[from] strath_sam::NothingToPerturb),
+}
+
+/// Loads the data (from `data_path`, where given) and builds the model of a configuration that the coordinator sent.
+///
+/// # Errors
+/// [`PrepareError`].
+pub fn prepare(configuration: &str, data_path: Option<PathBuf>) -> Result<Prepared, PrepareError> {
+    let mut config = Config::from_toml(configuration)?;
+    if data_path.is_some() {
+        config.data.path = data_path;
+    }
+    let dataset = Dataset::load(&config.data, config.run.seed)?;
+    let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes())?;
+    if let Ok(plan) = config.plan() {
+        for micro in plan.micro_batches() {
+            model.micro_batch_allowed(micro.size)?;
+        }
+    }
+    strath_sam::Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
+    let numerics = strath_model::numerics_fingerprint()?;
+    Ok(Prepared { config, dataset: Arc::new(dataset), model, numerics })
+}

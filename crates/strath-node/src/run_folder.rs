@@ -1,0 +1,422 @@
+//! The folder of a run: who holds it, and where each file lies.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use strath_core::{Generation, RunId};
+
+use crate::checkpoint::{self, StateFacts};
+use crate::files::{self, FileError};
+
+/// What to do about a run that a folder already holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse the folder.
+    Refuse,
+    /// Go on from its newest checkpoint; a folder without a run starts one.
+    Resume,
+    /// Remove the old run's files.
+    Overwrite,
+}
+
+/// Why a run's folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum RunFolderError {
+    /// A run is there already.
+    #[error("{} already holds a run; add --resume to continue it, --overwrite to replace it, or choose another --out", path.display())]
+    Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another coordinator is at work in it.
+    #[error("{} is held by another coordinator{holder}; wait for it to end, stop it, or choose another --out", path.display())]
+    Held {
+        /// The folder.
+        path: PathBuf,
+        /// Its process and address, where its coordinator.json tells.
+        holder: String,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The journal cannot be read.
+    #[error("{} is not a journal of this program: {reason}; start over with --overwrite or another --out", path.display())]
+    Journal {
+        /// The journal.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// `coordinator.json`: where the coordinator is while it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CoordinatorFile {
+    /// Its address, host:port.
+    pub address: String,
+    /// Its process.
+    pub pid: u32,
+    /// Its host.
+    pub host: String,
+    /// The run's id.
+    pub run: String,
+}
+
+/// What a coordinator must not forget: `journal.json`, synced before it is acted on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Journal {
+    run: u64,
+    generation: u64,
+}
+
+/// A run's folder, locked for as long as this value lives.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    journal: Journal,
+    /// Held for its lock, which ends with the process whatever ends it.
+    _lock: File,
+}
+
+const LOCK: &str = ".lock";
+const CONFIG: &str = "config.toml";
+const COORDINATOR: &str = "coordinator.json";
+const JOURNAL: &str = "journal.json";
+const METRICS: &str = "metrics.jsonl";
+const SUMMARY: &str = "summary.json";
+const FINAL: &str = "final.safetensors";
+const CHECKPOINTS: &str = "checkpoints";
+
+/// The folder for a run called `name` under `runs`: `NAME`, or the first of `NAME-2`, `NAME-3`, ... that is not there.
+pub fn unused_name(runs: &Path, name: &str) -> PathBuf {
+    let mut path = runs.join(name);
+    let mut number = 2u64;
+    while path.exists() {
+        path = runs.join(format!("{name}-{number}"));
+        number += 1;
+    }
+    path
+}
+
+/// The newest folder of a run called `name` under `runs`: the highest of `NAME`, `NAME-2`, ... that is there, else `NAME`.
+pub fn newest_name(runs: &Path, name: &str) -> PathBuf {
+    let folders = (2..).map(|k| runs.join(format!("{name}-{k}"))).take_while(|path| path.exists());
+    folders.last().unwrap_or_else(|| runs.join(name))
+}
+
+impl RunFolder {
+    /// Makes or opens the folder at `path` and locks it; a new run gets the id `fresh`.
+    ///
+    /// # Errors
+    /// [`RunFolderError`]; nothing of an existing run is touched then.
+    pub fn open(path: &Path, existing: Existing, fresh: RunId) -> Result<Self, RunFolderError> {
+        let checkpoints = path.join(CHECKPOINTS);
+        fs::create_dir_all(&checkpoints).map_err(|e| FileError::new("make", &checkpoints, e))?;
+        let path = path.canonicalize().map_err(|e| FileError::new("find", path, e))?;
+        let lock_path = path.join(LOCK);
+        let lock = File::create(&lock_path).map_err(|e| FileError::new("open", &lock_path, e))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                let holder = read_coordinator(&path.join(COORDINATOR))
+                    .map(|c| format!(" (process {} on {}, {})", c.pid, c.host, c.address))
+                    .unwrap_or_default();
+                return Err(RunFolderError::Held { path, holder });
+            }
+            Err(TryLockError::Error(error)) => return Err(FileError::new("lock", &lock_path, error).into()),
+        }
+        let mut folder = Self { journal: Journal { run: fresh.0, generation: 0 }, path, _lock: lock };
+        if folder.file(CONFIG).exists() {
+            match existing {
+                Existing::Refuse => return Err(RunFolderError::Occupied { path: folder.path.clone() }),
+                Existing::Overwrite => folder.clear()?,
+                Existing::Resume => folder.journal = folder.read_journal(fresh)?,
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The folder, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The run's id.
+    pub fn run(&self) -> RunId {
+        RunId(self.journal.run)
+    }
+
+    /// The last generation that was announced; 0 before the first.
+    pub fn generation(&self) -> Generation {
+        Generation(self.journal.generation)
+    }
+
+    /// Where the metrics are.
+    pub fn metrics(&self) -> PathBuf {
+        self.file(METRICS)
+    }
+
+    /// Where the model at the end is.
+    pub fn final_model(&self) -> PathBuf {
+        self.file(FINAL)
+    }
+
+    /// The configuration of the run that is here, if there is one.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`].
+    pub fn config(&self) -> Result<Option<String>, RunFolderError> {
+        let path = self.file(CONFIG);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let bytes = files::read(&path)?;
+        Ok(Some(String::from_utf8_lossy(&bytes).into_owned()))
+    }
+
+    /// Writes the effective configuration; from here on the folder holds a run.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`].
+    pub fn write_config(&self, text: &str) -> Result<(), RunFolderError> {
+        self.write_journal()?;
+        Ok(files::write_whole(&self.file(CONFIG), text.as_bytes())?)
+    }
+
+    /// Writes the generation to the journal and syncs it, before anyone hears of it.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`]; the generation is then not taken.
+    pub fn persist_generation(&mut self, generation: Generation) -> Result<(), RunFolderError> {
+        let before = self.journal;
+        self.journal.generation = generation.0;
+        self.write_journal().inspect_err(|_| self.journal = before)
+    }
+
+    /// Tells where the coordinator is.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`].
+    pub fn write_coordinator(&self, file: &CoordinatorFile) -> Result<(), RunFolderError> {
+        Ok(files::write_whole(&self.file(COORDINATOR), &json(file))?)
+    }
+
+    /// Writes `summary.json`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`].
+    pub fn write_summary(&self, summary: &impl Serialize) -> Result<(), RunFolderError> {
+        Ok(files::write_whole(&self.file(SUMMARY), &json(summary))?)
+    }
+
+    /// The summary of a finished run.
+    pub fn summary(&self) -> Option<serde_json::Value> {
+        serde_json::from_slice(&files::read(&self.file(SUMMARY)).ok()?).ok()
+    }
+
+    /// Writes `final.safetensors`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`].
+    pub fn write_final(&self, model: &[u8]) -> Result<(), RunFolderError> {
+        Ok(files::write_whole(&self.file(FINAL), model)?)
+    }
+
+    /// Writes the checkpoint of `step`, its state last, and removes all but the newest `keep`.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`]; older checkpoints are then untouched.
+    pub fn write_checkpoint(&self, step: u64, model: &[u8], state: &[u8], keep: usize) -> Result<(), RunFolderError> {
+        files::write_whole(&self.model_file(step), model)?;
+        files::write_whole(&self.state_file(step), state)?;
+        let steps = self.checkpoint_steps()?;
+        for old in steps.iter().rev().skip(keep.max(1)) {
+            // The state first: a model file alone is no checkpoint to resume from.
+            files::remove(&self.state_file(*old))?;
+            files::remove(&self.model_file(*old))?;
+        }
+        Ok(())
+    }
+
+    /// The newest checkpoint whose two files are whole and belong together, and a warning for each newer one that is not.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`] where the folder cannot be listed.
+    pub fn newest_checkpoint(&self) -> Result<(Option<Checkpoint>, Vec<String>), RunFolderError> {
+        let mut warnings = Vec::new();
+        for step in self.checkpoint_steps()?.into_iter().rev() {
+            match self.read_checkpoint(step) {
+                Ok(found) => return Ok((Some(found), warnings)),
+                Err(reason) => {
+                    warnings.push(format!("checkpoint {} is not used: {reason}", self.model_file(step).display()));
+                }
+            }
+        }
+        Ok((None, warnings))
+    }
+
+    fn read_checkpoint(&self, step: u64) -> Result<Checkpoint, String> {
+        let model = files::read(&self.model_file(step)).map_err(|e| e.to_string())?;
+        let state = files::read(&self.state_file(step)).map_err(|e| e.to_string())?;
+        let facts = checkpoint::decode_facts(&state).map_err(|e| e.to_string())?;
+        let found = checkpoint::file_digest(&model).map_err(|e| e.to_string())?.to_string();
+        if facts.step != step || found != facts.weights_sha256 {
+            return Err(format!(
+                "its state is of step {} with weights {}, its model has weights {found}",
+                facts.step, facts.weights_sha256
+            ));
+        }
+        Ok(Checkpoint { step, facts, model, state, path: self.model_file(step) })
+    }
+
+    fn checkpoint_steps(&self) -> Result<Vec<u64>, RunFolderError> {
+        let folder = self.file(CHECKPOINTS);
+        let list = || -> io::Result<Vec<u64>> {
+            let mut steps = Vec::new();
+            for entry in fs::read_dir(&folder)? {
+                let name = entry?.file_name();
+                let step = name.to_str().and_then(|n| n.strip_prefix("step-")?.strip_suffix(".state.safetensors"));
+                steps.extend(step.and_then(|s| s.parse::<u64>().ok()));
+            }
+            steps.sort_unstable();
+            Ok(steps)
+        };
+        Ok(list().map_err(|e| FileError::new("list", &folder, e))?)
+    }
+
+    /// Removes what an earlier run left.
+    fn clear(&self) -> Result<(), RunFolderError> {
+        for step in self.checkpoint_steps()? {
+            files::remove(&self.state_file(step))?;
+            files::remove(&self.model_file(step))?;
+        }
+        for name in [SUMMARY, FINAL, METRICS, JOURNAL, COORDINATOR] {
+            files::remove(&self.file(name))?;
+        }
+        crate::tensorboard::remove_event_files(&self.path)?;
+        Ok(files::remove(&self.file(CONFIG))?)
+    }
+
+    fn read_journal(&self, fresh: RunId) -> Result<Journal, RunFolderError> {
+        let path = self.file(JOURNAL);
+        if !path.exists() {
+            return Ok(Journal { run: fresh.0, generation: 0 });
+        }
+        let bytes = files::read(&path)?;
+        serde_json::from_slice(&bytes).map_err(|e| RunFolderError::Journal { path, reason: e.to_string() })
+    }
+
+    fn write_journal(&self) -> Result<(), RunFolderError> {
+        Ok(files::write_whole(&self.file(JOURNAL), &json(&self.journal))?)
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    fn model_file(&self, step: u64) -> PathBuf {
+        self.file(CHECKPOINTS).join(format!("step-{step}.safetensors"))
+    }
+
+    fn state_file(&self, step: u64) -> PathBuf {
+        self.file(CHECKPOINTS).join(format!("step-{step}.state.safetensors"))
+    }
+}
+
+impl Drop for RunFolder {
+    fn drop(&mut self) {
+        // coordinator.json says that a coordinator lives; its absence is only a courtesy, the lock is what counts.
+        let _ = files::remove(&self.file(COORDINATOR));
+    }
+}
+
+/// A whole checkpoint, as read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoint {
+    /// Completed steps.
+    pub step: u64,
+    /// What its state says of itself.
+    pub facts: StateFacts,
+    /// The model file's bytes.
+    pub model: Vec<u8>,
+    /// The state file's bytes.
+    pub state: Vec<u8>,
+    /// The model file.
+    pub path: PathBuf,
+}
+
+/// Reads a `coordinator.json`.
+pub fn read_coordinator(path: &Path) -> Option<CoordinatorFile> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// The newest `coordinator.json` of a run under `runs`.
+pub fn newest_coordinator(runs: &Path) -> Option<CoordinatorFile> {
+    let candidates = fs::read_dir(runs).ok()?.flatten().filter_map(|entry| {
+        let path = entry.path().join(COORDINATOR);
+        Some((fs::metadata(&path).ok()?.modified().ok()?, path))
+    });
+    read_coordinator(&candidates.max()?.1)
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = serde_json::to_vec_pretty(value).expect("plain structs with string keys are valid JSON");
+    bytes.push(b'\n');
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_holds_a_run_is_refused_resumed_or_overwritten() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let mut folder = RunFolder::open(&path, Existing::Refuse, RunId(1)).unwrap();
+        folder.write_config("[run]\n").unwrap();
+        folder.persist_generation(Generation(3)).unwrap();
+        drop(folder);
+        let refused = RunFolder::open(&path, Existing::Refuse, RunId(2));
+        assert!(matches!(refused, Err(RunFolderError::Occupied { .. })), "{refused:?}");
+        let resumed = RunFolder::open(&path, Existing::Resume, RunId(2)).unwrap();
+        assert_eq!((resumed.run(), resumed.generation()), (RunId(1), Generation(3)));
+        drop(resumed);
+        let fresh = RunFolder::open(&path, Existing::Overwrite, RunId(2)).unwrap();
+        assert_eq!((fresh.run(), fresh.generation(), fresh.config().unwrap()), (RunId(2), Generation(0), None));
+    }
+
+    #[test]
+    fn a_second_coordinator_is_kept_out_and_told_who_is_in() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = RunFolder::open(parent.path(), Existing::Refuse, RunId(1)).unwrap();
+        let file = CoordinatorFile {
+            address: "127.0.0.1:9".into(),
+            pid: 42,
+            host: "here".into(),
+            run: first.run().to_string(),
+        };
+        first.write_coordinator(&file).unwrap();
+        let second = RunFolder::open(parent.path(), Existing::Resume, RunId(2));
+        let message = second.map(|_| ()).unwrap_err().to_string();
+        assert!(message.contains("process 42 on here, 127.0.0.1:9"), "{message}");
+        drop(first);
+        assert!(RunFolder::open(parent.path(), Existing::Resume, RunId(2)).is_ok());
+        assert_eq!(read_coordinator(&parent.path().join(COORDINATOR)), None);
+    }
+
+    #[test]
+    fn unused_names_count_from_two() {
+        let parent = tempfile::tempdir().unwrap();
+        let next = || unused_name(parent.path(), "digits");
+        assert_eq!(next(), parent.path().join("digits"));
+        fs::create_dir(next()).unwrap();
+        assert_eq!(next(), parent.path().join("digits-2"));
+        fs::create_dir(next()).unwrap();
+        assert_eq!(next(), parent.path().join("digits-3"));
+        assert_eq!(newest_name(parent.path(), "digits"), parent.path().join("digits-2"));
+        assert_eq!(newest_name(parent.path(), "other"), parent.path().join("other"));
+    }
+}

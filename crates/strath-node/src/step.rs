@@ -1,0 +1,438 @@
+//! One SAM step on this rank's share of the batch: the only place that knows its order.
+
+use std::time::Duration;
+
+use strath_collective::{Bucket, Collective, CollectiveError, Pending, Reduced};
+use strath_core::config::{Config, WeightDecay};
+use strath_core::fault::{Culprit, Fault};
+use strath_core::fixed::OutOfRange;
+use strath_core::{Assignment, Layout, Plan, Rank, Step};
+use strath_data::{Batch, Loader};
+use strath_model::{BATCH_NORM_MOMENTUM, Model, ModelError, PassReport};
+use strath_protocol::message::PhaseSeconds;
+use strath_sam::{Optimizer, Perturbation, clip, learning_rate};
+
+use crate::clock::Clock;
+use crate::share::{LanePart, Share};
+use crate::sums::{DescentSum, LaneSum, Tally, Totals};
+
+/// No reduction takes longer than this while every peer lives; whoever dies is noticed in milliseconds by its connection
+/// and whoever hangs by the coordinator's lease.
+pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Everything that a state is a function of: after equal steps it has the same bits on every rank.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingState {
+    /// Completed optimizer updates.
+    pub step: u64,
+    /// The parameters w, flat in the model's layout.
+    pub weights: Vec<f32>,
+    /// Batch norm's running statistics, flat in the layout of the model's statistics.
+    pub statistics: Vec<f32>,
+    /// The optimizer with its state.
+    pub optimizer: Optimizer,
+}
+
+/// What one step found, the same on every rank but for the seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StepOutcome {
+    /// Mean loss over the batch at w.
+    pub clean_loss: f64,
+    /// Mean loss over the batch, each lane at its w + epsilon.
+    pub perturbed_loss: f64,
+    /// The learning rate of the update.
+    pub lr: f64,
+    /// l2 norm of the reduced descent gradient before clipping, without decay.
+    pub gradient_norm: f64,
+    /// Mean over lanes of the l2 norm of epsilon.
+    pub epsilon_norm: f64,
+    /// Lanes whose ascent gradient was zero, and so their epsilon.
+    pub zero_gradient_lanes: u64,
+    /// Whether some rank was asked to stop after this step.
+    pub stop: bool,
+    /// Seconds of each phase on this rank.
+    pub seconds: PhaseSeconds,
+}
+
+/// The phase a rank is in, for progress and messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepPhase {
+    /// Forward and backward at w.
+    Ascent,
+    /// Waiting for a shared lane's ascent gradient.
+    Exchange,
+    /// Forward and backward at w + epsilon.
+    Descent,
+    /// The all-reduce of the descent gradient.
+    Reduce,
+    /// The optimizer.
+    Update,
+}
+
+/// Why a step failed.
+#[derive(Debug, thiserror::Error)]
+pub enum StepError {
+    /// A loss, gradient or statistic is not finite or too large; every rank fails alike.
+    #[error(
+        "{what} of lane {lane} (examples {first}..{last} of the batch) is not finite or too large for the exact sum; the run \
+         has diverged: lower optimizer.lr or sam.rho, or set optimizer.clip_norm, and start from the last checkpoint"
+    )]
+    NotFinite {
+        /// What was at fault.
+        what: String,
+        /// The lane.
+        lane: usize,
+        /// Position in the batch of the lane's first example.
+        first: usize,
+        /// One past its last.
+        last: usize,
+    },
+    /// A peer was lost or disagreed.
+    #[error(transparent)]
+    Collective(#[from] CollectiveError),
+    /// The model could not compute.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+}
+
+/// A rank's part of every step of a generation.
+pub struct Stepper {
+    model: Model,
+    loader: Loader,
+    plan: Plan,
+    share: Share,
+    perturbation: Perturbation,
+    config: Config,
+    steps: u64,
+}
+
+/// What a rank gathers over a step.
+struct Gathered {
+    /// Sum over lanes of `(m_v / B) h_v`.
+    sum: DescentSum,
+    tally: Tally,
+    clock: Clock,
+}
+
+/// Why a lane part was not computed: a fault that every rank must hear of, or the model's own error.
+enum Interrupted {
+    Fault(Fault),
+    Model(ModelError),
+}
+
+impl From<ModelError> for Interrupted {
+    fn from(error: ModelError) -> Self {
+        Self::Model(error)
+    }
+}
+
+impl Stepper {
+    /// The steps of `rank` under `assignment`, `steps` in all.
+    ///
+    /// # Errors
+    /// [`strath_sam::NothingToPerturb`] where `sam.perturb` leaves no parameter.
+    pub fn new(
+        config: Config,
+        model: Model,
+        loader: Loader,
+        plan: Plan,
+        assignment: &Assignment,
+        rank: Rank,
+        steps: u64,
+    ) -> Result<Self, strath_sam::NothingToPerturb> {
+        let perturbation = Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
+        // Without a perturbation nothing has to be exchanged before the descent: every lane is the rank's own.
+        let share = Share::new(&plan, assignment, rank, config.sam.rho > 0.0);
+        Ok(Self { model, loader, plan, share, perturbation, config, steps })
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The examples.
+    pub fn loader(&self) -> &Loader {
+        &self.loader
+    }
+
+    /// One SAM step (Foret et al. 2021, algorithm 1) on this rank's micro-batches; `stop` asks every rank to stop after it.
+    ///
+    /// # Errors
+    /// [`StepError`]; the state is then what it was before the step.
+    pub fn sam_step(
+        &mut self,
+        state: &mut TrainingState,
+        peers: &Collective,
+        stop: bool,
+        mut enter: impl FnMut(StepPhase),
+    ) -> Result<StepOutcome, StepError> {
+        let step = Step(state.step);
+        let everyone = 0..self.share.world_size();
+        let mut gathered = Gathered {
+            sum: DescentSum::new(self.config.cluster.reduce, state.weights.len()),
+            tally: Tally::new(self.model.statistics().len(), stop),
+            clock: Clock::start(),
+        };
+        let mut fault = Fault::NONE;
+
+        enter(StepPhase::Ascent);
+        let mut in_flight = Vec::new();
+        for part in self.share.shared().to_vec() {
+            let batches = self.examples(step, &part, &mut gathered.clock);
+            let ascent = self.ascent(&state.weights, &part, &batches, &mut gathered); // this rank's part of g_v at w
+            in_flight.push((self.exchange(peers, step, &part, ascent)?, batches, part));
+        }
+
+        for part in self.share.own().to_vec() {
+            let batches = self.examples(step, &part, &mut gathered.clock);
+            let done = if self.config.sam.rho == 0.0 {
+                self.plain(&state.weights, &part, &batches, &mut gathered)
+            } else {
+                self.ascent(&state.weights, &part, &batches, &mut gathered) // g_v at w
+                    .and_then(|sum| self.descend(&state.weights, &part, &batches, sum.finish(), &mut gathered))
+            };
+            fault = fault.min(settle(done)?);
+        }
+
+        for (pending, batches, part) in in_flight {
+            enter(StepPhase::Exchange);
+            let (ascent, lane_fault) = pending.wait(EXCHANGE_DEADLINE)?; // g_v, the same on every rank that shares it
+            gathered.clock.lap(|s| &mut s.exchange);
+            enter(StepPhase::Descent);
+            fault = fault.min(lane_fault);
+            if lane_fault.is_none() {
+                let done = self.descend(&state.weights, &part, &batches, floats(ascent), &mut gathered);
+                fault = fault.min(settle(done)?);
+            }
+        }
+
+        enter(StepPhase::Reduce);
+        let Gathered { sum, tally, mut clock } = gathered;
+        let gradient = peers.all_reduce(step, Bucket::GRADIENT, everyone.clone(), sum.into_payload(), fault);
+        let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(), fault);
+        let (gradient, fault) = gradient.wait(EXCHANGE_DEADLINE)?; // G, the same bits on every rank
+        let (tally, _) = tally.wait(EXCHANGE_DEADLINE)?;
+        clock.lap(|s| &mut s.reduce);
+        if let Some((lane, culprit)) = fault.found() {
+            return Err(self.not_finite(lane, culprit));
+        }
+
+        enter(StepPhase::Update);
+        let mut gradient = floats(gradient);
+        let tally = Totals::read(&integers(tally), self.plan.lanes().len());
+        let gradient_norm = clip(&mut gradient, self.config.optimizer.clip_norm);
+        let lr = learning_rate(state.step, self.steps, self.config.optimizer.lr, &self.config.schedule);
+        state.optimizer.update(&mut state.weights, &gradient, state.step, lr);
+        advance(&mut state.statistics, &tally.statistics);
+        state.step += 1;
+        clock.lap(|s| &mut s.update);
+
+        Ok(StepOutcome {
+            clean_loss: tally.clean_loss,
+            perturbed_loss: tally.perturbed_loss,
+            lr,
+            gradient_norm,
+            epsilon_norm: tally.epsilon_norm,
+            zero_gradient_lanes: tally.zero_gradient_lanes,
+            stop: tally.stop,
+            seconds: clock.seconds,
+        })
+    }
+
+    /// The examples of a lane part's micro-batches, drawn once: both passes see the same augmentation.
+    fn examples(&mut self, step: Step, part: &LanePart, clock: &mut Clock) -> Vec<Batch> {
+        let micro_batches = &self.plan.micro_batches()[part.micro_batches.clone()];
+        let batches =
+            micro_batches.iter().map(|m| self.loader.micro_batch(step.0, m.start..m.start + m.size)).collect();
+        clock.lap(|s| &mut s.data);
+        batches
+    }
+
+    /// This rank's part of the lane's gradient at w: the sum over its micro-batches of `(size / m) g`.
+    fn ascent(
+        &self,
+        weights: &[f32],
+        part: &LanePart,
+        batches: &[Batch],
+        gathered: &mut Gathered,
+    ) -> Result<LaneSum, Interrupted> {
+        let lane = &self.plan.lanes()[part.lane];
+        let mut sum = LaneSum::new(self.config.cluster.reduce, lane.micro_batches.len(), weights.len());
+        for (k, batch) in part.micro_batches.clone().zip(batches) {
+            let size = self.plan.micro_batches()[k].size;
+            let mut gradient = vec![0.0; weights.len()];
+            let pass = self.gradient(weights, batch, &mut gradient)?;
+            self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
+            sum.add(gradient, size as f64 / lane.size as f64).map_err(|found| {
+                Interrupted::Fault(Fault::new(part.lane, Culprit::AscentGradient(self.tensor(found))))
+            })?;
+        }
+        gathered.clock.lap(|s| &mut s.ascent);
+        Ok(sum)
+    }
+
+    /// Sends this rank's part of a shared lane's ascent gradient on its way; a fault travels with zeros.
+    fn exchange(
+        &self,
+        peers: &Collective,
+        step: Step,
+        part: &LanePart,
+        ascent: Result<LaneSum, Interrupted>,
+    ) -> Result<Pending, StepError> {
+        let (sum, fault) = match ascent {
+            Ok(sum) => (sum, Fault::NONE),
+            Err(Interrupted::Fault(fault)) => {
+                let pieces = self.plan.lanes()[part.lane].micro_batches.len();
+                (LaneSum::new(self.config.cluster.reduce, pieces, self.model.parameters().len()), fault)
+            }
+            Err(Interrupted::Model(error)) => return Err(error.into()),
+        };
+        Ok(peers.all_reduce(step, Bucket::lane(part.lane as u32), part.ranks.clone(), sum.into_payload(), fault))
+    }
+
+    /// Lifts w by the epsilon of the lane's ascent gradient and adds this rank's descent gradients there, `(size / B) h`.
+    fn descend(
+        &self,
+        weights: &[f32],
+        part: &LanePart,
+        batches: &[Batch],
+        mut ascent: Vec<f32>,
+        gathered: &mut Gathered,
+    ) -> Result<(), Interrupted> {
+        let Gathered { sum, tally, clock } = gathered;
+        let decay = self.decay_in_loss();
+        add_decay(&mut ascent, weights, decay);
+        let mut lifted = vec![0.0; weights.len()];
+        let lift = self.perturbation.lift(&ascent, weights, &mut lifted); // w + rho * dual(g_v), equation 2
+        if part.is_first {
+            tally.add_lane(lift);
+        }
+        clock.lap(|s| &mut s.epsilon);
+        let mut gradient = ascent; // its values are spent, its memory serves again
+        for (k, batch) in part.micro_batches.clone().zip(batches) {
+            let share = self.batch_share(k);
+            let pass = self.gradient(&lifted, batch, &mut gradient)?; // h_v at w + epsilon_v
+            tally
+                .add_perturbed(pass.loss, share)
+                .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::PerturbedLoss)))?;
+            add_decay(&mut gradient, &lifted, decay);
+            self.contribute(&gradient, share, part.lane, sum)?;
+        }
+        clock.lap(|s| &mut s.descent);
+        Ok(())
+    }
+
+    /// The plain optimizer's gradients, rho = 0: `h_v = g_v`, one pass, and no lane has to be whole.
+    fn plain(
+        &self,
+        weights: &[f32],
+        part: &LanePart,
+        batches: &[Batch],
+        gathered: &mut Gathered,
+    ) -> Result<(), Interrupted> {
+        let mut gradient = vec![0.0; weights.len()];
+        for (k, batch) in part.micro_batches.clone().zip(batches) {
+            let share = self.batch_share(k);
+            let pass = self.gradient(weights, batch, &mut gradient)?;
+            self.take_clean(&pass, self.plan.micro_batches()[k].size, part.lane, &mut gathered.tally)?;
+            gathered
+                .tally
+                .add_perturbed(pass.loss, share)
+                .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::CleanLoss)))?;
+            add_decay(&mut gradient, weights, self.decay_in_loss());
+            self.contribute(&gradient, share, part.lane, &mut gathered.sum)?;
+        }
+        gathered.clock.lap(|s| &mut s.ascent);
+        Ok(())
+    }
+
+    /// The loss and the batch statistics of a pass at w: batch norm's running statistics move from these only.
+    fn take_clean(&self, pass: &PassReport, size: usize, lane: usize, tally: &mut Tally) -> Result<(), Interrupted> {
+        let share = size as f64 / self.plan.batch() as f64;
+        tally.add_clean(pass.loss, share).map_err(|_| Interrupted::Fault(Fault::new(lane, Culprit::CleanLoss)))?;
+        tally.add_statistics(&pass.statistics, share).map_err(|found| {
+            let tensor = self.model.statistics().tensor_at(found.index) as u32;
+            Interrupted::Fault(Fault::new(lane, Culprit::Statistic(tensor)))
+        })
+    }
+
+    fn contribute(&self, gradient: &[f32], share: f64, lane: usize, sum: &mut DescentSum) -> Result<(), Interrupted> {
+        sum.add(gradient, share)
+            .map_err(|found| Interrupted::Fault(Fault::new(lane, Culprit::DescentGradient(self.tensor(found)))))
+    }
+
+    fn batch_share(&self, micro_batch: usize) -> f64 {
+        self.plan.micro_batches()[micro_batch].size as f64 / self.plan.batch() as f64
+    }
+
+    fn decay_in_loss(&self) -> f64 {
+        match self.config.sam.weight_decay {
+            WeightDecay::Inside => self.config.optimizer.weight_decay,
+            WeightDecay::Outside => 0.0,
+        }
+    }
+
+    fn tensor(&self, found: OutOfRange) -> u32 {
+        self.model.parameters().tensor_at(found.index) as u32
+    }
+
+    fn gradient(&self, weights: &[f32], batch: &Batch, gradient: &mut [f32]) -> Result<PassReport, ModelError> {
+        self.model.gradient(weights, &batch.images, &batch.labels, self.config.loss.label_smoothing, gradient)
+    }
+
+    fn not_finite(&self, lane: usize, culprit: Culprit) -> StepError {
+        let name = |layout: &Layout, tensor: u32| {
+            layout.entries().get(tensor as usize).map_or_else(|| "?".into(), |entry| entry.name.clone())
+        };
+        let what = match culprit {
+            Culprit::CleanLoss => "the loss at w".into(),
+            Culprit::PerturbedLoss => "the loss at w + epsilon".into(),
+            Culprit::AscentGradient(t) => format!("the ascent gradient of {}", name(self.model.parameters(), t)),
+            Culprit::DescentGradient(t) => format!("the descent gradient of {}", name(self.model.parameters(), t)),
+            Culprit::Statistic(t) => format!("the batch statistic {}", name(self.model.statistics(), t)),
+        };
+        let (first, size) = self.plan.lanes().get(lane).map_or((0, 0), |lane| (lane.start, lane.size));
+        StepError::NotFinite { what, lane, first, last: first + size }
+    }
+}
+
+/// A fault is carried on to the reduction; the model's own error ends the step here.
+fn settle(done: Result<(), Interrupted>) -> Result<Fault, StepError> {
+    match done {
+        Ok(()) => Ok(Fault::NONE),
+        Err(Interrupted::Fault(fault)) => Ok(fault),
+        Err(Interrupted::Model(error)) => Err(error.into()),
+    }
+}
+
+/// `g + lambda w`, where the decay is part of the loss.
+fn add_decay(gradient: &mut [f32], weights: &[f32], decay: f64) {
+    if decay != 0.0 {
+        let decay = decay as f32;
+        for (g, w) in gradient.iter_mut().zip(weights) {
+            *g += decay * w;
+        }
+    }
+}
+
+/// Running statistics move once a step towards the batch's: `r <- (1 - momentum) r + momentum s`.
+fn advance(running: &mut [f32], batch: &[f32]) {
+    for (r, s) in running.iter_mut().zip(batch) {
+        *r = (f64::from(*r) * (1.0 - BATCH_NORM_MOMENTUM) + f64::from(*s) * BATCH_NORM_MOMENTUM) as f32;
+    }
+}
+
+fn floats(reduced: Reduced) -> Vec<f32> {
+    match reduced {
+        Reduced::Floats(values) => values,
+        Reduced::Integers(_) => unreachable!("a gradient is reduced to floats"),
+    }
+}
+
+fn integers(reduced: Reduced) -> Vec<i64> {
+    match reduced {
+        Reduced::Integers(values) => values,
+        Reduced::Floats(_) => unreachable!("a tally is reduced to integers"),
+    }
+}

@@ -1,0 +1,106 @@
+//! `summary.json`: a finished run in a few numbers.
+
+use serde::Serialize;
+use strath_core::Digest;
+
+use crate::metrics::MetricsLog;
+
+/// A finished run.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// Completed steps.
+    pub steps: u64,
+    /// Passes over the data, `steps * B / N`.
+    pub epochs: f64,
+    /// Share of the test split whose arg-max is wrong.
+    pub test_error: f64,
+    /// Mean cross-entropy over the test split.
+    pub test_loss: f64,
+    /// Mean clean loss of the last epoch (of all steps where there was less than one).
+    pub train_loss: f64,
+    /// Batch size over the median step time, the first five steps left out.
+    pub images_per_s: f64,
+    /// Seconds from the start of this session to the end.
+    pub seconds: f64,
+    /// Every world size that took part.
+    pub world_sizes: Vec<u64>,
+    /// What images were normalised by.
+    pub normalisation: Normalisation,
+    /// SHA-256 over the final parameters and running statistics.
+    pub weights_sha256: String,
+}
+
+/// Mean and deviation a channel, applied after dividing pixels by their range.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Normalisation {
+    /// Means.
+    pub mean: Vec<f64>,
+    /// Standard deviations.
+    pub std: Vec<f64>,
+}
+
+/// What a summary takes from elsewhere than the metrics.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Examples of the batch.
+    pub batch: usize,
+    /// Examples of the training split.
+    pub train_examples: u64,
+    /// Seconds from the start of this session.
+    pub seconds: f64,
+    /// What images were normalised by.
+    pub normalisation: Normalisation,
+    /// Digest of the final weights.
+    pub weights: Digest,
+}
+
+impl Summary {
+    /// The summary of the run that `metrics` recorded; `None` where it was never evaluated.
+    pub fn new(metrics: &MetricsLog, facts: Facts) -> Option<Self> {
+        let losses: Vec<f64> = metrics.steps().map(|s| s.clean_loss).collect();
+        let steps = metrics.steps().last().map_or(0, |s| s.step);
+        let test = metrics.last_test()?;
+        let per_epoch = (facts.train_examples as usize / facts.batch).max(1);
+        let last_epoch = &losses[losses.len().saturating_sub(per_epoch)..];
+        Some(Self {
+            steps,
+            epochs: steps as f64 * facts.batch as f64 / facts.train_examples as f64,
+            test_error: test.error,
+            test_loss: test.loss,
+            train_loss: last_epoch.iter().sum::<f64>() / last_epoch.len().max(1) as f64,
+            images_per_s: images_per_s(facts.batch, metrics.steps().map(|s| s.step_s)),
+            seconds: facts.seconds,
+            world_sizes: metrics.world_sizes(),
+            normalisation: facts.normalisation,
+            weights_sha256: facts.weights.to_string(),
+        })
+    }
+}
+
+/// The batch over the median step time; the first five steps are left out where there are more.
+pub fn images_per_s(batch: usize, step_seconds: impl Iterator<Item = f64>) -> f64 {
+    let mut seconds: Vec<f64> = step_seconds.collect();
+    if seconds.len() > 5 {
+        seconds.drain(..5);
+    }
+    seconds.sort_by(f64::total_cmp);
+    let middle = seconds.len() / 2;
+    let median = match seconds.len() {
+        0 => return 0.0,
+        n if n % 2 == 1 => seconds[middle],
+        _ => f64::midpoint(seconds[middle - 1], seconds[middle]),
+    };
+    batch as f64 / median
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_over_the_median_without_the_first_five() {
+        assert_eq!(images_per_s(8, [].into_iter()), 0.0);
+        assert_eq!(images_per_s(8, [2.0, 4.0].into_iter()), 8.0 / 3.0);
+        assert_eq!(images_per_s(8, [9.0, 9.0, 9.0, 9.0, 9.0, 1.0, 2.0, 4.0].into_iter()), 4.0);
+    }
+}

@@ -1,0 +1,272 @@
+//! What a rank adds up over a step, in the number format that `cluster.reduce` asks for.
+
+use strath_collective::Payload;
+use strath_core::config::Reduce;
+use strath_core::fixed::{
+    FixedSum, GRADIENT_BITS, GRADIENT_LIMIT, OutOfRange, STATISTIC_BITS, WideSum, to_f64, to_fixed,
+};
+use strath_sam::Lift;
+
+/// A lane's ascent gradient as it is put together.
+#[derive(Debug, Clone)]
+pub enum LaneSum {
+    /// The lane is one micro-batch: its gradient, untouched.
+    One(Vec<f32>),
+    /// Several micro-batches, 96 fractional bits.
+    Wide(WideSum),
+    /// Several micro-batches under `reduce = "f32"` or `"bf16"`. Epsilon is always exchanged in f32.
+    Floats(Vec<f32>),
+}
+
+impl LaneSum {
+    /// An empty sum for a lane of `pieces` micro-batches and `len` parameters.
+    pub fn new(reduce: Reduce, pieces: usize, len: usize) -> Self {
+        match reduce {
+            _ if pieces == 1 => Self::One(Vec::new()),
+            Reduce::Exact => Self::Wide(WideSum::zeros(len)),
+            Reduce::F32 | Reduce::Bf16 => Self::Floats(vec![0.0; len]),
+        }
+    }
+
+    /// Adds a micro-batch's gradient, weighted by its part of the lane.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] with the first value that is not finite, or too large for the exact sum.
+    pub fn add(&mut self, gradient: Vec<f32>, weight: f64) -> Result<(), OutOfRange> {
+        match self {
+            Self::One(sum) => {
+                first_not_finite(&gradient)?;
+                *sum = gradient;
+            }
+            Self::Wide(sum) => sum.add(&gradient, weight)?,
+            Self::Floats(sum) => add_floats(sum, &gradient, weight)?,
+        }
+        Ok(())
+    }
+
+    /// The lane's gradient, where one rank holds all of it.
+    pub fn finish(self) -> Vec<f32> {
+        match self {
+            Self::One(sum) | Self::Floats(sum) => sum,
+            Self::Wide(sum) => sum.to_f32(),
+        }
+    }
+
+    /// This rank's part of it, to be reduced with the others'.
+    pub fn into_payload(self) -> Payload {
+        match self {
+            Self::One(sum) | Self::Floats(sum) => Payload::Floats(sum),
+            Self::Wide(sum) => {
+                let (high, low) = sum.into_halves();
+                Payload::Wide { high, low }
+            }
+        }
+    }
+}
+
+/// The sum over micro-batches of their weighted descent gradients.
+#[derive(Debug, Clone)]
+pub enum DescentSum {
+    /// 48 fractional bits.
+    Exact(FixedSum),
+    /// `f32`, sent as such.
+    Floats(Vec<f32>),
+    /// `f32`, sent as `bf16`.
+    Halves(Vec<f32>),
+}
+
+impl DescentSum {
+    /// An empty sum of `len` parameters.
+    pub fn new(reduce: Reduce, len: usize) -> Self {
+        match reduce {
+            Reduce::Exact => Self::Exact(FixedSum::gradient(len)),
+            Reduce::F32 => Self::Floats(vec![0.0; len]),
+            Reduce::Bf16 => Self::Halves(vec![0.0; len]),
+        }
+    }
+
+    /// Adds a micro-batch's gradient, weighted by its part of the batch.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] with the first value that is not finite, or too large for the exact sum.
+    pub fn add(&mut self, gradient: &[f32], weight: f64) -> Result<(), OutOfRange> {
+        match self {
+            Self::Exact(sum) => sum.add(gradient, weight),
+            Self::Floats(sum) | Self::Halves(sum) => add_floats(sum, gradient, weight),
+        }
+    }
+
+    /// This rank's part, to be reduced with the others'.
+    pub fn into_payload(self) -> Payload {
+        match self {
+            Self::Exact(sum) => Payload::Exact(sum.into_entries()),
+            Self::Floats(sum) => Payload::Floats(sum),
+            Self::Halves(sum) => Payload::Halves(sum),
+        }
+    }
+}
+
+fn first_not_finite(values: &[f32]) -> Result<(), OutOfRange> {
+    values.iter().position(|v| !v.is_finite()).map_or(Ok(()), |index| Err(OutOfRange { index }))
+}
+
+fn add_floats(sum: &mut [f32], values: &[f32], weight: f64) -> Result<(), OutOfRange> {
+    first_not_finite(values)?;
+    for (sum, value) in sum.iter_mut().zip(values) {
+        *sum += (f64::from(*value) * weight) as f32;
+    }
+    Ok(())
+}
+
+/// A loss that is not finite or reaches 2^15.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LossOutOfRange;
+
+/// The small sums of a step: integers whatever `cluster.reduce` is, so that what is reported never depends on the ranks.
+#[derive(Debug, Clone)]
+pub struct Tally {
+    clean_loss: i64,
+    perturbed_loss: i64,
+    epsilon_norm: i64,
+    zero_gradient_lanes: i64,
+    stop: bool,
+    statistics: FixedSum,
+}
+
+impl Tally {
+    /// An empty tally for a model of `statistics` running statistics; `stop`: this rank was asked to stop.
+    pub fn new(statistics: usize, stop: bool) -> Self {
+        Self {
+            clean_loss: 0,
+            perturbed_loss: 0,
+            epsilon_norm: 0,
+            zero_gradient_lanes: 0,
+            stop,
+            statistics: FixedSum::statistics(statistics),
+        }
+    }
+
+    /// Adds a micro-batch's mean loss at w, weighted by its part of the batch.
+    pub fn add_clean(&mut self, loss: f64, share: f64) -> Result<(), LossOutOfRange> {
+        self.clean_loss += fixed_loss(loss, share)?;
+        Ok(())
+    }
+
+    /// Adds a micro-batch's mean loss at w + epsilon, weighted by its part of the batch.
+    pub fn add_perturbed(&mut self, loss: f64, share: f64) -> Result<(), LossOutOfRange> {
+        self.perturbed_loss += fixed_loss(loss, share)?;
+        Ok(())
+    }
+
+    /// Adds a micro-batch's batch-norm statistics, weighted by its part of the batch.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] with the first statistic that is not finite or too large.
+    pub fn add_statistics(&mut self, statistics: &[f32], share: f64) -> Result<(), OutOfRange> {
+        self.statistics.add(statistics, share)
+    }
+
+    /// Counts a lane's epsilon, once a lane.
+    pub fn add_lane(&mut self, lift: Lift) {
+        self.epsilon_norm += to_fixed(lift.epsilon_norm, STATISTIC_BITS);
+        self.zero_gradient_lanes += i64::from(lift.is_zero);
+    }
+
+    /// The tally as it is reduced.
+    pub fn into_payload(self) -> Payload {
+        let mut integers = vec![
+            self.clean_loss,
+            self.perturbed_loss,
+            self.epsilon_norm,
+            self.zero_gradient_lanes,
+            i64::from(self.stop),
+        ];
+        integers.extend(self.statistics.into_entries());
+        Payload::Integers(integers)
+    }
+}
+
+fn fixed_loss(loss: f64, share: f64) -> Result<i64, LossOutOfRange> {
+    if loss.abs() < f64::from(GRADIENT_LIMIT) { Ok(to_fixed(loss * share, GRADIENT_BITS)) } else { Err(LossOutOfRange) }
+}
+
+/// A reduced [`Tally`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Totals {
+    /// Mean loss over the batch at w.
+    pub clean_loss: f64,
+    /// Mean loss over the batch at w + epsilon.
+    pub perturbed_loss: f64,
+    /// Mean over lanes of the l2 norm of epsilon.
+    pub epsilon_norm: f64,
+    /// Lanes whose gradient was zero.
+    pub zero_gradient_lanes: u64,
+    /// Whether some rank was asked to stop.
+    pub stop: bool,
+    /// The batch's statistics: means over micro-batches of their means and unbiased variances.
+    pub statistics: Vec<f32>,
+}
+
+impl Totals {
+    /// Reads the integers of a reduced tally; `lanes` in the batch.
+    pub fn read(integers: &[i64], lanes: usize) -> Self {
+        let [clean, perturbed, epsilon, zero, stop, ref statistics @ ..] = *integers else {
+            unreachable!("a reduced tally has the length of every rank's, at least five")
+        };
+        Self {
+            clean_loss: to_f64(clean, GRADIENT_BITS),
+            perturbed_loss: to_f64(perturbed, GRADIENT_BITS),
+            epsilon_norm: to_f64(epsilon, STATISTIC_BITS) / lanes as f64,
+            zero_gradient_lanes: zero as u64,
+            stop: stop != 0,
+            statistics: statistics.iter().map(|s| strath_core::fixed::to_f32(*s, STATISTIC_BITS)).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_of_one_micro_batch_keeps_its_gradient_to_the_bit() {
+        let gradient = vec![1e-30, -3.0, 0.1];
+        let mut sum = LaneSum::new(Reduce::Exact, 1, 3);
+        sum.add(gradient.clone(), 1.0).unwrap();
+        assert_eq!(sum.finish(), gradient);
+        let mut faulty = LaneSum::new(Reduce::Exact, 1, 2);
+        assert_eq!(faulty.add(vec![0.0, f32::NAN], 1.0), Err(OutOfRange { index: 1 }));
+    }
+
+    #[test]
+    fn every_format_names_the_first_value_that_is_not_finite() {
+        for reduce in [Reduce::Exact, Reduce::F32, Reduce::Bf16] {
+            let bad = [1.0, 2.0, f32::INFINITY];
+            assert_eq!(DescentSum::new(reduce, 3).add(&bad, 0.5), Err(OutOfRange { index: 2 }), "{reduce:?}");
+            assert_eq!(LaneSum::new(reduce, 2, 3).add(bad.to_vec(), 0.5), Err(OutOfRange { index: 2 }), "{reduce:?}");
+        }
+    }
+
+    #[test]
+    fn a_tally_gives_back_weighted_means() {
+        let mut tally = Tally::new(1, true);
+        tally.add_clean(2.0, 0.25).unwrap();
+        tally.add_clean(4.0, 0.75).unwrap();
+        tally.add_perturbed(8.0, 0.5).unwrap();
+        tally.add_statistics(&[6.0], 0.5).unwrap();
+        tally.add_lane(Lift { epsilon_norm: 0.5, is_zero: false });
+        tally.add_lane(Lift { epsilon_norm: 0.0, is_zero: true });
+        assert_eq!(tally.add_clean(f64::NAN, 0.1), Err(LossOutOfRange));
+        let Payload::Integers(integers) = tally.into_payload() else { panic!("a tally is integers") };
+        let totals = Totals::read(&integers, 2);
+        let want = Totals {
+            clean_loss: 3.5,
+            perturbed_loss: 4.0,
+            epsilon_norm: 0.25,
+            zero_gradient_lanes: 1,
+            stop: true,
+            statistics: vec![3.0],
+        };
+        assert_eq!(totals, want);
+    }
+}

@@ -1,0 +1,274 @@
+//! The training thread of a worker: steps, evaluations and checkpoints of one generation, in the order they happen.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use strath_collective::{Collective, CollectiveError};
+use strath_core::{Digest, Rank, Step};
+use strath_data::SplitName;
+
+use crate::checkpoint;
+use crate::evaluate::{self, EvaluateError, Evaluation};
+use crate::step::{StepError, StepOutcome, StepPhase, Stepper, TrainingState};
+
+/// What the training thread does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doing {
+    /// A phase of a step.
+    Step(StepPhase),
+    /// An evaluation.
+    Evaluate,
+    /// Writing its state down.
+    Checkpoint,
+}
+
+/// What the training thread tells, in order.
+#[derive(Debug)]
+pub enum Told {
+    /// It has begun to do something at this many completed steps.
+    Doing(u64, Doing),
+    /// A step is complete; from rank 0.
+    Stepped {
+        /// Completed steps.
+        step: u64,
+        /// What it found.
+        outcome: StepOutcome,
+        /// Seconds of the whole step.
+        seconds: f64,
+        /// The batch over those seconds.
+        images_per_s: f64,
+    },
+    /// A split was evaluated; from rank 0.
+    Evaluated {
+        /// Completed steps.
+        step: u64,
+        /// Which split.
+        split: SplitName,
+        /// Loss and error.
+        evaluation: Evaluation,
+    },
+    /// The state at a step; from rank 0.
+    State {
+        /// Completed steps.
+        step: u64,
+        /// Whether these are the weights that the run ends with.
+        is_final: bool,
+        /// The model file.
+        model: Vec<u8>,
+        /// The state file.
+        optimizer: Vec<u8>,
+    },
+    /// This rank is through.
+    Finished {
+        /// Completed steps.
+        step: u64,
+        /// Digest of weights and running statistics.
+        weights: Digest,
+        /// Whether it was asked to stop before the last step.
+        stopped: bool,
+    },
+    /// This rank cannot go on.
+    Failed {
+        /// Completed steps.
+        step: u64,
+        /// What it was doing.
+        doing: Doing,
+        /// Why.
+        message: String,
+        /// The peer that was lost, where that is why.
+        lost: Option<Rank>,
+    },
+}
+
+/// The part of a generation that one rank trains.
+pub struct Training {
+    /// Its steps.
+    pub stepper: Stepper,
+    /// Where it begins.
+    pub state: TrainingState,
+    /// Its peers.
+    pub peers: std::sync::Arc<Collective>,
+    /// Its rank.
+    pub rank: Rank,
+    /// How many ranks there are.
+    pub world_size: u32,
+    /// The run's length in steps.
+    pub steps: u64,
+    /// When to evaluate.
+    pub evaluations: Evaluations,
+    /// Steps between two checkpoints.
+    pub checkpoint_every: u64,
+    /// Digest of the data, for the state files.
+    pub data: Digest,
+    /// Digest of the probe step, for the state files.
+    pub numerics: Digest,
+}
+
+/// When a run is evaluated: after every so many epochs, and at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evaluations {
+    /// `run.eval_every_epochs`.
+    pub every_epochs: u64,
+    /// N.
+    pub train_examples: u64,
+    /// B.
+    pub batch: u64,
+    /// The run's length in steps.
+    pub steps: u64,
+}
+
+impl Evaluations {
+    /// Whether one is due after `step` completed steps: `step = floor((e + 1) N / B)` for an epoch e (0-based) with
+    /// `every_epochs` dividing `e + 1`, or `step` is the last.
+    pub fn is_due(&self, step: u64) -> bool {
+        if step == self.steps {
+            return true;
+        }
+        // floor(epochs N / B) = step for the epochs in step B / N .. (step + 1) B / N.
+        let from = |step: u64| (u128::from(step) * u128::from(self.batch)).div_ceil(u128::from(self.train_examples));
+        let (first, past) = (from(step), from(step + 1));
+        let every = u128::from(self.every_epochs);
+        step > 0 && first.next_multiple_of(every) < past
+    }
+}
+
+struct Failure {
+    doing: Doing,
+    message: String,
+    lost: Option<Rank>,
+}
+
+impl Training {
+    /// Trains to the end, or until a step that some rank was asked to stop after (`stop`), or until something fails.
+    pub fn run(mut self, stop: &AtomicBool, mut tell: impl FnMut(Told)) {
+        match self.steps(stop, &mut tell) {
+            Ok(stopped) => {
+                let weights = checkpoint::digest(self.stepper.model(), &self.state.weights, &self.state.statistics);
+                tell(Told::Finished { step: self.state.step, weights, stopped });
+            }
+            Err(Failure { doing, message, lost }) => {
+                tell(Told::Failed { step: self.state.step, doing, message, lost });
+            }
+        }
+    }
+
+    fn steps(&mut self, stop: &AtomicBool, tell: &mut impl FnMut(Told)) -> Result<bool, Failure> {
+        while self.state.step < self.steps {
+            let begun = Instant::now();
+            let at = self.state.step;
+            let mut doing = Doing::Step(StepPhase::Ascent);
+            let outcome = self
+                .stepper
+                .sam_step(&mut self.state, &self.peers, stop.load(Ordering::Relaxed), |phase| {
+                    doing = Doing::Step(phase);
+                    tell(Told::Doing(at, doing));
+                })
+                .map_err(|error| step_failure(doing, &error))?;
+            let stopping = outcome.stop && self.state.step < self.steps;
+            if self.leads() {
+                let seconds = begun.elapsed().as_secs_f64();
+                let images_per_s = self.evaluations.batch as f64 / seconds;
+                tell(Told::Stepped { step: self.state.step, outcome, seconds, images_per_s });
+            }
+            if self.evaluations.is_due(self.state.step) {
+                self.evaluate(tell)?;
+            }
+            if stopping || (self.state.step.is_multiple_of(self.checkpoint_every) && self.state.step < self.steps) {
+                self.save(false, tell);
+            }
+            if stopping {
+                return Ok(true);
+            }
+        }
+        self.save(true, tell);
+        Ok(false)
+    }
+
+    /// Rank 0 speaks for all: what it reports is the same everywhere.
+    fn leads(&self) -> bool {
+        self.rank == Rank(0)
+    }
+
+    fn evaluate(&mut self, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
+        tell(Told::Doing(self.state.step, Doing::Evaluate));
+        let evaluation = evaluate::evaluate(
+            self.stepper.model(),
+            &self.state.weights,
+            &self.state.statistics,
+            self.stepper.loader(),
+            SplitName::Test,
+            &self.peers,
+            self.rank,
+            self.world_size,
+            Step(self.state.step),
+        )
+        .map_err(|error| evaluate_failure(&error))?;
+        if self.leads() {
+            tell(Told::Evaluated { step: self.state.step, split: SplitName::Test, evaluation });
+        }
+        Ok(())
+    }
+
+    fn save(&self, is_final: bool, tell: &mut impl FnMut(Told)) {
+        if !self.leads() {
+            return;
+        }
+        tell(Told::Doing(self.state.step, Doing::Checkpoint));
+        let model = checkpoint::encode_model(self.stepper.model(), &self.state.weights, &self.state.statistics);
+        let optimizer = checkpoint::encode_state(self.stepper.model(), &self.state, self.data, self.numerics);
+        tell(Told::State { step: self.state.step, is_final, model, optimizer });
+    }
+}
+
+fn step_failure(doing: Doing, error: &StepError) -> Failure {
+    let lost = if let StepError::Collective(error) = error { lost_peer(error) } else { None };
+    Failure { doing, message: error.to_string(), lost }
+}
+
+fn evaluate_failure(error: &EvaluateError) -> Failure {
+    let lost = if let EvaluateError::Collective(error) = error { lost_peer(error) } else { None };
+    Failure { doing: Doing::Evaluate, message: error.to_string(), lost }
+}
+
+/// The peer whose loss an error tells of.
+pub(crate) fn lost_peer(error: &CollectiveError) -> Option<Rank> {
+    match error {
+        CollectiveError::PeerLost { rank, .. }
+        | CollectiveError::PeerSilent { rank, .. }
+        | CollectiveError::Unreachable { rank, .. } => Some(*rank),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn evaluations_come_after_whole_epochs_and_at_the_end() {
+        let due =
+            |evaluations: Evaluations| (1..=evaluations.steps).filter(|s| evaluations.is_due(*s)).collect::<Vec<_>>();
+        // 10 examples in batches of 4: epochs end after floor(2.5), 5, floor(7.5), 10 steps.
+        let every = Evaluations { every_epochs: 1, train_examples: 10, batch: 4, steps: 11 };
+        assert_eq!(due(every), [2, 5, 7, 10, 11]);
+        assert_eq!(due(Evaluations { every_epochs: 2, ..every }), [5, 10, 11]);
+        // A batch of more than two epochs: each step ends some.
+        let large = Evaluations { every_epochs: 1, train_examples: 3, batch: 8, steps: 3 };
+        assert_eq!(due(large), [1, 2, 3]);
+        assert_eq!(due(Evaluations { every_epochs: 1, train_examples: 5, batch: 1, steps: 10 }), [5, 10]);
+    }
+
+    #[test]
+    fn the_rule_is_that_of_its_definition() {
+        for (n, b) in [(10, 4), (7, 3), (60, 8), (5, 7), (3, 8), (1, 5)] {
+            for every in 1..4 {
+                let evaluations = Evaluations { every_epochs: every, train_examples: n, batch: b, steps: 1000 };
+                let ends: std::collections::BTreeSet<u64> =
+                    (1..=3000).filter(|e| e % every == 0).map(|e| e * n / b).collect();
+                for step in 1..60 {
+                    assert_eq!(evaluations.is_due(step), ends.contains(&step), "{n} {b} {every} {step}");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,340 @@
+//! A worker's runtime: carries out what its state machine decides, with a session, a ring and a training thread.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use strath_collective::Collective;
+use strath_core::{Generation, Rank, Step, Timestamp};
+use strath_data::SplitName;
+use strath_protocol::message::{
+    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
+    Prepared as PreparedMessage, Purpose, Register, Split, State, StepReport,
+};
+use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
+use strath_rpc::{RpcError, Session, SessionSender};
+use tokio::sync::mpsc;
+
+use crate::generation::{Ready, Work, connect};
+use crate::prepare::{Prepared, prepare};
+use crate::step::StepPhase;
+use crate::trainer::{Doing, Told};
+
+/// Reports on their way from the training thread to the coordinator.
+const REPORTS: usize = 256;
+/// At the end, what was queued for the coordinator has this long to leave.
+const FLUSH: Duration = Duration::from_millis(500);
+
+/// What a worker is told when it begins.
+#[derive(Debug, Clone)]
+pub struct WorkerSettings {
+    /// The coordinator, host:port.
+    pub coordinator: String,
+    /// The token that the coordinator handed out, where it did.
+    pub token: Option<String>,
+    /// Where the data lies on this host, where that is not what the configuration says.
+    pub data: Option<PathBuf>,
+    /// Where the ring listens; by default any port of the local address of the connection to the coordinator.
+    pub listen: Option<SocketAddr>,
+    /// The address that peers dial; by default where the ring listens.
+    pub advertise: Option<SocketAddr>,
+    /// How long to wait for a coordinator that is not there yet.
+    pub connect_timeout: Duration,
+}
+
+/// Why a worker ended without the run being complete.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The coordinator could not be reached.
+    #[error(transparent)]
+    Rpc(#[from] RpcError),
+    /// The ring's port could not be had.
+    #[error("cannot listen on {address} for the ring: {source}; choose another with --listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
+    /// The ring would listen on every address but advertise none.
+    #[error("--listen {address} is every address of this host: say with --advertise which one the other workers reach")]
+    NothingToAdvertise {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The run, or this worker, failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// How a worker ended in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WorkerEnd {
+    /// The run is complete.
+    Done,
+    /// The run was stopped after a checkpoint.
+    Stopped,
+}
+
+/// Joins a run and takes part until it ends, or until `leave` says why to leave.
+///
+/// # Errors
+/// [`WorkerError`].
+pub async fn run(settings: WorkerSettings, mut leave: mpsc::Receiver<String>) -> Result<WorkerEnd, WorkerError> {
+    let mut session = Session::connect(&settings.coordinator, settings.connect_timeout).await?;
+    let (listener, advertised) = listen(&settings, session.local_address())?;
+    let register = Register {
+        version: env!("CARGO_PKG_VERSION").into(),
+        token: settings.token.clone(),
+        ring_address: advertised,
+        host: host_name(),
+        pid: std::process::id(),
+        cores: cores() as u32,
+    };
+    let begun = Instant::now();
+    let now = move || Timestamp(begun.elapsed());
+    let (events, mut inbox) = mpsc::channel(REPORTS);
+    let mut runtime = Runtime {
+        machine: Worker::new(settings.coordinator.clone(), register, now()),
+        sender: session.sender(),
+        events,
+        listener: Some(listener),
+        data: settings.data,
+        stop: Arc::new(AtomicBool::new(false)),
+        admitted: None,
+        prepared: None,
+        ready: None,
+        peers: None,
+    };
+    let outcome = loop {
+        if let Some(outcome) = runtime.carry_out().await {
+            break outcome;
+        }
+        let deadline = runtime.machine.next_deadline().map(|deadline| deadline.since(now()));
+        let event = tokio::select! {
+            message = session.receive() => match message {
+                Ok(message) => WorkerEvent::Message(message),
+                Err(error) => WorkerEvent::Disconnected { cause: error.to_string() },
+            },
+            event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.translate(event)),
+            reason = leave.recv() => WorkerEvent::LeaveRequested { reason: reason.unwrap_or_default() },
+            () = tokio::time::sleep(deadline.unwrap_or(Duration::from_secs(1))) => WorkerEvent::Tick,
+        };
+        if let Err(rejected) = runtime.machine.handle(event, now()) {
+            tracing::debug!("passed over: {rejected}");
+        }
+    };
+    if let Some(peers) = &runtime.peers {
+        peers.abort();
+    }
+    session.finish(FLUSH).await;
+    match outcome {
+        WorkerOutcome::Done => Ok(WorkerEnd::Done),
+        WorkerOutcome::Stopped => Ok(WorkerEnd::Stopped),
+        WorkerOutcome::Failed { message } => Err(WorkerError::Failed(message)),
+    }
+}
+
+/// The ring's listener and the address that peers are told.
+fn listen(settings: &WorkerSettings, local: SocketAddr) -> Result<(TcpListener, SocketAddr), WorkerError> {
+    let address = settings.listen.unwrap_or_else(|| SocketAddr::new(local.ip(), 0));
+    let fail = |source| WorkerError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(fail)?;
+    let bound = listener.local_addr().map_err(fail)?;
+    let advertised = match settings.advertise {
+        // Port 0 stands for the port that was had.
+        Some(advertise) if advertise.port() == 0 => SocketAddr::new(advertise.ip(), bound.port()),
+        Some(advertise) => advertise,
+        None if bound.ip().is_unspecified() => return Err(WorkerError::NothingToAdvertise { address: bound }),
+        None => bound,
+    };
+    Ok((listener, advertised))
+}
+
+/// What other threads report to the session's task.
+enum Report {
+    Prepared(Box<Result<Prepared, String>>),
+    Connected(Box<Result<Ready, (String, Option<Rank>)>>),
+    Told(Told),
+}
+
+struct Runtime {
+    machine: Worker,
+    sender: SessionSender,
+    events: mpsc::Sender<Report>,
+    listener: Option<TcpListener>,
+    data: Option<PathBuf>,
+    stop: Arc<AtomicBool>,
+    admitted: Option<Admitted>,
+    prepared: Option<Prepared>,
+    ready: Option<Ready>,
+    peers: Option<Arc<Collective>>,
+}
+
+impl Runtime {
+    /// Carries out what the machine wants; the outcome, where the session is over.
+    async fn carry_out(&mut self) -> Option<WorkerOutcome> {
+        while let Some(command) = self.machine.poll_command() {
+            match command {
+                WorkerCommand::Send(message) => {
+                    // A session that breaks is told by its receiver, which knows why.
+                    let _ = self.sender.send(message).await;
+                }
+                WorkerCommand::Prepare(admitted) => self.prepare(admitted),
+                WorkerCommand::Connect { assign, state } => self.connect(assign, state),
+                WorkerCommand::Run => self.run(),
+                WorkerCommand::StopAfterStep => self.stop.store(true, Ordering::Relaxed),
+                WorkerCommand::Exit(outcome) => return Some(outcome),
+            }
+        }
+        None
+    }
+
+    fn prepare(&mut self, admitted: Admitted) {
+        let (configuration, data, events) = (admitted.configuration.clone(), self.data.clone(), self.events.clone());
+        self.admitted = Some(admitted);
+        std::thread::spawn(move || {
+            let prepared = prepare(&configuration, data).map_err(|error| error.to_string());
+            // Nobody listens any more where the session has ended.
+            let _ = events.blocking_send(Report::Prepared(Box::new(prepared)));
+        });
+    }
+
+    fn connect(&mut self, assign: Assign, state: Option<State>) {
+        let (Some(prepared), Some(listener), Some(admitted)) =
+            (self.prepared.take(), self.listener.take(), self.admitted.clone())
+        else {
+            return;
+        };
+        let events = self.events.clone();
+        std::thread::spawn(move || {
+            let ready = connect(prepared, listener, &admitted, &assign, state.as_ref());
+            let _ = events.blocking_send(Report::Connected(Box::new(ready)));
+        });
+    }
+
+    fn run(&mut self) {
+        let Some(Ready { peers, work, .. }) = self.ready.take() else { return };
+        let (events, stop) = (self.events.clone(), self.stop.clone());
+        let tell = move |told| _ = events.blocking_send(Report::Told(told));
+        std::thread::spawn(move || match work {
+            Work::Train(training) => training.run(&stop, tell),
+            Work::Evaluate(evaluating) => evaluating.run(&peers, tell),
+        });
+    }
+
+    /// What a report means to the machine.
+    fn translate(&mut self, report: Report) -> WorkerEvent {
+        match report {
+            Report::Prepared(prepared) => match *prepared {
+                Ok(prepared) => {
+                    let message = summarise(&prepared);
+                    self.prepared = Some(prepared);
+                    WorkerEvent::Prepared(message)
+                }
+                Err(message) => failed(Generation(0), Step(0), Phase::Preparing, message, None),
+            },
+            Report::Connected(ready) => match *ready {
+                Ok(ready) => {
+                    let generation = ready.generation;
+                    self.peers = Some(ready.peers.clone());
+                    self.ready = Some(ready);
+                    WorkerEvent::RingConnected(generation)
+                }
+                Err((message, lost)) => failed(self.machine.generation(), Step(0), Phase::Connecting, message, lost),
+            },
+            Report::Told(told) => self.translate_told(told),
+        }
+    }
+
+    fn translate_told(&mut self, told: Told) -> WorkerEvent {
+        let generation = self.machine.generation();
+        match told {
+            Told::Doing(step, doing) => WorkerEvent::Progress { step: Step(step), phase: phase(doing) },
+            Told::Stepped { step, outcome, seconds, images_per_s } => {
+                self.machine.set_rate(images_per_s);
+                WorkerEvent::Stepped(StepReport {
+                    generation,
+                    step: Step(step),
+                    clean_loss: outcome.clean_loss,
+                    perturbed_loss: outcome.perturbed_loss,
+                    lr: outcome.lr,
+                    gradient_norm: outcome.gradient_norm,
+                    epsilon_norm: outcome.epsilon_norm,
+                    zero_gradient_lanes: outcome.zero_gradient_lanes,
+                    seconds,
+                    phases: outcome.seconds,
+                })
+            }
+            Told::Evaluated { step, split, evaluation } => WorkerEvent::Evaluated(EvalReport {
+                generation,
+                step: Step(step),
+                split: match split {
+                    SplitName::Train => Split::Train,
+                    SplitName::Test => Split::Test,
+                },
+                loss: evaluation.loss,
+                error: evaluation.error,
+            }),
+            Told::State { step, is_final, model, optimizer } => WorkerEvent::StateReady(State {
+                generation,
+                step: Step(step),
+                purpose: if is_final { Purpose::Final } else { Purpose::Checkpoint },
+                model: model.into(),
+                optimizer: optimizer.into(),
+            }),
+            Told::Finished { step, weights, stopped } => {
+                WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
+            }
+            Told::Failed { step, doing, message, lost } => failed(generation, Step(step), phase(doing), message, lost),
+        }
+    }
+}
+
+fn failed(generation: Generation, step: Step, phase: Phase, message: String, lost: Option<Rank>) -> WorkerEvent {
+    let kind = lost.map_or(FailureKind::Own, FailureKind::PeerLost);
+    WorkerEvent::Failed(FailureReport { generation, step, phase, kind, message })
+}
+
+fn phase(doing: Doing) -> Phase {
+    match doing {
+        Doing::Step(StepPhase::Ascent) => Phase::Ascent,
+        Doing::Step(StepPhase::Exchange) => Phase::Exchange,
+        Doing::Step(StepPhase::Descent) => Phase::Descent,
+        Doing::Step(StepPhase::Reduce) => Phase::Reduce,
+        Doing::Step(StepPhase::Update) => Phase::Update,
+        Doing::Evaluate => Phase::Evaluate,
+        Doing::Checkpoint => Phase::Checkpoint,
+    }
+}
+
+fn summarise(prepared: &Prepared) -> PreparedMessage {
+    let dataset = &prepared.dataset;
+    let shape = dataset.shape();
+    PreparedMessage {
+        data: DataSummary {
+            digest: dataset.digest(),
+            train_examples: dataset.split(SplitName::Train).len() as u64,
+            test_examples: dataset.split(SplitName::Test).len() as u64,
+            channels: shape.channels as u32,
+            height: shape.height as u32,
+            width: shape.width as u32,
+            classes: dataset.classes() as u32,
+            mean: dataset.normalisation().mean.clone(),
+            std: dataset.normalisation().std.clone(),
+        },
+        parameters: prepared.model.parameters().len() as u64,
+        statistics: prepared.model.statistics().len() as u64,
+        numerics: prepared.numerics,
+    }
+}
+
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+pub(crate) fn host_name() -> String {
+    hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned())
+}
