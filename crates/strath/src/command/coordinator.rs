@@ -1,0 +1,83 @@
+//! `strath coordinator`
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use strath_node::coordinator::{CoordinatorSettings, start_from_init};
+use strath_protocol::Gather;
+use strath_protocol::message::Job;
+
+use super::train::finish;
+use crate::configuration::{Changes, OutArguments};
+use crate::opening::{Opened, open};
+use crate::outcome::Failure;
+use crate::{runtime, telling};
+
+/// Coordinate a run whose workers are started elsewhere
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strath coordinator --config configs/digits.toml --listen 127.0.0.1:7700 --min-workers 2
+  strath worker --coordinator 127.0.0.1:7700     (once for each worker)
+
+Training starts when the workers asked for are ready and none has come for cluster.gather_ms.
+There are no certificates yet: other addresses than loopback need --insecure, on a network
+that you trust.")]
+pub struct Coordinator {
+    /// The run's configuration file.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Where to listen, IP:PORT; port 0 is any.
+    #[arg(long, value_name = "ADDR")]
+    listen: String,
+    /// Workers to wait for; the same as --set cluster.min_workers=N.
+    #[arg(long, value_name = "N")]
+    min_workers: Option<usize>,
+    /// Listen beyond loopback without certificates: whoever reaches the port can join and read the run.
+    #[arg(long)]
+    insecure: bool,
+    #[command(flatten)]
+    changes: Changes,
+    #[command(flatten)]
+    out: OutArguments,
+}
+
+impl Coordinator {
+    /// Runs the command.
+    pub fn run(mut self) -> Result<(), Failure> {
+        if let Some(workers) = self.min_workers {
+            self.changes.set.push(format!("cluster.min_workers={workers}"));
+        }
+        let config = self.changes.resolve(Some(&self.config), None)?.config;
+        let address = runtime::parse(&self.listen)?;
+        if !address.ip().is_loopback() && !self.insecure {
+            return Err(Failure::Usage(format!(
+                "--listen {address} is not loopback and there are no certificates: listen on 127.0.0.1, or add --insecure on a \
+                 network that you trust"
+            )));
+        }
+        runtime::block_on(async {
+            let listener = runtime::listen(&self.listen)?;
+            let Some(Opened { folder, start }) = open(&config, &self.out)? else { return Ok(()) };
+            let start = match start {
+                Some(start) => Some(start),
+                None => start_from_init(&config).map_err(Failure::other)?,
+            };
+            let path = folder.path().to_path_buf();
+            let quiet = Duration::from_millis(config.cluster.gather_ms);
+            let settings = CoordinatorSettings {
+                config: config.clone(),
+                listener,
+                folder: Some(folder),
+                job: Job::Train,
+                gather: Gather::AtLeast { workers: config.cluster.min_workers, quiet },
+                token: None,
+                start,
+                local: None,
+            };
+            let end = strath_node::coordinator::run(settings, telling::observer(), runtime::stop_signals()?).await;
+            finish(end.map_err(Failure::other)?, &path, &config)
+        })
+    }
+}

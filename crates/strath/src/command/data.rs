@@ -1,0 +1,68 @@
+//! `strath data`
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use crate::outcome::Failure;
+
+/// Bring a public data set, or check one, by digest
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strath data fetch fashion-mnist --to data/fashion-mnist
+  strath data verify fashion-mnist --at /usr/share/datasets/fashion-mnist
+  strath train configs/fashion-mnist.toml --set data.path=data/fashion-mnist")]
+pub struct Data {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Download a data set from its public address; files that are there and whole are kept.
+    Fetch {
+        /// Its name, such as fashion-mnist.
+        name: String,
+        /// The folder to put it in [default: data/NAME]
+        #[arg(long, value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Another address that has the same files.
+        #[arg(long, value_name = "URL")]
+        from: Option<String>,
+    },
+    /// Check the files of a data set against their known digests.
+    Verify {
+        /// Its name, such as fashion-mnist.
+        name: String,
+        /// The folder it is in [default: data/NAME]
+        #[arg(long, value_name = "DIR")]
+        at: Option<PathBuf>,
+    },
+}
+
+impl Data {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), Failure> {
+        match self.action {
+            Action::Fetch { name, to, from } => {
+                let to = to.unwrap_or_else(|| PathBuf::from("data").join(&name));
+                let bar = crate::telling::download_bar();
+                let mut progress = |file: &str, done: u64, total: Option<u64>| {
+                    bar.set_message(file.to_string());
+                    bar.set_length(total.unwrap_or(done.max(1)));
+                    bar.set_position(done);
+                };
+                let fetched = strath_data::fetch(&name, &to, from.as_deref(), &mut progress);
+                bar.finish_and_clear();
+                println!("{}", fetched.map_err(Failure::other)?);
+                println!("train on it with: strath train configs/{name}.toml --set data.path={}", to.display());
+            }
+            Action::Verify { name, at } => {
+                let at = at.unwrap_or_else(|| PathBuf::from("data").join(&name));
+                println!("{}", strath_data::verify(&name, &at).map_err(Failure::other)?);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,9 @@
+//! A file for each command.
+
+pub mod config;
+pub mod coordinator;
+pub mod data;
+pub mod eval;
+pub mod status;
+pub mod train;
+pub mod worker;

@@ -1,0 +1,48 @@
+//! How a command ends: exit status 0 done, 2 bad usage or configuration, 130 stopped by a signal, 1 anything else.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use strath_core::config::ConfigError;
+
+/// Why a command did not do what it was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// Bad usage or configuration.
+    Usage(String),
+    /// Stopped by Ctrl-C or SIGTERM after a checkpoint.
+    Stopped(String),
+    /// Anything else.
+    Other(String),
+}
+
+impl Failure {
+    /// The exit status that stands for it.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            Self::Stopped(_) => ExitCode::from(130),
+            Self::Other(_) => ExitCode::from(1),
+        }
+    }
+
+    /// Anything that has a message, as [`Failure::Other`].
+    pub fn other(error: impl fmt::Display) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Usage(message) | Self::Other(message) => write!(f, "error: {message}"),
+            Self::Stopped(message) => f.write_str(message),
+        }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        Self::Usage(error.to_string())
+    }
+}

@@ -1,0 +1,353 @@
+//! Every mistake a user can make gets one line that says what was found, what was expected and what to do; the exit status
+//! is 2 for usage and configuration, 1 for anything else; nothing is lost.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use strath_protocol::message::{CoordinatorMessage, Ending, Register, WorkerMessage};
+use support::{finish, repository, run, stderr, strath, train};
+
+struct Refusal {
+    code: Option<i32>,
+    said: String,
+}
+
+impl Refusal {
+    /// One error line, with all of `parts`.
+    #[track_caller]
+    fn names(&self, code: i32, parts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{}", self.said);
+        let errors: Vec<&str> = self.said.lines().filter(|line| line.starts_with("error:")).collect();
+        assert_eq!(errors.len(), 1, "one line that says error: in\n{}", self.said);
+        for part in parts {
+            assert!(errors[0].contains(part), "{part:?} is not in: {}", errors[0]);
+        }
+        assert!(!self.said.contains("panicked"), "{}", self.said);
+    }
+}
+
+fn attempt(arguments: &[&str]) -> Refusal {
+    let output = run(arguments);
+    Refusal { code: output.status.code(), said: stderr(&output) }
+}
+
+/// Trains the digits for a moment with changes.
+fn digits(out: &Path, changes: &[&str]) -> Refusal {
+    let config = repository().join("configs/digits.toml");
+    let mut arguments =
+        vec!["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--set", "run.epochs=1"];
+    for change in changes {
+        arguments.extend(["--set", change]);
+    }
+    attempt(&arguments)
+}
+
+fn scratch() -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    (folder, out)
+}
+
+#[test]
+fn a_wrong_key_is_refused_with_the_nearest_one() {
+    let (_folder, out) = scratch();
+    digits(&out, &["sam.roh=0.1"]).names(2, &["sam.roh", "sam.rho"]);
+    assert!(!out.exists(), "nothing is made before the configuration is right");
+}
+
+#[test]
+fn a_value_of_another_type_is_refused_with_both() {
+    let (_folder, out) = scratch();
+    digits(&out, &["batch.size=128.7"]).names(2, &["batch.size", "128.7", "integer"]);
+    digits(&out, &["sam.rho=\"0.1\""]).names(2, &["sam.rho", "0.1"]);
+    digits(&out, &["data.shuffle=yes"]).names(2, &["data.shuffle", "yes"]);
+}
+
+#[test]
+fn sizes_that_do_not_divide_are_refused_with_the_key() {
+    let (_folder, out) = scratch();
+    digits(&out, &["batch.size=64", "sam.m=24"]).names(2, &["sam.m", "24", "64", "divisor"]);
+    digits(&out, &["batch.size=64", "sam.m=16", "batch.micro=5"]).names(2, &["batch.micro", "5", "16"]);
+}
+
+#[test]
+fn keys_that_this_build_cannot_honour_are_refused_as_such() {
+    let (_folder, out) = scratch();
+    digits(&out, &["cluster.device=\"cuda:0\""]).names(2, &["cluster.device", "cuda:0"]);
+    digits(&out, &["cluster.transport=nccl"]).names(2, &["cluster.transport", "nccl"]);
+}
+
+#[test]
+fn more_workers_than_micro_batches_idle_with_a_warning() {
+    let (folder, out) = scratch();
+    let changes = ["batch.size=64", "sam.m=32", "cluster.workers=4"];
+    let refusal = digits(&out, &changes);
+    assert_eq!(refusal.code, Some(0), "{}", refusal.said);
+    let warned = refusal.said.lines().any(|l| l.contains("warning") && l.contains("idle") && l.contains('2'));
+    assert!(warned, "{}", refusal.said);
+    drop(folder);
+}
+
+fn fashion(data: &Path) -> Vec<String> {
+    let config = repository().join("configs/fashion-mnist.toml");
+    vec!["train".into(), config.display().to_string(), "--set".into(), format!("data.path={}", data.display())]
+}
+
+fn fashion_refusal(data: &Path, out: &Path) -> Refusal {
+    let mut arguments = fashion(data);
+    arguments.extend(["--out".into(), out.display().to_string()]);
+    attempt(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn idx_images(count: u32, magic: u32) -> Vec<u8> {
+    let mut bytes: Vec<u8> = [magic, count, 28, 28].iter().flat_map(|v| v.to_be_bytes()).collect();
+    bytes.extend(vec![7; count as usize * 784]);
+    bytes
+}
+
+fn idx_labels(labels: &[u8]) -> Vec<u8> {
+    let mut bytes: Vec<u8> = [0x0801, labels.len() as u32].iter().flat_map(|v| v.to_be_bytes()).collect();
+    bytes.extend(labels);
+    bytes
+}
+
+#[test]
+fn data_that_is_missing_truncated_or_wrong_is_refused_with_the_file() {
+    let (folder, out) = scratch();
+    let data = folder.path().join("data");
+    fashion_refusal(&data, &out).names(1, &["train-images-idx3-ubyte", "strath data fetch"]);
+    std::fs::create_dir(&data).unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(data.join(name), bytes).unwrap();
+    write("train-labels-idx1-ubyte", &idx_labels(&[0; 200]));
+    write("t10k-images-idx3-ubyte", &idx_images(10, 0x0803));
+    write("t10k-labels-idx1-ubyte", &idx_labels(&[1; 10]));
+    write("train-images-idx3-ubyte", &idx_images(200, 0x0803)[..1000]);
+    fashion_refusal(&data, &folder.path().join("b")).names(1, &["train-images-idx3-ubyte", "156816", "1000"]);
+    write("train-images-idx3-ubyte", &idx_images(200, 0x0802));
+    fashion_refusal(&data, &folder.path().join("c")).names(1, &["train-images-idx3-ubyte", "magic"]);
+    write("train-images-idx3-ubyte", &idx_images(200, 0x0803));
+    write("t10k-labels-idx1-ubyte", &idx_labels(&[1, 2, 3, 11, 1, 1, 1, 1, 1, 1]));
+    fashion_refusal(&data, &folder.path().join("d")).names(1, &["t10k-labels-idx1-ubyte", "11", "10 classes"]);
+}
+
+#[test]
+fn a_checkpoint_of_another_model_is_refused_by_the_tensor() {
+    let (folder, out) = scratch();
+    let config = repository().join("configs/digits.toml");
+    train(&config, &out, &["--set", "run.steps=2"]);
+    let checkpoint = out.join("final.safetensors");
+    let checkpoint = checkpoint.to_str().unwrap();
+    let config = config.to_str().unwrap();
+    attempt(&["eval", checkpoint, "--config", config, "--set", "model.widths=[4, 4]"])
+        .names(1, &["shape [10, 64]", "expected [10, 4]", "[model]"]);
+    let init = format!("model.init={checkpoint}");
+    digits(&folder.path().join("b"), &[&init, "model.widths=[4]"]).names(1, &["[model]"]);
+    let missing = folder.path().join("missing.safetensors");
+    attempt(&["eval", missing.to_str().unwrap(), "--config", config]).names(1, &["missing.safetensors"]);
+    std::fs::write(&missing, b"not a checkpoint").unwrap();
+    attempt(&["eval", missing.to_str().unwrap(), "--config", config])
+        .names(1, &["missing.safetensors", "safetensors file"]);
+}
+
+#[test]
+fn a_folder_that_holds_a_run_is_refused_and_one_that_is_held_too() {
+    let (_folder, out) = scratch();
+    let config = repository().join("configs/digits.toml");
+    train(&config, &out, &["--set", "run.steps=2"]);
+    let before = std::fs::read(out.join("metrics.jsonl")).unwrap();
+    digits(&out, &[]).names(1, &["already holds a run", "--resume", "--overwrite"]);
+    assert_eq!(std::fs::read(out.join("metrics.jsonl")).unwrap(), before);
+    let changed = [
+        "train",
+        config.to_str().unwrap(),
+        "--out",
+        out.to_str().unwrap(),
+        "--resume",
+        "--set",
+        "run.steps=2",
+        "--set",
+        "sam.rho=0.3",
+    ];
+    attempt(&changed).names(2, &["sam.rho", "0.3"]);
+
+    let held = out.with_file_name("held");
+    let mut first = Coordinator::start(&held, &[]);
+    let second = [
+        "coordinator",
+        "--config",
+        config.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+        "--out",
+        held.to_str().unwrap(),
+    ];
+    attempt(&second).names(1, &["held by another coordinator"]);
+    first.end();
+}
+
+/// A `strath coordinator` that has said where it listens.
+struct Coordinator {
+    child: Child,
+    address: String,
+}
+
+impl Coordinator {
+    fn start(out: &Path, more: &[&str]) -> Self {
+        let config = repository().join("configs/digits.toml");
+        let mut child = strath()
+            .args(["coordinator", "--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"])
+            .args(["--out", out.to_str().unwrap()])
+            .args(more)
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        let file = out.join("coordinator.json");
+        while !file.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "no coordinator.json");
+            assert!(child.try_wait().unwrap().is_none(), "the coordinator ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let told: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        Self { child, address: told["address"].as_str().unwrap().to_string() }
+    }
+
+    fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_port_in_use_and_an_address_beyond_loopback_are_refused() {
+    let (_folder, out) = scratch();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let config = repository().join("configs/digits.toml");
+    let coordinator = |listen: &str| {
+        attempt(&[
+            "coordinator",
+            "--config",
+            config.to_str().unwrap(),
+            "--listen",
+            listen,
+            "--out",
+            out.to_str().unwrap(),
+        ])
+    };
+    coordinator(&address).names(1, &[&address, "in use"]);
+    coordinator("0.0.0.0:0").names(2, &["0.0.0.0", "--insecure"]);
+}
+
+#[test]
+fn a_worker_without_a_coordinator_gives_up_after_its_timeout() {
+    let vacant = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let begun = Instant::now();
+    attempt(&["worker", "--coordinator", &vacant, "--connect-timeout", "1"]).names(1, &[&vacant, "--connect-timeout"]);
+    assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());
+    attempt(&["status", "--coordinator", &vacant]).names(1, &[&vacant]);
+}
+
+#[test]
+fn a_later_worker_of_a_running_generation_is_refused_with_one_line() {
+    let (_folder, out) = scratch();
+    let more = ["--set", "run.steps=100000", "--min-workers", "1", "--set", "cluster.gather_ms=100"];
+    let mut coordinator = Coordinator::start(&out, &more);
+    let first = strath().args(["worker", "--coordinator", &coordinator.address]).spawn().unwrap();
+    let begun = Instant::now();
+    while !out.join("metrics.jsonl").exists()
+        || !std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().contains("step\"")
+    {
+        assert!(begun.elapsed() < Duration::from_secs(60), "no step was taken");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    attempt(&["worker", "--coordinator", &coordinator.address]).names(1, &["generation 1"]);
+    let status = run(&["status", "--coordinator", &coordinator.address, "--json"]);
+    assert!(status.status.success(), "{}", stderr(&status));
+    let line: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert_eq!((&line["generation"], line["workers"].as_array().unwrap().len()), (&serde_json::json!(1), 1));
+    coordinator.end();
+    let ended = finish(first, Duration::from_secs(10));
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(stderr(&ended).contains("coordinator"), "{}", stderr(&ended));
+}
+
+#[test]
+fn a_loss_that_is_not_finite_ends_the_run_with_lane_and_remedy() {
+    let (_folder, out) = scratch();
+    let refusal = digits(&out, &["optimizer.lr=1e30", "schedule.kind=constant"]);
+    refusal.names(1, &["not finite", "lane", "optimizer.lr", "step"]);
+}
+
+#[test]
+fn a_full_disk_ends_the_run_with_what_to_do_and_the_last_checkpoint_is_whole() {
+    // A file-size limit of the shell stands in for a full disk where no small file system can be made.
+    let folder = tempfile::tempdir().unwrap();
+    let disk = folder.path().join("disk");
+    std::fs::create_dir(&disk).unwrap();
+    let mount = |arguments: &[&str]| {
+        std::process::Command::new(arguments[0]).args(&arguments[1..]).output().is_ok_and(|o| o.status.success())
+    };
+    let target = disk.to_str().unwrap();
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=700k", "strath-test", target]) {
+        assert!(std::env::var_os("STRATH_REQUIRE_ALL").is_none(), "a small file system could not be mounted");
+        eprintln!("skipped: a small file system could not be mounted (needs root)");
+        return;
+    }
+    let out = disk.join("run");
+    let refusal = digits(&out, &["run.epochs=60", "checkpoint.every_steps=5", "checkpoint.keep=1"]);
+    let checkpoints = std::fs::read_dir(out.join("checkpoints")).unwrap().count();
+    assert!(mount(&["umount", target]));
+    refusal.names(1, &["disk", "cannot write", "--resume"]);
+    assert!(checkpoints >= 2, "the last whole checkpoint is still there");
+}
+
+#[test]
+fn a_worker_of_another_version_is_refused_with_both() {
+    let (_folder, out) = scratch();
+    let mut coordinator = Coordinator::start(&out, &[]);
+    let register = Register {
+        version: "0.0.1".into(),
+        token: None,
+        ring_address: "127.0.0.1:9".parse().unwrap(),
+        host: "test".into(),
+        pid: 0,
+        cores: 1,
+    };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let answer = runtime.block_on(async {
+        let mut session = strath_rpc::Session::connect(&coordinator.address, Duration::from_secs(10)).await.unwrap();
+        session.sender().send(WorkerMessage::Register(register)).await.unwrap();
+        session.receive().await.unwrap()
+    });
+    coordinator.end();
+    let CoordinatorMessage::End(Ending::Refused(reason)) = answer else { panic!("{answer:?}") };
+    assert!(reason.contains("0.0.1") && reason.contains(env!("CARGO_PKG_VERSION")), "{reason}");
+}
+
+#[test]
+fn a_download_is_checked_and_a_wrong_one_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}/", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut line = String::new();
+        BufReader::new(stream.try_clone().unwrap()).read_line(&mut line).unwrap();
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\nconnection: close\r\n\r\nwrong").unwrap();
+        line
+    });
+    let to = folder.path().join("data");
+    let refusal = attempt(&["data", "fetch", "fashion-mnist", "--to", to.to_str().unwrap(), "--from", &address]);
+    refusal.names(1, &["idx"]);
+    assert!(server.join().unwrap().starts_with("GET /"));
+    let left = std::fs::read_dir(&to).map_or(0, Iterator::count);
+    assert_eq!(left, 0, "nothing half-done is left");
+    attempt(&["data", "fetch", "imagenet"]).names(1, &["imagenet", "fashion-mnist"]);
+}

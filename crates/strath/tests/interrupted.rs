@@ -1,0 +1,219 @@
+//! Runs that are interrupted: killed at any step and resumed, with the same or another number of workers, to the same bits;
+//! stopped by a signal; ended by the death of any process.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod support;
+
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use support::{DEADLINE, finish, metrics, run, sha, stderr, strath, summary, train};
+
+/// The digits with shared lanes, augmentation and momentum, in about two hundred steps.
+const CONFIG: &str = r#"
+[run]
+name = "interrupted"
+seed = 3
+steps = 160
+[data]
+kind = "digits"
+augment = ["crop:1", "flip", "cutout:2"]
+[model]
+kind = "convnet"
+widths = [8, 8]
+[batch]
+size = 48
+micro = 8
+[sam]
+rho = 0.05
+m = 24
+[optimizer]
+kind = "sgd"
+lr = 0.05
+momentum = 0.9
+[schedule]
+kind = "cosine"
+[cluster]
+threads = 1
+[checkpoint]
+every_steps = 20
+"#;
+
+fn config(folder: &Path) -> std::path::PathBuf {
+    let path = folder.join("run.toml");
+    std::fs::write(&path, CONFIG).unwrap();
+    path
+}
+
+fn start(config: &Path, out: &Path, more: &[&str]) -> Child {
+    strath().args(["train", config.to_str().unwrap(), "--out", out.to_str().unwrap()]).args(more).spawn().unwrap()
+}
+
+/// Waits until the run has completed `step` steps.
+fn reach(out: &Path, step: usize) {
+    let begun = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+        if text.lines().filter(|line| line.contains("\"kind\":\"step\"")).count() >= step {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "step {step} was not reached");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The worker processes of a `strath train`.
+fn workers_of(parent: u32) -> Vec<u32> {
+    let mut found: Vec<u32> = Vec::new();
+    // A child belongs to the thread that started it.
+    for task in std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+fn is_alive(pid: u32) -> bool {
+    // A zombie has ended; only its parent has not looked yet.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.rsplit(')').next().unwrap().starts_with(" Z"))
+}
+
+fn gone(pids: &[u32], within: Duration) {
+    let begun = Instant::now();
+    while pids.iter().any(|pid| is_alive(*pid)) {
+        assert!(begun.elapsed() < within, "orphans are left: {pids:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn a_run_killed_at_any_step_and_resumed_with_any_number_of_workers_ends_in_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "2"]);
+    let out = folder.path().join("killed");
+    for (workers, step) in [("2", 3), ("3", 29), ("1", 71), ("5", 118)] {
+        let mut child = start(&config, &out, &["--resume", "--workers", workers]);
+        reach(&out, step);
+        let workers = workers_of(child.id());
+        signal(child.id(), "-KILL");
+        child.wait().unwrap();
+        gone(&workers, Duration::from_secs(5));
+    }
+    let resumed = train(&config, &out, &["--resume", "--workers", "4"]);
+    assert_eq!(sha(&resumed), sha(&undisturbed));
+    assert_eq!(resumed["test_error"], undisturbed["test_error"]);
+    assert_eq!(resumed["train_loss"], undisturbed["train_loss"]);
+    let steps: Vec<u64> = metrics(&out, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
+    assert_eq!(steps, (1..=160).collect::<Vec<u64>>(), "each step is recorded once");
+}
+
+#[test]
+fn a_signal_stops_after_the_step_with_a_checkpoint_and_130_and_the_run_goes_on_from_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let undisturbed = train(&config, &folder.path().join("whole"), &[]);
+    let out = folder.path().join("stopped");
+    for name in ["-INT", "-TERM"] {
+        let child = start(&config, &out, &["--resume"]);
+        let before = metrics_count(&out);
+        reach(&out, before + 5);
+        let workers = workers_of(child.id());
+        signal(child.id(), name);
+        let output = finish(child, DEADLINE);
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        assert!(stderr(&output).contains("--resume"), "{}", stderr(&output));
+        gone(&workers, Duration::from_secs(5));
+        let steps = metrics_count(&out);
+        assert!(out.join(format!("checkpoints/step-{steps}.safetensors")).exists(), "a checkpoint of step {steps}");
+    }
+    assert_eq!(sha(&train(&config, &out, &["--resume"])), sha(&undisturbed));
+}
+
+fn metrics_count(out: &Path) -> usize {
+    if out.join("metrics.jsonl").exists() { metrics(out, "step").len() } else { 0 }
+}
+
+#[test]
+fn a_finished_run_that_is_resumed_says_so_and_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let out = folder.path().join("whole");
+    let first = train(&config, &out, &["--set", "run.steps=4"]);
+    let again =
+        run(&["train", config.to_str().unwrap(), "--set", "run.steps=4", "--out", out.to_str().unwrap(), "--resume"]);
+    assert!(again.status.success(), "{}", stderr(&again));
+    assert_eq!(summary(&out), first);
+}
+
+#[test]
+fn a_killed_worker_ends_the_run_within_five_seconds_with_one_message_that_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let out = folder.path().join("run");
+    let child = start(&config, &out, &["--workers", "3", "--set", "run.steps=100000"]);
+    reach(&out, 45);
+    let workers = workers_of(child.id());
+    assert_eq!(workers.len(), 3);
+    signal(workers[1], "-KILL");
+    let begun = Instant::now();
+    let output = finish(child, Duration::from_secs(20));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    let errors: Vec<&str> = said.lines().filter(|line| line.contains("error:")).collect();
+    assert_eq!(errors.len(), 1, "{said}");
+    for part in ["worker ", "127.0.0.1:", "step ", "--resume"] {
+        assert!(errors[0].contains(part), "{part:?} is not in {}", errors[0]);
+    }
+    gone(&workers, Duration::from_secs(1));
+    assert!(out.join("checkpoints/step-40.state.safetensors").exists());
+    // The survivors said the same.
+    let logs =
+        std::fs::read_dir(out.join("logs")).unwrap().map(|e| std::fs::read_to_string(e.unwrap().path()).unwrap());
+    let named = logs.filter(|log| log.contains("error:") && log.contains("step ")).count();
+    assert!(named >= 2, "{named} survivors said what happened");
+}
+
+#[test]
+fn a_worker_that_hangs_ends_the_run_within_five_seconds_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let out = folder.path().join("run");
+    let child = start(&config, &out, &["--workers", "3", "--set", "run.steps=100000"]);
+    reach(&out, 25);
+    let workers = workers_of(child.id());
+    signal(workers[2], "-STOP");
+    let begun = Instant::now();
+    let output = finish(child, Duration::from_secs(20));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("error:") && said.contains("worker ") && said.contains("step "), "{said}");
+    gone(&workers, Duration::from_secs(1));
+}
+
+#[test]
+fn workers_whose_coordinator_dies_or_hangs_end_by_themselves() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let out = folder.path().join("run");
+    let mut child = start(&config, &out, &["--workers", "2", "--set", "run.steps=100000"]);
+    reach(&out, 10);
+    let workers = workers_of(child.id());
+    signal(child.id(), "-STOP");
+    gone(&workers, Duration::from_secs(5));
+    signal(child.id(), "-KILL");
+    assert_eq!(child.wait().unwrap().signal(), Some(9));
+    let log = std::fs::read_to_string(out.join("logs/worker-0.log")).unwrap();
+    assert!(log.contains("coordinator") && log.contains("step "), "{log}");
+}

@@ -1,0 +1,101 @@
+//! Running the real binary: with a deadline, in a folder of its own, and nothing left behind.
+
+#![allow(dead_code, reason = "each test binary uses its own part of the harness")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// No run of these tests takes longer, on a machine that is shared and slow.
+pub const DEADLINE: Duration = Duration::from_secs(240);
+
+/// The root of the repository.
+pub fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+/// The binary under test with an environment that cannot change what it does.
+pub fn strath() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_strath"));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("STRATH__") || name == "RUST_LOG" {
+            command.env_remove(name);
+        }
+    }
+    command.env("RUST_BACKTRACE", "0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Waits for a child until the deadline, then kills it and fails.
+pub fn finish(mut child: Child, deadline: Duration) -> Output {
+    let begun = Instant::now();
+    let (stdout, stderr) = (drain(child.stdout.take()), drain(child.stderr.take()));
+    loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            return Output { status, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() };
+        }
+        if begun.elapsed() > deadline {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let said = String::from_utf8_lossy(&stderr.join().unwrap()).into_owned();
+            panic!("not done after {deadline:?}; it said:\n{said}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn drain(pipe: Option<impl std::io::Read + Send + 'static>) -> std::thread::JoinHandle<Vec<u8>> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            pipe.read_to_end(&mut bytes).unwrap();
+        }
+        bytes
+    })
+}
+
+/// Runs the binary to its end.
+pub fn run(arguments: &[&str]) -> Output {
+    finish(strath().args(arguments).spawn().unwrap(), DEADLINE)
+}
+
+/// What a run said on standard error.
+pub fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Trains `config` into `out` and returns the summary.
+pub fn train(config: &Path, out: &Path, more: &[&str]) -> serde_json::Value {
+    let mut arguments = vec!["train", config.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    arguments.extend(more);
+    let output = run(&arguments);
+    assert!(output.status.success(), "{arguments:?} failed with {}: {}", output.status, stderr(&output));
+    summary(out)
+}
+
+/// The summary of a finished run.
+pub fn summary(out: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap()
+}
+
+/// `weights_sha256` of a summary.
+pub fn sha(summary: &serde_json::Value) -> String {
+    summary["weights_sha256"].as_str().unwrap().to_string()
+}
+
+/// The lines of `metrics.jsonl` of one kind.
+pub fn metrics(out: &Path, kind: &str) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    lines.filter(|line| line["kind"] == kind).collect()
+}
+
+/// The reference cases, in order of name.
+pub fn cases() -> Vec<PathBuf> {
+    let folder = repository().join("tests/reference/cases");
+    let mut cases: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.retain(|path| path.join("case.toml").exists());
+    cases.sort();
+    assert!(cases.len() >= 25, "the reference cases are committed with the tests");
+    cases
+}
