@@ -188,7 +188,9 @@ fn strangers_that_say_nothing_or_garbage_hinder_no_one() {
                 })
             })
             .collect();
-        ranks.into_iter().for_each(|rank| rank.join().unwrap());
+        for rank in ranks {
+            rank.join().unwrap();
+        }
         assert!(since.elapsed() < Duration::from_secs(3), "{:?}", since.elapsed());
     });
     drop(strangers);

@@ -57,18 +57,21 @@ enum Reading {
     Late,
 }
 
+/// What is on its way from one rank to another; the body of a segment that is read early is there already.
+type Link = VecDeque<(Header, Option<Vec<u8>>)>;
+
 struct Network<M> {
     reading: Reading,
     draws: Stream,
     terms: BTreeMap<u32, (Payload, Fault)>,
     ranks: BTreeMap<u32, M>,
-    links: BTreeMap<(u32, u32), VecDeque<(Header, Option<Vec<u8>>)>>,
+    links: BTreeMap<(u32, u32), Link>,
 }
 
 impl<M: Algorithm> Network<M> {
     fn new(terms: Vec<(Payload, Fault)>, seed: u64) -> Self {
         let draws = Stream::new(seed, Purpose::Probe);
-        let reading = if seed % 2 == 0 { Reading::Early } else { Reading::Late };
+        let reading = if seed.is_multiple_of(2) { Reading::Early } else { Reading::Late };
         let terms = (FIRST..).zip(terms).collect();
         Self { reading, draws, terms, ranks: BTreeMap::new(), links: BTreeMap::new() }
     }

@@ -94,9 +94,8 @@ fn lanes_gradient_and_tally_travel_at_once_while_ranks_come_late() {
             .map(|s| step(&collective, s, len, Duration::from_millis(u64::from((rank + s as u32) % 4) * 15)))
             .collect::<Vec<_>>()
     });
-    for s in 0..3 {
-        for rank in 0..world_size {
-            let [left, right, gradient, tally] = &results[rank as usize][s];
+    for (rank, steps) in (0..world_size).zip(&results) {
+        for [left, right, gradient, tally] in steps {
             let next = [rank, rank + 1];
             let shared = if rank + 1 < world_size { &next[..] } else { &next[..1] };
             check(Kind::Wide, shared, len / 2, &[right]);
