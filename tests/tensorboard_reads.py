@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-KEYS = ("clean_loss", "perturbed_loss", "sharpness", "lr", "gradient_norm", "epsilon_norm", "images_per_s")
+KEYS = ("clean_loss", "perturbed_loss", "sharpness", "lr", "gradient_norm", "epsilon_norm", "zero_gradient_lanes", "images_per_s")
+PHASES = ("step", "data", "ascent", "epsilon", "exchange", "descent", "reduce", "update")
 
 
 def expected(run):
@@ -14,7 +15,7 @@ def expected(run):
     scalars = {}
     for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if line["kind"] == "step":
-            values = {f"train/{key}": line[key] for key in KEYS}
+            values = {f"train/{key}": line[key] for key in KEYS} | {f"seconds/{phase}": line[f"{phase}_s"] for phase in PHASES}
         elif line["kind"] == "eval":
             values = {f"eval/{line['split']}_{key}": line[key] for key in ("loss", "error")}
         else:

@@ -15,6 +15,8 @@ impl Bucket {
     pub const TALLY: Self = Self(1);
     /// The barrier.
     pub const BARRIER: Self = Self(2);
+    /// The sums of an evaluation.
+    pub const EVALUATION: Self = Self(3);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
 
@@ -34,6 +36,7 @@ impl fmt::Display for Bucket {
             Self::GRADIENT => f.write_str("gradient"),
             Self::TALLY => f.write_str("tally"),
             Self::BARRIER => f.write_str("barrier"),
+            Self::EVALUATION => f.write_str("evaluation"),
             Self::CONTROL => f.write_str("no operation"),
             Self(n) if n >= FIRST_LANE => write!(f, "lane {}", n - FIRST_LANE),
             Self(n) => write!(f, "bucket {n}"),
@@ -47,9 +50,10 @@ mod tests {
 
     #[test]
     fn buckets_of_lanes_are_apart_from_the_others_and_every_name_is_one() {
-        let buckets = [Bucket::GRADIENT, Bucket::TALLY, Bucket::BARRIER, Bucket(3), Bucket::lane(0), Bucket::lane(7)];
+        let buckets =
+            [Bucket::GRADIENT, Bucket::TALLY, Bucket::BARRIER, Bucket::EVALUATION, Bucket::lane(0), Bucket::lane(7)];
         let names = buckets.map(|b| b.to_string());
-        assert_eq!(names, ["gradient", "tally", "barrier", "bucket 3", "lane 0", "lane 7"]);
+        assert_eq!(names, ["gradient", "tally", "barrier", "evaluation", "lane 0", "lane 7"]);
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

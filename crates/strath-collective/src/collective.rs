@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
 use strath_core::config::Algorithm;
-use strath_core::{Fault, Generation, Rank, RunId, Step};
+use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
 
 use crate::bucket::Bucket;
 use crate::choice::{Choice, Message, choose};
@@ -20,8 +20,8 @@ use crate::ring::Ring;
 use crate::transport::{self, Engine, Outcome};
 
 /// The largest world that [`Collective::connect`] serves: every rank holds two connections to every other, which lane
-/// groups and the direct exchange use, and 64 ranks of one host stay below the usual limit of 1,024 descriptors a process.
-pub const FULL_MESH_LIMIT: u32 = 64;
+/// groups and the direct exchange use.
+pub const FULL_MESH_LIMIT: u32 = strath_core::config::MOST_WORKERS;
 
 /// Who this rank is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct Identity {
     pub rank: Rank,
     /// Ranks of the world.
     pub world_size: u32,
+    /// What proves that it is of this run.
+    pub key: RingKey,
 }
 
 /// Where a peer listens.
@@ -61,15 +63,15 @@ pub struct Collective {
 impl Collective {
     /// The only rank of a world of one, which needs no sockets.
     pub fn alone(run: RunId, generation: Generation) -> Self {
-        let identity = Identity { run, generation, rank: Rank(0), world_size: 1 };
+        let identity = Identity { run, generation, rank: Rank(0), world_size: 1, key: RingKey::default() };
         Self { identity, algorithm: Algorithm::Auto, engine: None }
     }
 
     /// Connects to every other rank: two connections a pair, one for each direction.
     ///
     /// `members` names each of them once (an entry for this rank itself is ignored). Peers that are not up yet are dialled
-    /// again until the deadline. Both sides check magic, protocol version, run, generation, world size and both ranks;
-    /// whoever connects without passing is dropped and hinders no one. The listener is closed at the end.
+    /// again until the deadline. Both sides check magic, protocol version, run, generation, world size, both ranks
+    /// and the run's key; whoever connects without passing is dropped, hinders no one and without the key learns nothing. The listener is closed at the end.
     ///
     /// # Errors
     /// [`CollectiveError::Members`] or [`WorldTooLarge`](CollectiveError::WorldTooLarge) where the world is none;
@@ -104,7 +106,7 @@ impl Collective {
     /// # Panics
     /// Where the halves of [`Payload::Wide`] differ in length.
     pub fn all_reduce(&self, step: Step, bucket: Bucket, group: Range<u32>, payload: Payload, fault: Fault) -> Pending {
-        let Identity { run, generation, rank, world_size } = self.identity;
+        let Identity { run, generation, rank, world_size, .. } = self.identity;
         if !group.contains(&rank.0) || group.end > world_size {
             return Pending::done(step, bucket, Err(CollectiveError::Group { rank, world_size, step, bucket, group }));
         }
@@ -215,7 +217,13 @@ mod tests {
 
     #[test]
     fn members_must_be_all_other_ranks_once() {
-        let identity = Identity { run: RunId(1), generation: Generation(1), rank: Rank(1), world_size: 3 };
+        let identity = Identity {
+            run: RunId(1),
+            generation: Generation(1),
+            rank: Rank(1),
+            world_size: 3,
+            key: RingKey::default(),
+        };
         let member = |rank| Member { rank: Rank(rank), address: ([127, 0, 0, 1], 1).into() };
         let ranks = |list: &[u32]| checked_peers(&identity, &list.iter().map(|r| member(*r)).collect::<Vec<_>>());
         assert_eq!(ranks(&[2, 1, 0]), Ok(vec![member(0), member(2)]));

@@ -120,7 +120,7 @@ impl Header {
     /// A header as it arrived.
     ///
     /// # Errors
-    /// [`Mismatch`] where magic or version are not ours, phase or encoding are unknown, the width is not the encoding's, or
+    /// [`Mismatch`] where magic or version are not ours, phase, encoding or status word are unknown, the width is not the encoding's, or
     /// the segment is longer than [`SEGMENT_BYTES`]: so a parsed header never asks for more memory than that.
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Mismatch> {
         let mut fields = Fields(bytes);
@@ -147,6 +147,13 @@ impl Header {
             width: fields.u32(),
             fault: Fault::from_bits(fields.u64()),
         };
+        if !header.fault.is_known() {
+            return Err(Mismatch {
+                field: "status word",
+                expected: Fault::NONE.to_bits(),
+                found: header.fault.to_bits(),
+            });
+        }
         let width = encoding.width(phase);
         Mismatch::check("width", width as u64, u64::from(header.width))?;
         let most = SEGMENT_BYTES.checked_div(width).unwrap_or(0);

@@ -257,14 +257,15 @@ fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
     for word in [1u32, 0, 2] {
         hello.extend(word.to_le_bytes());
     }
+    hello.extend([3; 16]);
     let (over, until_over) = channel::<()>();
     let words = words.to_vec();
     let peer = thread::spawn(move || {
         let mut sending = TcpStream::connect(address).unwrap();
         sending.write_all(&hello).unwrap();
-        sending.read_exact(&mut [0; 36]).unwrap();
+        sending.read_exact(&mut [0; 52]).unwrap();
         let (mut receiving, _) = theirs.accept().unwrap();
-        receiving.read_exact(&mut [0; 36]).unwrap();
+        receiving.read_exact(&mut [0; 52]).unwrap();
         receiving.write_all(&hello).unwrap();
         sending.write_all(&words).unwrap();
         if then == Then::Closes {

@@ -123,14 +123,14 @@ fn worlds_of_two_sizes_refuse_each_other() {
 }
 
 /// Something that listens where rank 1 should, and gives every caller the same answer.
-fn impostor(answer: &'static [u8]) -> CollectiveError {
+fn impostor(answer: impl AsRef<[u8]> + Send + 'static) -> CollectiveError {
     let (mut listeners, members) = listeners(2);
     let theirs = listeners.pop().unwrap();
     thread::spawn(move || {
         while let Ok((mut stream, _)) = theirs.accept() {
-            let mut hello = [0; 36];
+            let mut hello = [0; 52];
             let _ = stream.read_exact(&mut hello);
-            let _ = stream.write_all(answer);
+            let _ = stream.write_all(answer.as_ref());
         }
     });
     connect(listeners.pop().unwrap(), identity(0, 2), &members, SHORT).unwrap_err()
@@ -138,7 +138,9 @@ fn impostor(answer: &'static [u8]) -> CollectiveError {
 
 #[test]
 fn another_protocol_version_is_named() {
-    let error = impostor(b"STRL\x63\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+    let mut answer = *b"STRL\x63...............................................";
+    answer[5] = 0;
+    let error = impostor(answer);
     assert!(error.to_string().contains("found protocol version 99, expected 1"), "{error}");
 }
 
@@ -215,6 +217,44 @@ fn a_rank_that_comes_late_is_waited_for() {
                 let collective = connect(listener, identity(rank, 3), members, LONG).unwrap();
                 collective.barrier(strath_core::Step(0), LONG).unwrap();
             });
+        }
+    });
+}
+
+#[test]
+fn whoever_does_not_know_the_key_is_told_nothing_and_hinders_nobody() {
+    let (listeners, members) = listeners(2);
+    let address = members[0].address;
+    thread::scope(|scope| {
+        let stranger = scope.spawn(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            // Everything that is right but the last byte of the key.
+            let mut hello = Vec::from(*b"STRL\x01\0\0\0");
+            hello.extend([0xfeed_u64, 3].iter().flat_map(|word| word.to_le_bytes()));
+            hello.extend([1u32, 0, 2].iter().flat_map(|word| word.to_le_bytes()));
+            hello.extend([3; 15]);
+            hello.push(4);
+            stream.write_all(&hello).unwrap();
+            let mut answer = Vec::new();
+            // It is closed on; with a reset where the hello was not read to its end.
+            let _ = stream.read_to_end(&mut answer);
+            answer
+        });
+        let ranks: Vec<_> = (0..)
+            .zip(listeners)
+            .map(|(rank, listener)| {
+                let members = &members;
+                scope.spawn(move || {
+                    // The stranger comes first, and would take rank 1's place.
+                    thread::sleep(Duration::from_millis(if rank == 1 { 200 } else { 0 }));
+                    let collective = connect(listener, identity(rank, 2), members, LONG).unwrap();
+                    collective.barrier(strath_core::Step(0), LONG).unwrap();
+                })
+            })
+            .collect();
+        assert_eq!(stranger.join().unwrap(), []);
+        for rank in ranks {
+            rank.join().unwrap();
         }
     });
 }

@@ -16,9 +16,11 @@ pub enum Culprit {
     CleanLoss,
     /// The loss of the descent pass is not finite.
     PerturbedLoss,
-    /// A value of the ascent gradient of this tensor (its index in the layout) is not finite or reaches 2^15.
+    /// A value of the ascent gradient of this tensor (its index in the layout) is not finite, or reaches 2^15 where it is summed
+    /// in fixed point.
     AscentGradient(u32),
-    /// A value of the descent gradient of this tensor (its index in the layout) is not finite or reaches 2^15.
+    /// A value of the descent gradient of this tensor (its index in the layout) is not finite, or reaches 2^15 where it is summed
+    /// in fixed point.
     DescentGradient(u32),
     /// A batch-norm statistic of this tensor (its index in the layout of the statistics) is not finite or reaches 2^30.
     Statistic(u32),
@@ -54,6 +56,11 @@ impl Fault {
             _ => return None,
         };
         Some(((self.0 >> 32) as usize, culprit))
+    }
+
+    /// Whether the word means something: nothing wrong, or a culprit of a known kind.
+    pub fn is_known(self) -> bool {
+        self.is_none() || self.found().is_some()
     }
 
     /// Whether nothing is wrong.
@@ -102,6 +109,7 @@ mod tests {
         assert_eq!(early.found(), Some((1, Culprit::DescentGradient(7))));
         assert_eq!(Fault::from_bits(late.to_bits()).found(), Some((2, Culprit::CleanLoss)));
         assert_eq!(Fault::NONE.found(), None);
+        assert!(Fault::NONE.is_known() && early.is_known() && !Fault::from_bits(0x7000_0000).is_known());
         assert!(Fault::new(u32::MAX as usize, Culprit::Statistic(u32::MAX)) < Fault::NONE);
     }
 }

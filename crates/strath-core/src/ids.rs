@@ -51,6 +51,16 @@ impl fmt::Display for RunId {
     }
 }
 
+/// What a rank shows to its peers when it connects: a secret of the run, handed out with the admission.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct RingKey(pub [u8; 16]);
+
+impl fmt::Debug for RingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RingKey(secret)")
+    }
+}
+
 /// Time since the start of the process that asks: what state machines are given in place of a clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Timestamp(pub Duration);

@@ -8,6 +8,9 @@ use crate::threads::for_chunks;
 
 /// Rows of a product that one thread computes in one go.
 const ROWS: usize = 64;
+/// Terms of a sum that are added in one call. The gemm crate cuts a longer sum where this machine's caches want it; cut here, the
+/// bits do not depend on them.
+const INNER: usize = 512;
 
 /// Whether an operand is taken as it lies or transposed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,31 +68,34 @@ pub fn multiply(
     };
     let (a_columns, a_rows) = strides(a_side, rows, inner);
     let (b_columns, b_rows) = strides(b_side, inner, columns);
-    // SAFETY: every element that the strides reach lies inside its slice, as the lengths were checked above: for a plain
-    // matrix of height h and width w the largest offset is (h - 1) w + (w - 1), for a transposed one the same with h and w
-    // exchanged. `c` is borrowed mutably, so it overlaps neither operand.
-    unsafe {
-        gemm::gemm(
-            rows,
-            columns,
-            inner,
-            c.as_mut_ptr(),
-            1,
-            columns as isize,
-            accumulate,
-            a.as_ptr(),
-            a_columns,
-            a_rows,
-            b.as_ptr(),
-            b_columns,
-            b_rows,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
+    for from in (0..inner.max(1)).step_by(INNER) {
+        let terms = INNER.min(inner - from);
+        // SAFETY: every element that the strides reach lies inside its slice, as the lengths were checked above: for a plain
+        // matrix of height h and width w the largest offset is (h - 1) w + (w - 1), for a transposed one the same with h and w
+        // exchanged; terms from .. from + terms lie inside 0 .. inner. `c` is borrowed mutably, so it overlaps neither operand.
+        unsafe {
+            gemm::gemm(
+                rows,
+                columns,
+                terms,
+                c.as_mut_ptr(),
+                1,
+                columns as isize,
+                accumulate || from > 0,
+                a.as_ptr().offset(from as isize * a_columns),
+                a_columns,
+                a_rows,
+                b.as_ptr().offset(from as isize * b_rows),
+                b_columns,
+                b_rows,
+                1.0,
+                1.0,
+                false,
+                false,
+                false,
+                Parallelism::None,
+            );
+        }
     }
 }
 
@@ -174,6 +180,23 @@ pub(crate) mod tests {
             });
             prop_assert!(error(&got, &naive(sizes, (&a, side(1)), (&b, side(2)))) < 1e-5);
         }
+    }
+
+    #[test]
+    fn a_long_sum_is_added_in_blocks_of_fixed_length() {
+        // Large enough in every direction that the library would block it by its own rules.
+        let (rows, inner, columns) = (80, 1200, 80);
+        let (a, b) = (values(rows * inner, 1), values(inner * columns, 2));
+        let mut whole = vec![0.0; rows * columns];
+        multiply((rows, inner, columns), (&a, Side::Plain), (&b, Side::Plain), &mut whole, false);
+        let mut blocks = vec![0.0; rows * columns];
+        for from in (0..inner).step_by(INNER) {
+            let terms = INNER.min(inner - from);
+            let part: Vec<f32> = a.chunks_exact(inner).flat_map(|row| &row[from..from + terms]).copied().collect();
+            let b = &b[from * columns..][..terms * columns];
+            multiply((rows, terms, columns), (&part, Side::Plain), (b, Side::Plain), &mut blocks, from > 0);
+        }
+        assert_eq!(whole, blocks);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
-use strath_core::digest::weights_sha256;
+use strath_core::digest::{Hasher, weights_sha256};
 use strath_core::layout::Entry;
 use strath_core::{Digest, Layout};
 use strath_model::Model;
@@ -27,6 +27,8 @@ pub struct StateFacts {
     pub step: u64,
     /// `weights_sha256` of the model file beside it.
     pub weights_sha256: String,
+    /// SHA-256 of the optimizer's slots in this file, tensors in ascending order of name.
+    pub optimizer_sha256: String,
     /// SHA-256 of the data set that was trained on.
     pub data: String,
     /// Digest of the probe step of the machine that wrote it.
@@ -96,6 +98,16 @@ pub enum CheckpointError {
         /// The digest of the model file.
         found: String,
     },
+    /// The optimizer's slots are not those that were written.
+    #[error(
+        "the optimizer's tensors have SHA-256 {found}, expected {expected}; the file is damaged, use the checkpoint before it"
+    )]
+    Damaged {
+        /// The digest that the state names.
+        expected: String,
+        /// The digest of what is there.
+        found: String,
+    },
     /// The state of another optimizer.
     #[error(transparent)]
     Optimizer(#[from] strath_sam::optimizer::StateMismatch),
@@ -124,6 +136,14 @@ pub fn encode_state(model: &Model, state: &TrainingState, data: Digest, numerics
         format: FORMAT,
         step: state.step,
         weights_sha256: digest(model, &state.weights, &state.statistics).to_string(),
+        optimizer_sha256: tensors
+            .values()
+            .fold(Hasher::new(), |mut hasher, (_, bytes)| {
+                hasher.bytes(bytes);
+                hasher
+            })
+            .finish()
+            .to_string(),
         data: data.to_string(),
         numerics: numerics.to_string(),
     };
@@ -176,6 +196,10 @@ pub fn decode_facts(bytes: &[u8]) -> Result<StateFacts, CheckpointError> {
     parse(bytes)?;
     let text = header.metadata().as_ref().and_then(|m| m.get(FACTS)).ok_or(CheckpointError::Facts("none".into()))?;
     let facts: StateFacts = serde_json::from_str(text).map_err(|e| CheckpointError::Facts(e.to_string()))?;
+    let found = file_digest(bytes)?.to_string();
+    if found != facts.optimizer_sha256 {
+        return Err(CheckpointError::Damaged { expected: facts.optimizer_sha256, found });
+    }
     if facts.format != FORMAT {
         return Err(CheckpointError::Facts(format!("format {}, expected {FORMAT}", facts.format)));
     }
@@ -208,7 +232,7 @@ pub fn decode(
     Ok(TrainingState { step: facts.step, weights, statistics, optimizer })
 }
 
-/// `weights_sha256` of a model file, whatever model it is of: all its tensors in ascending order of name.
+/// The digest of a file's tensors in ascending order of name: `weights_sha256` where it is a model file, of whatever model.
 ///
 /// # Errors
 /// [`CheckpointError`] where the file is not a whole safetensors file.
@@ -216,7 +240,7 @@ pub fn file_digest(bytes: &[u8]) -> Result<Digest, CheckpointError> {
     let file = parse(bytes)?;
     let mut tensors = file.tensors();
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    let mut hasher = strath_core::digest::Hasher::new();
+    let mut hasher = Hasher::new();
     for (_, view) in tensors {
         hasher.bytes(view.data());
     }
@@ -297,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bit_of_damage_to_the_weights_is_noticed() {
+    fn every_bit_of_damage_to_weights_and_optimizer_is_noticed() {
         let model = model(&[4]);
         let state = state(&model);
         let state_file = encode_state(&model, &state, Digest::default(), Digest::default());
@@ -306,6 +330,11 @@ mod tests {
             let mut bad = good.clone();
             bad[at] ^= 1;
             assert!(decode(&model, &bad, &state_file, optimizer(&model)).is_err(), "byte {at}");
+        }
+        for at in (state_file.len() - 400..state_file.len()).step_by(7) {
+            let mut bad = state_file.clone();
+            bad[at] ^= 1;
+            assert!(matches!(decode_facts(&bad), Err(CheckpointError::Damaged { .. })), "byte {at} of the optimizer");
         }
         for cut in [0, 7, 100, good.len() - 1] {
             let torn = decode(&model, &good[..cut], &state_file, optimizer(&model));

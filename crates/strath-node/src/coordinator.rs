@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use strath_core::config::Config;
-use strath_core::{Digest, Step, Timestamp};
+use strath_core::{RingKey, Step, Timestamp};
 use strath_protocol::message::{DataSummary, EvalReport, Job, Purpose, State, StepReport};
 use strath_protocol::{
     ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
@@ -15,7 +15,6 @@ use strath_protocol::{
 use strath_rpc::{RpcError, Server, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
 
-use crate::checkpoint;
 use crate::local::{Ended, LocalWorkers};
 use crate::metrics::{ClusterLine, EvalLine, Line, MetricsLog, StepLine};
 use crate::progress::{Happening, Observer};
@@ -42,6 +41,8 @@ pub struct CoordinatorSettings {
     pub gather: Gather,
     /// The token that workers must present.
     pub token: Option<String>,
+    /// What ranks show to each other when their rings connect.
+    pub ring_key: RingKey,
     /// What to start from.
     pub start: Option<Start>,
     /// Workers on this machine, whose end is the run's.
@@ -71,6 +72,9 @@ pub enum CoordinatorError {
     /// A file could not be written.
     #[error(transparent)]
     File(#[from] crate::files::FileError),
+    /// The configuration does not fit the data or the model.
+    #[error("{0}")]
+    Misconfigured(String),
     /// The run failed.
     #[error("{0}")]
     Failed(String),
@@ -92,6 +96,7 @@ pub async fn run(
         Settings {
             version: env!("CARGO_PKG_VERSION").into(),
             token: settings.token,
+            ring_key: settings.ring_key,
             run: settings.folder.as_ref().map_or_else(Default::default, RunFolder::run),
             configuration: settings.config.to_toml(),
             config: settings.config.clone(),
@@ -157,6 +162,7 @@ fn conclude(
     match outcome {
         Outcome::Evaluated(report) => Ok(RunEnd::Evaluated(report)),
         Outcome::Stopped { step } => Ok(RunEnd::Stopped(step)),
+        Outcome::Misconfigured { message } => Err(CoordinatorError::Misconfigured(message)),
         Outcome::Failed { message } => {
             let newest =
                 record.and_then(|record| lock(&record.folder).newest_checkpoint().ok()).and_then(|found| found.0);
@@ -171,10 +177,11 @@ fn conclude(
             let (Some(record), Some(data)) = (record, data) else {
                 return Err(CoordinatorError::Failed("the run ended without a folder or data".into()));
             };
-            if record.final_digest != Some(weights) {
+            // As it is on the disk.
+            let written = lock(&record.folder).final_digest().map_err(CoordinatorError::Failed)?;
+            if written != weights {
                 return Err(CoordinatorError::Failed(format!(
-                    "final.safetensors holds weights {:?}, the ranks agree on {weights}; check the disk",
-                    record.final_digest
+                    "final.safetensors holds weights {written}, the ranks agree on {weights}; check the disk"
                 )));
             }
             let decimal = |values: &[f32]| values.iter().map(|v| shortest(*v)).collect();
@@ -350,14 +357,11 @@ impl Runtime {
 
     /// Writes a state down beside the event loop, so that a slow disk delays no heartbeat.
     fn save(&mut self, state: State) {
-        let Some(record) = &mut self.record else { return };
-        if state.purpose == Purpose::Final {
-            record.final_digest = checkpoint::file_digest(&state.model).ok();
-        }
+        let Some(record) = &self.record else { return };
         let (folder, sender) = (record.folder.clone(), self.saved.clone());
-        let (synced, keep) = (record.metrics.sync(), self.config.checkpoint.keep);
+        let (sync, keep) = (record.metrics.sync(), self.config.checkpoint.keep);
         tokio::task::spawn_blocking(move || {
-            let written = synced.map_err(RunFolderError::from).and_then(|()| {
+            let written = sync.and_then(|sync| sync()).map_err(RunFolderError::from).and_then(|()| {
                 let folder = lock(&folder);
                 match state.purpose {
                     Purpose::Final => folder.write_final(&state.model),
@@ -381,7 +385,6 @@ struct RunRecord {
     folder: Arc<Mutex<RunFolder>>,
     metrics: MetricsLog,
     events: EventFile,
-    final_digest: Option<Digest>,
 }
 
 impl RunRecord {
@@ -397,7 +400,7 @@ impl RunRecord {
             host,
             run: folder.run().to_string(),
         })?;
-        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events, final_digest: None })
+        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events })
     }
 }
 

@@ -12,8 +12,6 @@ use crate::step::EXCHANGE_DEADLINE;
 
 /// Examples of one forward pass. Blocks are cut from the split's start, never from a rank's share.
 const BLOCK: usize = 128;
-/// The operation's name beside those of a step.
-const EVALUATION: Bucket = Bucket(3);
 
 /// Loss and error over a split.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -79,7 +77,7 @@ pub fn evaluate(
     }
     let payload = Payload::Integers(vec![loss, wrong, not_finite]);
     let (reduced, _) =
-        peers.all_reduce(step, EVALUATION, 0..world_size, payload, Fault::NONE).wait(EXCHANGE_DEADLINE)?;
+        peers.all_reduce(step, Bucket::EVALUATION, 0..world_size, payload, Fault::NONE).wait(EXCHANGE_DEADLINE)?;
     let Reduced::Integers(sums) = reduced else { unreachable!("integers are reduced to integers") };
     if sums[2] > 0 {
         let split = split.name();

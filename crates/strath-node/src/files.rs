@@ -56,6 +56,22 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     })
 }
 
+/// Removes the temporary files that a process which was killed left in `folder`.
+///
+/// # Errors
+/// [`FileError`].
+pub fn sweep(folder: &Path) -> Result<(), FileError> {
+    let fail = |e| FileError::new("list", folder, e);
+    for entry in fs::read_dir(folder).map_err(fail)? {
+        let path = entry.map_err(fail)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(".tmp") {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Reads a whole file.
 ///
 /// # Errors

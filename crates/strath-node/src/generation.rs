@@ -6,16 +6,17 @@ use std::time::Duration;
 
 use strath_collective::{Collective, CollectiveError, Identity, Member};
 use strath_core::config::{Config, WeightDecay};
-use strath_core::{Assignment, Generation, Rank, RunId, Step};
+use strath_core::{Assignment, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
-use strath_protocol::message::{Admitted, Assign, Job, Split, State};
+use strath_protocol::message::{Admitted, Assign, Job, Phase, Split, State};
 use strath_sam::Optimizer;
 
 use crate::checkpoint;
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::prepare::Prepared;
 use crate::step::{Stepper, TrainingState};
-use crate::trainer::{Doing, Evaluations, Told, Training, lost_peer};
+use crate::trainer::{Evaluations, Told, Training, lost_peer};
+use crate::whereabouts::Whereabouts;
 use crate::worker::cores;
 
 /// Ranks of a generation connect to each other within this time, or the run ends.
@@ -61,8 +62,7 @@ pub(crate) fn connect(
         Assignment::from_bounds(assign.bounds.clone(), plan.micro_batches().len()).map_err(|error| own(&error))?;
     strath_kernels::threads::set(threads(&config, assign));
     let state = initial_state(&prepared, &config, state, assign.state_source()).map_err(|message| (message, None))?;
-    let peers =
-        ring(listener, admitted.run, assign, &config).map_err(|error| (error.to_string(), lost_peer(&error)))?;
+    let peers = ring(listener, admitted, assign, &config).map_err(|error| (error.to_string(), lost_peer(&error)))?;
     let peers = Arc::new(peers);
     let seed = config.run.seed;
     let loader =
@@ -137,9 +137,15 @@ fn initial_state(
     decoded.map_err(|error| format!("{source}: {error}"))
 }
 
-fn ring(listener: TcpListener, run: RunId, assign: &Assign, config: &Config) -> Result<Collective, CollectiveError> {
+fn ring(
+    listener: TcpListener,
+    admitted: &Admitted,
+    assign: &Assign,
+    config: &Config,
+) -> Result<Collective, CollectiveError> {
     let world_size = assign.members.len() as u32;
-    let identity = Identity { run, generation: assign.generation, rank: assign.rank, world_size };
+    let Admitted { run, ring_key: key, .. } = *admitted;
+    let identity = Identity { run, generation: assign.generation, rank: assign.rank, world_size, key };
     let members: Vec<Member> = (0..world_size)
         .zip(&assign.members)
         .filter(|(rank, _)| *rank != assign.rank.0)
@@ -156,14 +162,14 @@ fn threads(config: &Config, assign: &Assign) -> usize {
 }
 
 impl Evaluating {
-    pub(crate) fn run(self, peers: &Collective, mut tell: impl FnMut(Told)) {
+    pub(crate) fn run(self, peers: &Collective, here: &Whereabouts, mut tell: impl FnMut(Told)) {
         let split = match self.split {
             Split::Train => SplitName::Train,
             Split::Test => SplitName::Test,
         };
         let model = &self.prepared.model;
         let (step, rank, world_size) = (self.step, self.rank, self.world_size);
-        tell(Told::Doing(step.0, Doing::Evaluate));
+        here.enter(step.0, Phase::Evaluate);
         match evaluate(model, &self.weights, &self.statistics, &self.loader, split, peers, rank, world_size, step) {
             Ok(evaluation) => {
                 if rank == Rank(0) {
@@ -174,7 +180,7 @@ impl Evaluating {
             }
             Err(error) => {
                 let lost = if let EvaluateError::Collective(error) = &error { lost_peer(error) } else { None };
-                tell(Told::Failed { step: step.0, doing: Doing::Evaluate, message: error.to_string(), lost });
+                tell(Told::Failed { step: step.0, phase: Phase::Evaluate, message: error.to_string(), lost });
             }
         }
     }

@@ -20,4 +20,5 @@ pub mod summary;
 pub mod sums;
 pub mod tensorboard;
 pub mod trainer;
+pub mod whereabouts;
 pub mod worker;

@@ -56,8 +56,8 @@ pub struct Ended {
 }
 
 impl LocalWorkers {
-    /// Starts `count` workers of `program` that join the coordinator at `address` with `token`; each logs to a file of its
-    /// own in `logs`.
+    /// Starts `count` workers of `program` that join the coordinator at `address` with `token`, `flags` added; each logs to a
+    /// file of its own in `logs`.
     ///
     /// # Errors
     /// [`LocalError`]; workers that were started by then end.
@@ -67,15 +67,19 @@ impl LocalWorkers {
         address: SocketAddr,
         token: &str,
         logs: &Path,
+        flags: &[&str],
     ) -> Result<Self, LocalError> {
         fs::create_dir_all(logs).map_err(|e| FileError::new("make", logs, e))?;
         let mut started = Self { workers: Vec::with_capacity(count) };
         for index in 0..count {
             let log = logs.join(format!("worker-{index}.log"));
-            let file = File::create(&log).map_err(|e| FileError::new("make", &log, e))?;
+            // What an earlier session said stays.
+            let file =
+                File::options().create(true).append(true).open(&log).map_err(|e| FileError::new("make", &log, e))?;
             let fail = |source| LocalError::Start { program: program.into(), source };
             let mut child = Command::new(program)
                 .args(["worker", "--coordinator", &address.to_string(), "--token-from-stdin"])
+                .args(flags)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .stderr(file)

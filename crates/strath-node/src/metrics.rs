@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one JSON object a line, keyed by kind and step; the first writer of a step wins.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -141,13 +141,13 @@ impl MetricsLog {
     /// line.
     ///
     /// # Errors
-    /// [`FileError`].
+    /// [`FileError`], also where a line before those is damaged: nothing is cut then.
     pub fn open(path: &Path, step: u64) -> Result<Self, FileError> {
         let fail = |action| move |e| FileError::new(action, path, e);
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(fail("open"))?;
         let mut lines = Vec::new();
         let mut kept = 0;
-        let mut total = 0;
+        let (mut total, mut number) = (0, 0);
         let mut reader = BufReader::new(&mut file);
         let mut text = String::new();
         loop {
@@ -155,15 +155,22 @@ impl MetricsLog {
             // A line that is not UTF-8 is as torn as one without its end.
             let read = match reader.read_line(&mut text) {
                 Ok(read) => read,
-                Err(e) if e.kind() == std::io::ErrorKind::InvalidData => break,
+                Err(e) if e.kind() == ErrorKind::InvalidData => break,
                 Err(e) => return Err(FileError::new("read", path, e)),
             };
             total += read as u64;
+            number += 1;
             let line = text.strip_suffix('\n').and_then(|text| serde_json::from_str::<Line>(text).ok());
             match line {
                 Some(line) if line.step() <= step => {
                     lines.push(line);
                     kept = total;
+                }
+                None if reader.fill_buf().is_ok_and(|rest| !rest.is_empty()) => {
+                    let what = format!(
+                        "line {number} is damaged; mend it or take it out, or move the file away to go on without a record"
+                    );
+                    return Err(FileError::new("read", path, std::io::Error::new(ErrorKind::InvalidData, what)));
                 }
                 _ => break,
             }
@@ -202,12 +209,15 @@ impl MetricsLog {
         Ok(true)
     }
 
-    /// Makes sure that every line is on the disk: before a checkpoint that will stand for them.
+    /// Makes sure, when called, that every line so far is on the disk: before a checkpoint that will stand for them. It is to be
+    /// called where it holds nobody up.
     ///
     /// # Errors
-    /// [`FileError`].
-    pub fn sync(&self) -> Result<(), FileError> {
-        self.file.sync_data().map_err(|e| FileError::new("write", &self.path, e))
+    /// [`FileError`], now or when called.
+    pub fn sync(&self) -> Result<impl FnOnce() -> Result<(), FileError> + Send + use<>, FileError> {
+        let path = self.path.clone();
+        let file = self.file.try_clone().map_err(|e| FileError::new("open", &path, e))?;
+        Ok(move || file.sync_data().map_err(|e| FileError::new("write", &path, e)))
     }
 
     /// Every line so far, those of earlier sessions included.
@@ -310,6 +320,11 @@ mod tests {
 
         std::fs::write(&path, &whole[..whole.len() - 5]).unwrap();
         assert_eq!(MetricsLog::open(&path, 99).unwrap().lines().len(), 4);
+        let damaged = String::from_utf8(whole.clone()).unwrap().replacen("\"kind\"", "kind", 1);
+        std::fs::write(&path, &damaged).unwrap();
+        let error = MetricsLog::open(&path, 99).unwrap_err().to_string();
+        assert!(error.contains("line 1 is damaged"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), damaged, "nothing is cut");
         std::fs::write(&path, [&whole[..], b"\xff\xfe"].concat()).unwrap();
         assert_eq!(MetricsLog::open(&path, 99).unwrap().lines().len(), 5);
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use strath_core::Digest;
-use strath_core::config::{Config, ConfigError};
+use strath_core::config::{Config, ConfigError, DataKind};
 use strath_data::{DataError, Dataset};
 use strath_model::{Model, ModelError};
 
@@ -35,6 +35,26 @@ pub enum PrepareError {
     /// The perturbed set is empty.
     #[error(transparent)]
     Perturbation(#[from] strath_sam::NothingToPerturb),
+    /// A place was given for data that is built in.
+    #[error("--data {} was given, but the digits are built in; leave it out", path.display())]
+    UnusedPath {
+        /// The place.
+        path: PathBuf,
+    },
+}
+
+impl PrepareError {
+    /// Whether the configuration is at fault, not what lies on this machine.
+    pub fn is_of_configuration(&self) -> bool {
+        match self {
+            Self::Config(_) | Self::Perturbation(_) | Self::UnusedPath { .. } => true,
+            Self::Data(error) => matches!(error, DataError::Limit { .. } | DataError::Augmentation { .. }),
+            Self::Model(error) => matches!(
+                error,
+                ModelError::Images { .. } | ModelError::Option { .. } | ModelError::OneValueAChannel { .. }
+            ),
+        }
+    }
 }
 
 /// Loads the data (from `data_path`, where given) and builds the model of a configuration that the coordinator sent.
@@ -43,8 +63,11 @@ pub enum PrepareError {
 /// [`PrepareError`].
 pub fn prepare(configuration: &str, data_path: Option<PathBuf>) -> Result<Prepared, PrepareError> {
     let mut config = Config::from_toml(configuration)?;
-    if data_path.is_some() {
-        config.data.path = data_path;
+    if let Some(path) = data_path {
+        if config.data.kind == DataKind::Digits {
+            return Err(PrepareError::UnusedPath { path });
+        }
+        config.data.path = Some(path);
     }
     let dataset = Dataset::load(&config.data, config.run.seed)?;
     let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes())?;

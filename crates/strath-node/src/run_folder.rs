@@ -5,7 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strath_core::{Generation, RunId};
+use strath_core::{Digest, Generation, RunId};
 
 use crate::checkpoint::{self, StateFacts};
 use crate::files::{self, FileError};
@@ -13,7 +13,7 @@ use crate::files::{self, FileError};
 /// What to do about a run that a folder already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Existing {
-    /// Refuse the folder.
+    /// Refuse the folder, unless that run ended before its first step.
     Refuse,
     /// Go on from its newest checkpoint; a folder without a run starts one.
     Resume,
@@ -27,6 +27,12 @@ pub enum RunFolderError {
     /// A run is there already.
     #[error("{} already holds a run; add --resume to continue it, --overwrite to replace it, or choose another --out", path.display())]
     Occupied {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// What a run left is there, but not its configuration.
+    #[error("{} holds the files of a run but not its config.toml; put that back to continue it, add --overwrite to replace it, or choose another --out", path.display())]
+    NoConfig {
         /// The folder.
         path: PathBuf,
     },
@@ -89,21 +95,36 @@ const SUMMARY: &str = "summary.json";
 const FINAL: &str = "final.safetensors";
 const CHECKPOINTS: &str = "checkpoints";
 
-/// The folder for a run called `name` under `runs`: `NAME`, or the first of `NAME-2`, `NAME-3`, ... that is not there.
+/// The folder for a run called `name` under `runs`: the first of `NAME`, `NAME-2`, `NAME-3`, ... that is not there, or that
+/// holds only a run which ended before its first step.
 pub fn unused_name(runs: &Path, name: &str) -> PathBuf {
+    let is_free = |path: &Path| {
+        let lock = || File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
+        !path.exists() || (path.join(CONFIG).exists() && !has_begun(path) && lock())
+    };
     let mut path = runs.join(name);
     let mut number = 2u64;
-    while path.exists() {
+    while !is_free(&path) {
         path = runs.join(format!("{name}-{number}"));
         number += 1;
     }
     path
 }
 
+/// Whether the run in a folder has left more than its configuration: a line of metrics or a checkpoint.
+fn has_begun(path: &Path) -> bool {
+    let lines = fs::metadata(path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0);
+    let checkpoints = fs::read_dir(path.join(CHECKPOINTS)).is_ok_and(|mut files| files.next().is_some());
+    lines || checkpoints || path.join(FINAL).exists()
+}
+
 /// The newest folder of a run called `name` under `runs`: the highest of `NAME`, `NAME-2`, ... that is there, else `NAME`.
 pub fn newest_name(runs: &Path, name: &str) -> PathBuf {
-    let folders = (2..).map(|k| runs.join(format!("{name}-{k}"))).take_while(|path| path.exists());
-    folders.last().unwrap_or_else(|| runs.join(name))
+    let number = |entry: fs::DirEntry| {
+        entry.file_name().to_str()?.strip_prefix(name)?.strip_prefix('-')?.parse::<u64>().ok().filter(|k| *k >= 2)
+    };
+    let highest = fs::read_dir(runs).into_iter().flatten().flatten().filter_map(number).max();
+    runs.join(highest.map_or_else(|| name.to_string(), |k| format!("{name}-{k}")))
 }
 
 impl RunFolder {
@@ -128,10 +149,17 @@ impl RunFolder {
             Err(TryLockError::Error(error)) => return Err(FileError::new("lock", &lock_path, error).into()),
         }
         let mut folder = Self { journal: Journal { run: fresh.0, generation: 0 }, path, _lock: lock };
-        if folder.file(CONFIG).exists() {
+        files::sweep(&folder.path)?;
+        files::sweep(&folder.file(CHECKPOINTS))?;
+        if folder.file(CONFIG).exists() || has_begun(&folder.path) {
             match existing {
-                Existing::Refuse => return Err(RunFolderError::Occupied { path: folder.path.clone() }),
-                Existing::Overwrite => folder.clear()?,
+                Existing::Resume if !folder.file(CONFIG).exists() => {
+                    return Err(RunFolderError::NoConfig { path: folder.path.clone() });
+                }
+                Existing::Refuse if has_begun(&folder.path) => {
+                    return Err(RunFolderError::Occupied { path: folder.path.clone() });
+                }
+                Existing::Refuse | Existing::Overwrite => folder.clear()?,
                 Existing::Resume => folder.journal = folder.read_journal(fresh)?,
             }
         }
@@ -222,6 +250,16 @@ impl RunFolder {
     /// [`RunFolderError::File`].
     pub fn write_final(&self, model: &[u8]) -> Result<(), RunFolderError> {
         Ok(files::write_whole(&self.file(FINAL), model)?)
+    }
+
+    /// `weights_sha256` of `final.safetensors` as it is on the disk.
+    ///
+    /// # Errors
+    /// Why it cannot be read, in one line.
+    pub fn final_digest(&self) -> Result<Digest, String> {
+        let path = self.file(FINAL);
+        let bytes = files::read(&path).map_err(|e| e.to_string())?;
+        checkpoint::file_digest(&bytes).map_err(|e| format!("{}: {e}", path.display()))
     }
 
     /// Writes the checkpoint of `step`, its state last, and removes all but the newest `keep`.
@@ -352,11 +390,16 @@ pub fn read_coordinator(path: &Path) -> Option<CoordinatorFile> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
-/// The newest `coordinator.json` of a run under `runs`.
+/// The newest `coordinator.json` under `runs` of a coordinator that lives: one that was killed left its file, but not its lock.
 pub fn newest_coordinator(runs: &Path) -> Option<CoordinatorFile> {
+    let lives = |folder: &Path| {
+        let lock = File::open(folder.join(LOCK)).ok()?;
+        matches!(lock.try_lock(), Err(TryLockError::WouldBlock)).then_some(())
+    };
     let candidates = fs::read_dir(runs).ok()?.flatten().filter_map(|entry| {
         let path = entry.path().join(COORDINATOR);
-        Some((fs::metadata(&path).ok()?.modified().ok()?, path))
+        let modified = fs::metadata(&path).ok()?.modified().ok()?;
+        lives(&entry.path()).map(|()| (modified, path))
     });
     read_coordinator(&candidates.max()?.1)
 }
@@ -375,9 +418,14 @@ mod tests {
     fn a_folder_that_holds_a_run_is_refused_resumed_or_overwritten() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("run");
+        let folder = RunFolder::open(&path, Existing::Refuse, RunId(1)).unwrap();
+        folder.write_config("[run]\n").unwrap();
+        drop(folder);
         let mut folder = RunFolder::open(&path, Existing::Refuse, RunId(1)).unwrap();
+        assert_eq!(folder.config().unwrap(), None, "a run that ended before its first step is in nobody's way");
         folder.write_config("[run]\n").unwrap();
         folder.persist_generation(Generation(3)).unwrap();
+        fs::write(folder.metrics(), "{}\n").unwrap();
         drop(folder);
         let refused = RunFolder::open(&path, Existing::Refuse, RunId(2));
         assert!(matches!(refused, Err(RunFolderError::Occupied { .. })), "{refused:?}");
@@ -416,6 +464,13 @@ mod tests {
         assert_eq!(next(), parent.path().join("digits-2"));
         fs::create_dir(next()).unwrap();
         assert_eq!(next(), parent.path().join("digits-3"));
+        let mut third = RunFolder::open(&next(), Existing::Refuse, RunId(1)).unwrap();
+        third.write_config("[run]\n").unwrap();
+        third.persist_generation(Generation(1)).unwrap();
+        assert_eq!(next(), parent.path().join("digits-4"), "somebody is at work in the third");
+        drop(third);
+        assert_eq!(next(), parent.path().join("digits-3"), "the run in it never began");
+        fs::remove_dir_all(next()).unwrap();
         assert_eq!(newest_name(parent.path(), "digits"), parent.path().join("digits-2"));
         assert_eq!(newest_name(parent.path(), "other"), parent.path().join("other"));
     }

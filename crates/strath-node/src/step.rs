@@ -9,15 +9,16 @@ use strath_core::fixed::OutOfRange;
 use strath_core::{Assignment, Layout, Plan, Rank, Step};
 use strath_data::{Batch, Loader};
 use strath_model::{BATCH_NORM_MOMENTUM, Model, ModelError, PassReport};
-use strath_protocol::message::PhaseSeconds;
+use strath_protocol::message::{Phase, PhaseSeconds};
 use strath_sam::{Optimizer, Perturbation, clip, learning_rate};
 
 use crate::clock::Clock;
 use crate::share::{LanePart, Share};
 use crate::sums::{DescentSum, LaneSum, Tally, Totals};
 
-/// No reduction takes longer than this while every peer lives; whoever dies is noticed in milliseconds by its connection
-/// and whoever hangs by the coordinator's lease.
+/// No reduction takes longer than this while every peer lives. A process that dies is noticed in milliseconds by its
+/// connections and one that hangs by the coordinator's lease; this ends the wait for one whose session lives on while its
+/// training does not.
 pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(600);
 
 /// Everything that a state is a function of: after equal steps it has the same bits on every rank.
@@ -52,21 +53,6 @@ pub struct StepOutcome {
     pub stop: bool,
     /// Seconds of each phase on this rank.
     pub seconds: PhaseSeconds,
-}
-
-/// The phase a rank is in, for progress and messages.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum StepPhase {
-    /// Forward and backward at w.
-    Ascent,
-    /// Waiting for a shared lane's ascent gradient.
-    Exchange,
-    /// Forward and backward at w + epsilon.
-    Descent,
-    /// The all-reduce of the descent gradient.
-    Reduce,
-    /// The optimizer.
-    Update,
 }
 
 /// Why a step failed.
@@ -151,6 +137,12 @@ impl Stepper {
         &self.model
     }
 
+    /// Examples of a batch that this rank computes.
+    pub fn examples_a_step(&self) -> usize {
+        let parts = self.share.own().iter().chain(self.share.shared());
+        parts.flat_map(|part| &self.plan.micro_batches()[part.micro_batches.clone()]).map(|micro| micro.size).sum()
+    }
+
     /// The examples.
     pub fn loader(&self) -> &Loader {
         &self.loader
@@ -165,7 +157,7 @@ impl Stepper {
         state: &mut TrainingState,
         peers: &Collective,
         stop: bool,
-        mut enter: impl FnMut(StepPhase),
+        mut enter: impl FnMut(Phase),
     ) -> Result<StepOutcome, StepError> {
         let step = Step(state.step);
         let everyone = 0..self.share.world_size();
@@ -176,7 +168,7 @@ impl Stepper {
         };
         let mut fault = Fault::NONE;
 
-        enter(StepPhase::Ascent);
+        enter(Phase::Ascent);
         let mut in_flight = Vec::new();
         for part in self.share.shared().to_vec() {
             let batches = self.examples(step, &part, &mut gathered.clock);
@@ -185,21 +177,24 @@ impl Stepper {
         }
 
         for part in self.share.own().to_vec() {
+            enter(Phase::Ascent);
             let batches = self.examples(step, &part, &mut gathered.clock);
             let done = if self.config.sam.rho == 0.0 {
                 self.plain(&state.weights, &part, &batches, &mut gathered)
             } else {
-                self.ascent(&state.weights, &part, &batches, &mut gathered) // g_v at w
-                    .and_then(|sum| self.descend(&state.weights, &part, &batches, sum.finish(), &mut gathered))
+                self.ascent(&state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
+                    enter(Phase::Descent);
+                    self.descend(&state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
+                })
             };
             fault = fault.min(settle(done)?);
         }
 
         for (pending, batches, part) in in_flight {
-            enter(StepPhase::Exchange);
+            enter(Phase::Exchange);
             let (ascent, lane_fault) = pending.wait(EXCHANGE_DEADLINE)?; // g_v, the same on every rank that shares it
             gathered.clock.lap(|s| &mut s.exchange);
-            enter(StepPhase::Descent);
+            enter(Phase::Descent);
             fault = fault.min(lane_fault);
             if lane_fault.is_none() {
                 let done = self.descend(&state.weights, &part, &batches, floats(ascent), &mut gathered);
@@ -207,7 +202,7 @@ impl Stepper {
             }
         }
 
-        enter(StepPhase::Reduce);
+        enter(Phase::Reduce);
         let Gathered { sum, tally, mut clock } = gathered;
         let gradient = peers.all_reduce(step, Bucket::GRADIENT, everyone.clone(), sum.into_payload(), fault);
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(), fault);
@@ -215,12 +210,12 @@ impl Stepper {
         let (tally, _) = tally.wait(EXCHANGE_DEADLINE)?;
         clock.lap(|s| &mut s.reduce);
         if let Some((lane, culprit)) = fault.found() {
-            return Err(self.not_finite(lane, culprit));
+            return Err(self.not_finite(lane, culprit)); // every rank alike
         }
 
-        enter(StepPhase::Update);
+        enter(Phase::Update);
         let mut gradient = floats(gradient);
-        let tally = Totals::read(&integers(tally), self.plan.lanes().len());
+        let tally = Totals::read(&integers(tally));
         let gradient_norm = clip(&mut gradient, self.config.optimizer.clip_norm);
         let lr = learning_rate(state.step, self.steps, self.config.optimizer.lr, &self.config.schedule);
         state.optimizer.update(&mut state.weights, &gradient, state.step, lr);
@@ -306,7 +301,7 @@ impl Stepper {
         let mut lifted = vec![0.0; weights.len()];
         let lift = self.perturbation.lift(&ascent, weights, &mut lifted); // w + rho * dual(g_v), equation 2
         if part.is_first {
-            tally.add_lane(lift);
+            tally.add_lane(lift, self.plan.lanes().len());
         }
         clock.lap(|s| &mut s.epsilon);
         let mut gradient = ascent; // its values are spent, its memory serves again

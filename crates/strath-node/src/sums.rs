@@ -3,7 +3,7 @@
 use strath_collective::Payload;
 use strath_core::config::Reduce;
 use strath_core::fixed::{
-    FixedSum, GRADIENT_BITS, GRADIENT_LIMIT, OutOfRange, STATISTIC_BITS, WideSum, to_f64, to_fixed,
+    FixedSum, GRADIENT_BITS, GRADIENT_LIMIT, OutOfRange, STATISTIC_BITS, STATISTIC_LIMIT, WideSum, to_f64, to_fixed,
 };
 use strath_sam::Lift;
 
@@ -166,9 +166,10 @@ impl Tally {
         self.statistics.add(statistics, share)
     }
 
-    /// Counts a lane's epsilon, once a lane.
-    pub fn add_lane(&mut self, lift: Lift) {
-        self.epsilon_norm += to_fixed(lift.epsilon_norm, STATISTIC_BITS);
+    /// Counts the epsilon of one of the batch's `lanes`, once a lane. A norm beyond 2^30 counts as that.
+    pub fn add_lane(&mut self, lift: Lift, lanes: usize) {
+        let norm = lift.epsilon_norm.min(f64::from(STATISTIC_LIMIT));
+        self.epsilon_norm += to_fixed(norm / lanes as f64, STATISTIC_BITS);
         self.zero_gradient_lanes += i64::from(lift.is_zero);
     }
 
@@ -208,15 +209,15 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Reads the integers of a reduced tally; `lanes` in the batch.
-    pub fn read(integers: &[i64], lanes: usize) -> Self {
+    /// Reads the integers of a reduced tally.
+    pub fn read(integers: &[i64]) -> Self {
         let [clean, perturbed, epsilon, zero, stop, ref statistics @ ..] = *integers else {
             unreachable!("a reduced tally has the length of every rank's, at least five")
         };
         Self {
             clean_loss: to_f64(clean, GRADIENT_BITS),
             perturbed_loss: to_f64(perturbed, GRADIENT_BITS),
-            epsilon_norm: to_f64(epsilon, STATISTIC_BITS) / lanes as f64,
+            epsilon_norm: to_f64(epsilon, STATISTIC_BITS),
             zero_gradient_lanes: zero as u64,
             stop: stop != 0,
             statistics: statistics.iter().map(|s| strath_core::fixed::to_f32(*s, STATISTIC_BITS)).collect(),
@@ -254,11 +255,11 @@ mod tests {
         tally.add_clean(4.0, 0.75).unwrap();
         tally.add_perturbed(8.0, 0.5).unwrap();
         tally.add_statistics(&[6.0], 0.5).unwrap();
-        tally.add_lane(Lift { epsilon_norm: 0.5, is_zero: false });
-        tally.add_lane(Lift { epsilon_norm: 0.0, is_zero: true });
+        tally.add_lane(Lift { epsilon_norm: 0.5, is_zero: false }, 2);
+        tally.add_lane(Lift { epsilon_norm: 0.0, is_zero: true }, 2);
         assert_eq!(tally.add_clean(f64::NAN, 0.1), Err(LossOutOfRange));
         let Payload::Integers(integers) = tally.into_payload() else { panic!("a tally is integers") };
-        let totals = Totals::read(&integers, 2);
+        let totals = Totals::read(&integers);
         let want = Totals {
             clean_loss: 3.5,
             perturbed_loss: 4.0,

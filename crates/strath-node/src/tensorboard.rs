@@ -80,9 +80,22 @@ impl EventFile {
                     ("lr", l.lr),
                     ("gradient_norm", l.gradient_norm),
                     ("epsilon_norm", l.epsilon_norm),
+                    ("zero_gradient_lanes", l.zero_gradient_lanes as f64),
                     ("images_per_s", l.images_per_s),
+                    ("step_s", l.step_s),
+                    ("data_s", l.data_s),
+                    ("ascent_s", l.ascent_s),
+                    ("epsilon_s", l.epsilon_s),
+                    ("exchange_s", l.exchange_s),
+                    ("descent_s", l.descent_s),
+                    ("reduce_s", l.reduce_s),
+                    ("update_s", l.update_s),
                 ];
-                (l.step, l.time, scalars.map(|(name, value)| (format!("train/{name}"), value)).into())
+                let tag = |name: &str| match name.strip_suffix("_s").filter(|_| name != "images_per_s") {
+                    Some(phase) => format!("seconds/{phase}"),
+                    None => format!("train/{name}"),
+                };
+                (l.step, l.time, scalars.map(|(name, value)| (tag(name), value)).into())
             }
             Line::Eval(l) => {
                 let tag = |what: &str| format!("eval/{}_{what}", l.split);

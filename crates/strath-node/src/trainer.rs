@@ -6,27 +6,16 @@ use std::time::Instant;
 use strath_collective::{Collective, CollectiveError};
 use strath_core::{Digest, Rank, Step};
 use strath_data::SplitName;
+use strath_protocol::message::{Phase, PhaseSeconds};
 
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
-use crate::step::{StepError, StepOutcome, StepPhase, Stepper, TrainingState};
-
-/// What the training thread does at the moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Doing {
-    /// A phase of a step.
-    Step(StepPhase),
-    /// An evaluation.
-    Evaluate,
-    /// Writing its state down.
-    Checkpoint,
-}
+use crate::step::{StepError, StepOutcome, Stepper, TrainingState};
+use crate::whereabouts::Whereabouts;
 
 /// What the training thread tells, in order.
 #[derive(Debug)]
 pub enum Told {
-    /// It has begun to do something at this many completed steps.
-    Doing(u64, Doing),
     /// A step is complete; from rank 0.
     Stepped {
         /// Completed steps.
@@ -35,8 +24,6 @@ pub enum Told {
         outcome: StepOutcome,
         /// Seconds of the whole step.
         seconds: f64,
-        /// The batch over those seconds.
-        images_per_s: f64,
     },
     /// A split was evaluated; from rank 0.
     Evaluated {
@@ -72,7 +59,7 @@ pub enum Told {
         /// Completed steps.
         step: u64,
         /// What it was doing.
-        doing: Doing,
+        phase: Phase,
         /// Why.
         message: String,
         /// The peer that was lost, where that is why.
@@ -133,55 +120,64 @@ impl Evaluations {
 }
 
 struct Failure {
-    doing: Doing,
+    phase: Phase,
     message: String,
     lost: Option<Rank>,
 }
 
 impl Training {
-    /// Trains to the end, or until a step that some rank was asked to stop after (`stop`), or until something fails.
-    pub fn run(mut self, stop: &AtomicBool, mut tell: impl FnMut(Told)) {
-        match self.steps(stop, &mut tell) {
+    /// Trains to the end, or until a step that some rank was asked to stop after (`stop`), or until something fails; `here` says
+    /// where it is meanwhile.
+    pub fn run(mut self, stop: &AtomicBool, here: &Whereabouts, mut tell: impl FnMut(Told)) {
+        match self.steps(stop, here, &mut tell) {
             Ok(stopped) => {
                 let weights = checkpoint::digest(self.stepper.model(), &self.state.weights, &self.state.statistics);
                 tell(Told::Finished { step: self.state.step, weights, stopped });
             }
-            Err(Failure { doing, message, lost }) => {
-                tell(Told::Failed { step: self.state.step, doing, message, lost });
+            Err(Failure { phase, message, lost }) => {
+                tell(Told::Failed { step: self.state.step, phase, message, lost });
             }
         }
     }
 
-    fn steps(&mut self, stop: &AtomicBool, tell: &mut impl FnMut(Told)) -> Result<bool, Failure> {
+    fn steps(&mut self, stop: &AtomicBool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<bool, Failure> {
         while self.state.step < self.steps {
             let begun = Instant::now();
             let at = self.state.step;
-            let mut doing = Doing::Step(StepPhase::Ascent);
+            let mut phase = Phase::Ascent;
             let outcome = self
                 .stepper
-                .sam_step(&mut self.state, &self.peers, stop.load(Ordering::Relaxed), |phase| {
-                    doing = Doing::Step(phase);
-                    tell(Told::Doing(at, doing));
+                .sam_step(&mut self.state, &self.peers, stop.load(Ordering::Relaxed), |entered| {
+                    phase = entered;
+                    here.enter(at, entered);
                 })
-                .map_err(|error| step_failure(doing, &error))?;
+                .map_err(|error| step_failure(phase, &error))?;
             let stopping = outcome.stop && self.state.step < self.steps;
+            if let Some(rate) = self.rate(&outcome.seconds) {
+                here.set_rate(rate);
+            }
             if self.leads() {
-                let seconds = begun.elapsed().as_secs_f64();
-                let images_per_s = self.evaluations.batch as f64 / seconds;
-                tell(Told::Stepped { step: self.state.step, outcome, seconds, images_per_s });
+                tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
             }
             if self.evaluations.is_due(self.state.step) {
-                self.evaluate(tell)?;
+                self.evaluate(here, tell)?;
             }
             if stopping || (self.state.step.is_multiple_of(self.checkpoint_every) && self.state.step < self.steps) {
-                self.save(false, tell);
+                self.save(false, here, tell);
             }
             if stopping {
                 return Ok(true);
             }
         }
-        self.save(true, tell);
+        self.save(true, here, tell);
         Ok(false)
+    }
+
+    /// What this rank's examples came to a second, in the phases in which it waits for nobody; `None` where it has none.
+    fn rate(&self, seconds: &PhaseSeconds) -> Option<f64> {
+        let PhaseSeconds { data, ascent, epsilon, descent, update, .. } = seconds;
+        let examples = self.stepper.examples_a_step();
+        (examples > 0).then(|| examples as f64 / (data + ascent + epsilon + descent + update))
     }
 
     /// Rank 0 speaks for all: what it reports is the same everywhere.
@@ -189,8 +185,8 @@ impl Training {
         self.rank == Rank(0)
     }
 
-    fn evaluate(&mut self, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
-        tell(Told::Doing(self.state.step, Doing::Evaluate));
+    fn evaluate(&mut self, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
+        here.enter(self.state.step, Phase::Evaluate);
         let evaluation = evaluate::evaluate(
             self.stepper.model(),
             &self.state.weights,
@@ -209,25 +205,25 @@ impl Training {
         Ok(())
     }
 
-    fn save(&self, is_final: bool, tell: &mut impl FnMut(Told)) {
+    fn save(&self, is_final: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) {
         if !self.leads() {
             return;
         }
-        tell(Told::Doing(self.state.step, Doing::Checkpoint));
+        here.enter(self.state.step, Phase::Checkpoint);
         let model = checkpoint::encode_model(self.stepper.model(), &self.state.weights, &self.state.statistics);
         let optimizer = checkpoint::encode_state(self.stepper.model(), &self.state, self.data, self.numerics);
         tell(Told::State { step: self.state.step, is_final, model, optimizer });
     }
 }
 
-fn step_failure(doing: Doing, error: &StepError) -> Failure {
+fn step_failure(phase: Phase, error: &StepError) -> Failure {
     let lost = if let StepError::Collective(error) = error { lost_peer(error) } else { None };
-    Failure { doing, message: error.to_string(), lost }
+    Failure { phase, message: error.to_string(), lost }
 }
 
 fn evaluate_failure(error: &EvaluateError) -> Failure {
     let lost = if let EvaluateError::Collective(error) = error { lost_peer(error) } else { None };
-    Failure { doing: Doing::Evaluate, message: error.to_string(), lost }
+    Failure { phase: Phase::Evaluate, message: error.to_string(), lost }
 }
 
 /// The peer whose loss an error tells of.

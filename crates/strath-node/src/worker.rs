@@ -1,6 +1,8 @@
 //! A worker's runtime: carries out what its state machine decides, with a session, a ring and a training thread.
 
+use std::any::Any;
 use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,16 +13,16 @@ use strath_core::{Generation, Rank, Step, Timestamp};
 use strath_data::SplitName;
 use strath_protocol::message::{
     Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
-    Prepared as PreparedMessage, Purpose, Register, Split, State, StepReport,
+    Prepared as PreparedMessage, Progress, Purpose, Register, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
 use strath_rpc::{RpcError, Session, SessionSender};
 use tokio::sync::mpsc;
 
 use crate::generation::{Ready, Work, connect};
-use crate::prepare::{Prepared, prepare};
-use crate::step::StepPhase;
-use crate::trainer::{Doing, Told};
+use crate::prepare::{PrepareError, Prepared, prepare};
+use crate::trainer::Told;
+use crate::whereabouts::Whereabouts;
 
 /// Reports on their way from the training thread to the coordinator.
 const REPORTS: usize = 256;
@@ -58,6 +60,16 @@ pub enum WorkerError {
         /// The system's answer.
         source: std::io::Error,
     },
+    /// The advertised address is none of this host's.
+    #[error(
+        "cannot listen on {address}, which --advertise names: {source}; say with --listen where the ring listens on this host"
+    )]
+    Advertise {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: std::io::Error,
+    },
     /// The ring would listen on every address but advertise none.
     #[error("--listen {address} is every address of this host: say with --advertise which one the other workers reach")]
     NothingToAdvertise {
@@ -78,12 +90,21 @@ pub enum WorkerEnd {
     Stopped,
 }
 
-/// Joins a run and takes part until it ends, or until `leave` says why to leave.
+/// Joins a run and takes part until it ends. `stop`: each message is a request to stop, as by a signal; `leave`: why to leave at
+/// once, without finishing the step.
 ///
 /// # Errors
 /// [`WorkerError`].
-pub async fn run(settings: WorkerSettings, mut leave: mpsc::Receiver<String>) -> Result<WorkerEnd, WorkerError> {
-    let mut session = Session::connect(&settings.coordinator, settings.connect_timeout).await?;
+pub async fn run(
+    settings: WorkerSettings,
+    mut stop: mpsc::Receiver<()>,
+    mut leave: mpsc::Receiver<String>,
+) -> Result<WorkerEnd, WorkerError> {
+    let mut session = tokio::select! {
+        session = Session::connect(&settings.coordinator, settings.connect_timeout) => session?,
+        Some(()) = stop.recv() => return Ok(WorkerEnd::Stopped),
+        Some(reason) = leave.recv() => return Err(WorkerError::Failed(format!("left before it joined: {reason}"))),
+    };
     let (listener, advertised) = listen(&settings, session.local_address())?;
     let register = Register {
         version: env!("CARGO_PKG_VERSION").into(),
@@ -103,6 +124,9 @@ pub async fn run(settings: WorkerSettings, mut leave: mpsc::Receiver<String>) ->
         listener: Some(listener),
         data: settings.data,
         stop: Arc::new(AtomicBool::new(false)),
+        here: Arc::new(Whereabouts::default()),
+        generation: Generation(0),
+        start: Step(0),
         admitted: None,
         prepared: None,
         ready: None,
@@ -118,10 +142,16 @@ pub async fn run(settings: WorkerSettings, mut leave: mpsc::Receiver<String>) ->
                 Ok(message) => WorkerEvent::Message(message),
                 Err(error) => WorkerEvent::Disconnected { cause: error.to_string() },
             },
-            event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.translate(event)),
-            reason = leave.recv() => WorkerEvent::LeaveRequested { reason: reason.unwrap_or_default() },
+            event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.take(event)),
+            Some(()) = stop.recv() => WorkerEvent::StopRequested,
+            Some(reason) = leave.recv() => WorkerEvent::LeaveRequested { reason },
             () = tokio::time::sleep(deadline.unwrap_or(Duration::from_secs(1))) => WorkerEvent::Tick,
         };
+        // Before anything else, so that whatever is said now says where training is.
+        if let Some(progress) = runtime.progress() {
+            // It is rejected before training and after, when there is nothing to say.
+            let _ = runtime.machine.handle(progress, now());
+        }
         if let Err(rejected) = runtime.machine.handle(event, now()) {
             tracing::debug!("passed over: {rejected}");
         }
@@ -139,8 +169,12 @@ pub async fn run(settings: WorkerSettings, mut leave: mpsc::Receiver<String>) ->
 
 /// The ring's listener and the address that peers are told.
 fn listen(settings: &WorkerSettings, local: SocketAddr) -> Result<(TcpListener, SocketAddr), WorkerError> {
-    let address = settings.listen.unwrap_or_else(|| SocketAddr::new(local.ip(), 0));
-    let fail = |source| WorkerError::Listen { address, source };
+    // The ring listens on the advertised address only, unless it is told where: behind an address translation, say.
+    let address = settings.listen.or(settings.advertise).unwrap_or_else(|| SocketAddr::new(local.ip(), 0));
+    let fail = |source| match settings.advertise {
+        Some(advertise) if settings.listen.is_none() => WorkerError::Advertise { address: advertise, source },
+        _ => WorkerError::Listen { address, source },
+    };
     let listener = TcpListener::bind(address).map_err(fail)?;
     let bound = listener.local_addr().map_err(fail)?;
     let advertised = match settings.advertise {
@@ -155,9 +189,12 @@ fn listen(settings: &WorkerSettings, local: SocketAddr) -> Result<(TcpListener, 
 
 /// What other threads report to the session's task.
 enum Report {
-    Prepared(Box<Result<Prepared, String>>),
+    Prepared(Box<Result<Prepared, PrepareError>>),
     Connected(Box<Result<Ready, (String, Option<Rank>)>>),
-    Told(Told),
+    /// Of the training thread of a generation.
+    Told(Generation, Told),
+    /// A thread panicked in this phase, with this message.
+    Panicked(Generation, Phase, String),
 }
 
 struct Runtime {
@@ -167,6 +204,12 @@ struct Runtime {
     listener: Option<TcpListener>,
     data: Option<PathBuf>,
     stop: Arc<AtomicBool>,
+    /// Where the training thread is.
+    here: Arc<Whereabouts>,
+    /// The generation that the training thread works in; 0 before the first.
+    generation: Generation,
+    /// Completed steps that the generation began with.
+    start: Step,
     admitted: Option<Admitted>,
     prepared: Option<Prepared>,
     ready: Option<Ready>,
@@ -174,6 +217,24 @@ struct Runtime {
 }
 
 impl Runtime {
+    /// Starts a thread whose panic is reported like any other failure: nobody else would notice it.
+    fn spawn(&self, generation: Generation, phase: Phase, work: impl FnOnce(&mpsc::Sender<Report>) + Send + 'static) {
+        let events = self.events.clone();
+        std::thread::spawn(move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&events))) {
+                // Nobody listens any more where the session has ended.
+                let _ = events.blocking_send(Report::Panicked(generation, phase, panic_message(panic.as_ref())));
+            }
+        });
+    }
+
+    /// Where training is; `None` before it begins.
+    fn progress(&self) -> Option<WorkerEvent> {
+        let (step, phase, images_per_s) = self.here.get();
+        let generation = self.generation;
+        (phase != Phase::Joining).then_some(WorkerEvent::Progress(Progress { generation, step, phase, images_per_s }))
+    }
+
     /// Carries out what the machine wants; the outcome, where the session is over.
     async fn carry_out(&mut self) -> Option<WorkerOutcome> {
         while let Some(command) = self.machine.poll_command() {
@@ -193,11 +254,11 @@ impl Runtime {
     }
 
     fn prepare(&mut self, admitted: Admitted) {
-        let (configuration, data, events) = (admitted.configuration.clone(), self.data.clone(), self.events.clone());
+        let (configuration, data) = (admitted.configuration.clone(), self.data.clone());
         self.admitted = Some(admitted);
-        std::thread::spawn(move || {
-            let prepared = prepare(&configuration, data).map_err(|error| error.to_string());
-            // Nobody listens any more where the session has ended.
+        self.spawn(Generation(0), Phase::Preparing, move |events| {
+            let prepared = prepare(&configuration, data);
+            // Nobody listens any more where the session has ended; so below.
             let _ = events.blocking_send(Report::Prepared(Box::new(prepared)));
         });
     }
@@ -208,25 +269,28 @@ impl Runtime {
         else {
             return;
         };
-        let events = self.events.clone();
-        std::thread::spawn(move || {
+        (self.generation, self.start) = (assign.generation, assign.start);
+        self.spawn(assign.generation, Phase::Connecting, move |events| {
             let ready = connect(prepared, listener, &admitted, &assign, state.as_ref());
             let _ = events.blocking_send(Report::Connected(Box::new(ready)));
         });
     }
 
     fn run(&mut self) {
-        let Some(Ready { peers, work, .. }) = self.ready.take() else { return };
-        let (events, stop) = (self.events.clone(), self.stop.clone());
-        let tell = move |told| _ = events.blocking_send(Report::Told(told));
-        std::thread::spawn(move || match work {
-            Work::Train(training) => training.run(&stop, tell),
-            Work::Evaluate(evaluating) => evaluating.run(&peers, tell),
+        let Some(Ready { generation, peers, work }) = self.ready.take() else { return };
+        let (stop, here) = (self.stop.clone(), self.here.clone());
+        here.enter(self.start.0, Phase::Ascent);
+        self.spawn(generation, Phase::Ascent, move |events| {
+            let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
+            match work {
+                Work::Train(training) => training.run(&stop, &here, tell),
+                Work::Evaluate(evaluating) => evaluating.run(&peers, &here, tell),
+            }
         });
     }
 
     /// What a report means to the machine.
-    fn translate(&mut self, report: Report) -> WorkerEvent {
+    fn take(&mut self, report: Report) -> WorkerEvent {
         match report {
             Report::Prepared(prepared) => match *prepared {
                 Ok(prepared) => {
@@ -234,7 +298,13 @@ impl Runtime {
                     self.prepared = Some(prepared);
                     WorkerEvent::Prepared(message)
                 }
-                Err(message) => failed(Generation(0), Step(0), Phase::Preparing, message, None),
+                Err(error) => WorkerEvent::Failed(FailureReport {
+                    generation: Generation(0),
+                    step: Step(0),
+                    phase: Phase::Preparing,
+                    kind: if error.is_of_configuration() { FailureKind::Configuration } else { FailureKind::Own },
+                    message: error.to_string(),
+                }),
             },
             Report::Connected(ready) => match *ready {
                 Ok(ready) => {
@@ -243,71 +313,67 @@ impl Runtime {
                     self.ready = Some(ready);
                     WorkerEvent::RingConnected(generation)
                 }
-                Err((message, lost)) => failed(self.machine.generation(), Step(0), Phase::Connecting, message, lost),
+                Err((message, lost)) => failed(self.generation, self.start, Phase::Connecting, message, lost),
             },
-            Report::Told(told) => self.translate_told(told),
+            Report::Told(generation, told) => translate(generation, told),
+            Report::Panicked(generation, phase, message) => {
+                let (step, last, _) = self.here.get();
+                let phase = if last == Phase::Joining { phase } else { last };
+                let message = format!("a fault of the program, please report it: {message}");
+                failed(generation, step.max(self.start), phase, message, None)
+            }
         }
     }
+}
 
-    fn translate_told(&mut self, told: Told) -> WorkerEvent {
-        let generation = self.machine.generation();
-        match told {
-            Told::Doing(step, doing) => WorkerEvent::Progress { step: Step(step), phase: phase(doing) },
-            Told::Stepped { step, outcome, seconds, images_per_s } => {
-                self.machine.set_rate(images_per_s);
-                WorkerEvent::Stepped(StepReport {
-                    generation,
-                    step: Step(step),
-                    clean_loss: outcome.clean_loss,
-                    perturbed_loss: outcome.perturbed_loss,
-                    lr: outcome.lr,
-                    gradient_norm: outcome.gradient_norm,
-                    epsilon_norm: outcome.epsilon_norm,
-                    zero_gradient_lanes: outcome.zero_gradient_lanes,
-                    seconds,
-                    phases: outcome.seconds,
-                })
-            }
-            Told::Evaluated { step, split, evaluation } => WorkerEvent::Evaluated(EvalReport {
-                generation,
-                step: Step(step),
-                split: match split {
-                    SplitName::Train => Split::Train,
-                    SplitName::Test => Split::Test,
-                },
-                loss: evaluation.loss,
-                error: evaluation.error,
-            }),
-            Told::State { step, is_final, model, optimizer } => WorkerEvent::StateReady(State {
-                generation,
-                step: Step(step),
-                purpose: if is_final { Purpose::Final } else { Purpose::Checkpoint },
-                model: model.into(),
-                optimizer: optimizer.into(),
-            }),
-            Told::Finished { step, weights, stopped } => {
-                WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
-            }
-            Told::Failed { step, doing, message, lost } => failed(generation, Step(step), phase(doing), message, lost),
+/// What a word of the training thread of a generation means to the machine.
+fn translate(generation: Generation, told: Told) -> WorkerEvent {
+    match told {
+        Told::Stepped { step, outcome, seconds } => WorkerEvent::Stepped(StepReport {
+            generation,
+            step: Step(step),
+            clean_loss: outcome.clean_loss,
+            perturbed_loss: outcome.perturbed_loss,
+            lr: outcome.lr,
+            gradient_norm: outcome.gradient_norm,
+            epsilon_norm: outcome.epsilon_norm,
+            zero_gradient_lanes: outcome.zero_gradient_lanes,
+            seconds,
+            phases: outcome.seconds,
+        }),
+        Told::Evaluated { step, split, evaluation } => WorkerEvent::Evaluated(EvalReport {
+            generation,
+            step: Step(step),
+            split: match split {
+                SplitName::Train => Split::Train,
+                SplitName::Test => Split::Test,
+            },
+            loss: evaluation.loss,
+            error: evaluation.error,
+        }),
+        Told::State { step, is_final, model, optimizer } => WorkerEvent::StateReady(State {
+            generation,
+            step: Step(step),
+            purpose: if is_final { Purpose::Final } else { Purpose::Checkpoint },
+            model: model.into(),
+            optimizer: optimizer.into(),
+        }),
+        Told::Finished { step, weights, stopped } => {
+            WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
         }
+        Told::Failed { step, phase, message, lost } => failed(generation, Step(step), phase, message, lost),
     }
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
 }
 
 fn failed(generation: Generation, step: Step, phase: Phase, message: String, lost: Option<Rank>) -> WorkerEvent {
     let kind = lost.map_or(FailureKind::Own, FailureKind::PeerLost);
     WorkerEvent::Failed(FailureReport { generation, step, phase, kind, message })
-}
-
-fn phase(doing: Doing) -> Phase {
-    match doing {
-        Doing::Step(StepPhase::Ascent) => Phase::Ascent,
-        Doing::Step(StepPhase::Exchange) => Phase::Exchange,
-        Doing::Step(StepPhase::Descent) => Phase::Descent,
-        Doing::Step(StepPhase::Reduce) => Phase::Reduce,
-        Doing::Step(StepPhase::Update) => Phase::Update,
-        Doing::Evaluate => Phase::Evaluate,
-        Doing::Checkpoint => Phase::Checkpoint,
-    }
 }
 
 fn summarise(prepared: &Prepared) -> PreparedMessage {

@@ -73,6 +73,11 @@ pub enum Outcome {
         /// Why, in one line.
         message: String,
     },
+    /// It cannot begin: the configuration does not fit the data or the model.
+    Misconfigured {
+        /// What does not fit, in one line.
+        message: String,
+    },
 }
 
 /// What a worker wants done.

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use strath_core::{Generation, Step};
 
 use crate::message::{
-    CoordinatorMessage, EvalReport, FailureReport, Finished, Phase, Prepared, Purpose, State, StepReport, WorkerMessage,
+    CoordinatorMessage, EvalReport, FailureReport, Finished, Prepared, Progress, Purpose, State, StepReport,
+    WorkerMessage,
 };
 
 /// One session of a worker with the coordinator, from 0.
@@ -78,12 +79,7 @@ pub enum WorkerEvent {
     /// The ring is connected.
     RingConnected(Generation),
     /// Training has got here.
-    Progress {
-        /// Completed steps.
-        step: Step,
-        /// What is being done.
-        phase: Phase,
-    },
+    Progress(Progress),
     /// A step is complete.
     Stepped(StepReport),
     /// A split was evaluated.
@@ -94,9 +90,11 @@ pub enum WorkerEvent {
     Finished(Finished),
     /// Something failed.
     Failed(FailureReport),
-    /// SIGTERM or Ctrl-C, or the pipe of the process that started it closed.
+    /// Ctrl-C or SIGTERM: whoever runs the worker wants it to end.
+    StopRequested,
+    /// The process that started it is gone: there is nobody to finish for.
     LeaveRequested {
-        /// Which, in a few words.
+        /// Why, in a few words.
         reason: String,
     },
 }

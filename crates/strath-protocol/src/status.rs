@@ -46,7 +46,7 @@ pub struct WorkerStatus {
     pub step: Step,
     /// What it does.
     pub phase: Phase,
-    /// Images per second.
+    /// Images per second of its own computing, waits left out; 0: not known yet, or it idles.
     pub images_per_s: f64,
     /// Milliseconds since it was last heard.
     pub silent_ms: u64,

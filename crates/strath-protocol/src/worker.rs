@@ -109,32 +109,32 @@ impl Worker {
                 self.stage = Stage::Connected(generation);
                 self.send(WorkerMessage::RingReady { generation });
             }
-            Event::Progress { step, phase } => {
-                self.running("Progress")?;
-                self.progress.step = step;
-                self.progress.phase = phase;
+            Event::Progress(progress) => {
+                self.expect(&Stage::Running(progress.generation), "Progress")?;
+                self.progress = progress;
             }
             Event::Stepped(report) => {
-                self.running("Stepped")?;
+                self.expect(&Stage::Running(report.generation), "Stepped")?;
                 self.send(WorkerMessage::Step(report));
             }
             Event::Evaluated(report) => {
-                self.running("Evaluated")?;
+                self.expect(&Stage::Running(report.generation), "Evaluated")?;
                 self.send(WorkerMessage::Eval(report));
             }
             Event::StateReady(state) => {
-                self.running("StateReady")?;
+                self.expect(&Stage::Running(state.generation), "StateReady")?;
                 self.send(WorkerMessage::State(state));
             }
             Event::Finished(finished) => {
-                let generation = self.running("Finished")?;
-                self.enter(Stage::Finished(generation), Phase::Finished);
+                self.expect(&Stage::Running(finished.generation), "Finished")?;
+                self.enter(Stage::Finished(finished.generation), Phase::Finished);
                 self.progress.step = finished.step;
                 self.send(WorkerMessage::Finished(finished));
             }
             Event::Failed(report) => self.failed(report)?,
+            Event::StopRequested => self.stop(),
             Event::LeaveRequested { reason } => {
-                self.send(WorkerMessage::Leaving { reason: reason.clone() });
+                self.leave(reason.clone());
                 self.exit(WorkerOutcome::Failed { message: format!("left the run: {reason}") });
             }
         }
@@ -162,16 +162,6 @@ impl Worker {
         Some(given_up.min(tick).min(beat))
     }
 
-    /// The generation that the worker is in; 0 before its first.
-    pub fn generation(&self) -> Generation {
-        self.progress.generation
-    }
-
-    /// Images per second, for heartbeats.
-    pub fn set_rate(&mut self, images_per_s: f64) {
-        self.progress.images_per_s = images_per_s;
-    }
-
     fn message(&mut self, message: CoordinatorMessage) -> Result<(), Rejected> {
         match message {
             CoordinatorMessage::Admitted(admitted) => {
@@ -195,8 +185,8 @@ impl Worker {
                 self.commands.push_back(Command::Run);
             }
             CoordinatorMessage::Ack => {}
-            CoordinatorMessage::Stop => {
-                if matches!(self.stage, Stage::Running(_)) {
+            CoordinatorMessage::Stop { generation } => {
+                if self.stage == Stage::Running(generation) {
                     self.commands.push_back(Command::StopAfterStep);
                 }
             }
@@ -210,6 +200,23 @@ impl Worker {
             }),
         }
         Ok(())
+    }
+
+    /// While it trains, the step under way is finished and every rank stops after it, with a checkpoint: nothing is lost.
+    fn stop(&mut self) {
+        match self.stage {
+            Stage::Running(_) => self.commands.push_back(Command::StopAfterStep),
+            // The last word is on its way.
+            Stage::Finished(_) | Stage::Failed(_) => {}
+            _ => {
+                self.leave("stopped by a signal".into());
+                self.exit(WorkerOutcome::Stopped);
+            }
+        }
+    }
+
+    fn leave(&mut self, reason: String) {
+        self.send(WorkerMessage::Leaving { generation: self.progress.generation, reason });
     }
 
     fn admitted(&mut self, admitted: Admitted) {
@@ -246,7 +253,7 @@ impl Worker {
 
     /// Tells the coordinator and waits for its last word, which names whoever is at fault for everyone alike.
     fn failed(&mut self, report: FailureReport) -> Result<(), Rejected> {
-        if matches!(self.stage, Stage::Registered | Stage::Failed(_)) {
+        if matches!(self.stage, Stage::Registered | Stage::Failed(_)) || report.generation != self.progress.generation {
             return Err(Rejected::OutOfOrder { what: "Failed", state: self.stage.name() });
         }
         self.progress.step = report.step;
@@ -311,12 +318,5 @@ impl Worker {
 
     fn expect(&self, stage: &Stage, what: &'static str) -> Result<(), Rejected> {
         if self.stage == *stage { Ok(()) } else { Err(Rejected::OutOfOrder { what, state: self.stage.name() }) }
-    }
-
-    fn running(&self, what: &'static str) -> Result<Generation, Rejected> {
-        match self.stage {
-            Stage::Running(generation) => Ok(generation),
-            _ => Err(Rejected::OutOfOrder { what, state: self.stage.name() }),
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use strath_core::{Digest, Generation, Rank, RunId, Step, Timestamp, WorkerId};
+use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished, Job,
     Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport, WorkerMessage,
@@ -24,7 +24,7 @@ fn register() -> Register {
 
 fn admitted() -> Admitted {
     let (configuration, lease) = ("[run]".into(), Duration::from_secs(2));
-    Admitted { worker: WorkerId(3), run: RunId(1), configuration, job: Job::Train, lease }
+    Admitted { worker: WorkerId(3), run: RunId(1), configuration, job: Job::Train, lease, ring_key: RingKey([9; 16]) }
 }
 
 fn prepared() -> Prepared {
@@ -78,6 +78,10 @@ fn hear(machine: &mut Worker, message: CoordinatorMessage, now: u64) -> Vec<Comm
     tell(machine, Event::Message(message), now)
 }
 
+fn progress(step: u64, phase: Phase) -> Progress {
+    Progress { generation: Generation(2), step: Step(step), phase, images_per_s: 0.0 }
+}
+
 fn running() -> Worker {
     let mut machine = Worker::new("127.0.0.1:7".into(), register(), at(0));
     hear(&mut machine, CoordinatorMessage::Admitted(admitted()), 0);
@@ -105,10 +109,13 @@ fn a_run_from_the_introduction_to_its_end() {
     let ready = WorkerMessage::RingReady { generation: Generation(2) };
     assert_eq!(tell(&mut machine, Event::RingConnected(Generation(2)), 5), [Command::Send(ready)]);
     assert_eq!(hear(&mut machine, CoordinatorMessage::Start { generation: Generation(2) }, 6), [Command::Run]);
-    assert_eq!(tell(&mut machine, Event::Progress { step: Step(8), phase: Phase::Reduce }, 7), []);
-    let beat = Progress { generation: Generation(2), step: Step(8), phase: Phase::Reduce, images_per_s: 0.0 };
+    assert_eq!(tell(&mut machine, Event::Progress(progress(8, Phase::Reduce)), 7), []);
+    let beat = progress(8, Phase::Reduce);
     assert_eq!(tell(&mut machine, Event::Tick, 500), [Command::Send(WorkerMessage::Heartbeat(beat))]);
-    assert_eq!(hear(&mut machine, CoordinatorMessage::Stop, 501), [Command::StopAfterStep]);
+    assert_eq!(
+        hear(&mut machine, CoordinatorMessage::Stop { generation: Generation(2) }, 501),
+        [Command::StopAfterStep]
+    );
     let finished = Finished { generation: Generation(2), step: Step(9), weights: Digest([3; 32]), stopped: false };
     assert_eq!(tell(&mut machine, Event::Finished(finished), 502), [Command::Send(WorkerMessage::Finished(finished))]);
     assert_eq!(hear(&mut machine, CoordinatorMessage::End(Ending::Done), 503), [Command::Exit(WorkerOutcome::Done)]);
@@ -125,7 +132,7 @@ fn message(commands: &[Command]) -> &str {
 #[test]
 fn a_coordinator_that_is_lost_or_silent_ends_the_worker_with_its_address_step_and_phase() {
     let mut lost = running();
-    tell(&mut lost, Event::Progress { step: Step(8), phase: Phase::Descent }, 5);
+    tell(&mut lost, Event::Progress(progress(8, Phase::Descent)), 5);
     let mut silent = lost.clone();
     let commands = tell(&mut lost, Event::Disconnected { cause: "reset".into() }, 10);
     assert_eq!(message(&commands), "the coordinator at 127.0.0.1:7 was lost: reset, at step 8 in phase descent");
@@ -235,14 +242,36 @@ fn its_deadlines_alone_make_a_worker_beat_and_give_up() {
 }
 
 #[test]
-fn a_refusal_and_a_signal_end_the_worker() {
+fn a_refusal_and_the_end_of_whoever_started_it_end_the_worker() {
     let mut machine = Worker::new("127.0.0.1:7".into(), register(), at(0));
     drain(&mut machine);
     let commands = hear(&mut machine, CoordinatorMessage::End(Ending::Refused("version".into())), 1);
     assert_eq!(message(&commands), "refused by the coordinator at 127.0.0.1:7: version");
     let commands = tell(&mut running(), Event::LeaveRequested { reason: "terminated".into() }, 1);
-    assert_eq!(commands[0], Command::Send(WorkerMessage::Leaving { reason: "terminated".into() }));
+    let leaving = WorkerMessage::Leaving { generation: Generation(2), reason: "terminated".into() };
+    assert_eq!(commands[0], Command::Send(leaving));
     assert_eq!(message(&commands), "left the run: terminated");
+}
+
+#[test]
+fn a_signal_stops_every_rank_after_the_step_and_a_worker_that_has_none_at_once() {
+    let mut machine = running();
+    assert_eq!(tell(&mut machine, Event::StopRequested, 1), [Command::StopAfterStep]);
+    let finished = Finished { generation: Generation(2), step: Step(9), weights: Digest([3; 32]), stopped: true };
+    tell(&mut machine, Event::Finished(finished), 2);
+    assert_eq!(tell(&mut machine, Event::StopRequested, 3), [], "the last word is on its way");
+    assert_eq!(
+        hear(&mut machine, CoordinatorMessage::End(Ending::Stopped), 4),
+        [Command::Exit(WorkerOutcome::Stopped)]
+    );
+
+    let mut early = Worker::new("127.0.0.1:7".into(), register(), at(0));
+    hear(&mut early, CoordinatorMessage::Admitted(admitted()), 0);
+    let leaving = WorkerMessage::Leaving { generation: Generation(0), reason: "stopped by a signal".into() };
+    assert_eq!(
+        tell(&mut early, Event::StopRequested, 1),
+        [Command::Send(leaving), Command::Exit(WorkerOutcome::Stopped)]
+    );
 }
 
 #[test]
@@ -284,7 +313,7 @@ fn any_coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         }),
         4 => generation.prop_map(|generation| CoordinatorMessage::Start { generation }),
         2 => Just(CoordinatorMessage::Ack),
-        2 => Just(CoordinatorMessage::Stop),
+        2 => Just(CoordinatorMessage::Stop { generation: Generation(2) }),
         1 => Just(CoordinatorMessage::End(Ending::Done)),
         1 => Just(CoordinatorMessage::End(Ending::Failed(String::new()))),
     ]
@@ -298,7 +327,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         4 => Just(Event::Tick),
         6 => Just(Event::Prepared(prepared())),
         6 => generation.prop_map(Event::RingConnected),
-        4 => (0u64..9).prop_map(|step| Event::Progress { step: Step(step), phase: Phase::Ascent }),
+        4 => (0u64..9).prop_map(|step| Event::Progress(progress(step, Phase::Ascent))),
         2 => Just(Event::StateReady(state())),
         2 => Just(Event::Finished(Finished {
             generation: Generation(2),
@@ -314,6 +343,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             message: String::new(),
         })),
         1 => Just(Event::LeaveRequested { reason: String::new() }),
+        1 => Just(Event::StopRequested),
     ]
 }
 

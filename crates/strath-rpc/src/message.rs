@@ -1,6 +1,7 @@
 //! What sending and receiving have to know of a direction's messages.
 
 use prost::Message as Protobuf;
+use strath_core::Generation;
 use strath_protocol::message::{CoordinatorMessage, State, WorkerMessage};
 
 use crate::error::RpcError;
@@ -72,7 +73,10 @@ impl Message for WorkerMessage {
             Self::Eval(report) => Kind::Eval(report.into()),
             Self::Finished(finished) => Kind::Finished(finished.into()),
             Self::Failed(report) => Kind::Failed(report.into()),
-            Self::Leaving { reason } => Kind::Leaving(wire::Leaving { reason: crate::convert::clipped(reason) }),
+            Self::Leaving { generation, reason } => {
+                let reason = crate::convert::clipped(reason);
+                Kind::Leaving(wire::Leaving { reason, generation: generation.0 })
+            }
         };
         Encoded::Whole(wire::WorkerMessage { kind: Some(kind) })
     }
@@ -91,7 +95,10 @@ impl Message for WorkerMessage {
             Kind::Eval(report) => Self::Eval(report.try_into()?),
             Kind::Finished(finished) => Self::Finished(finished.try_into()?),
             Kind::Failed(report) => Self::Failed(report.try_into()?),
-            Kind::Leaving(leaving) => Self::Leaving { reason: crate::convert::text(leaving.reason, "Leaving.reason")? },
+            Kind::Leaving(leaving) => Self::Leaving {
+                generation: Generation(leaving.generation),
+                reason: crate::convert::text(leaving.reason, "Leaving.reason")?,
+            },
         }))
     }
 
@@ -109,7 +116,7 @@ impl Message for CoordinatorMessage {
 
     fn precedence(&self) -> Precedence {
         match self {
-            Self::Ack | Self::Stop => Precedence::Overtakes,
+            Self::Ack | Self::Stop { .. } => Precedence::Overtakes,
             Self::End(_) => Precedence::Last,
             Self::Admitted(_) | Self::Assign(_) | Self::State(_) | Self::Start { .. } => Precedence::InOrder,
         }
@@ -123,7 +130,7 @@ impl Message for CoordinatorMessage {
             Self::Assign(assign) => Kind::Assign(assign.into()),
             Self::Start { generation } => Kind::Start(wire::Start { generation: generation.0 }),
             Self::Ack => Kind::Ack(wire::Ack {}),
-            Self::Stop => Kind::Stop(wire::Stop {}),
+            Self::Stop { generation } => Kind::Stop(wire::Stop { generation: generation.0 }),
             Self::End(ending) => Kind::End(ending.into()),
         };
         Encoded::Whole(wire::CoordinatorMessage { kind: Some(kind) })
@@ -139,7 +146,9 @@ impl Message for CoordinatorMessage {
                 Self::Start { generation: crate::convert::generation(start.generation, "Start.generation")? }
             }
             Kind::Ack(wire::Ack {}) => Self::Ack,
-            Kind::Stop(wire::Stop {}) => Self::Stop,
+            Kind::Stop(stop) => {
+                Self::Stop { generation: crate::convert::generation(stop.generation, "Stop.generation")? }
+            }
             Kind::End(ending) => Self::End(ending.try_into()?),
         }))
     }

@@ -105,13 +105,14 @@ impl Perturbation {
             }
             Norm::P(p) => {
                 let Some((_, largest)) = self.largest(scaled) else { return };
-                // q is huge for p near 1, so powers are taken of entries relative to the largest.
-                let q = p / (p - 1.0);
+                // q is huge for p near 1, so powers are taken of entries relative to the largest. q - 1 = 1 / (p - 1) is 0 for a
+                // huge p, and 0^0 is 1: entries without a gradient are passed over.
+                let exponent = 1.0 / (p - 1.0);
                 let relative = |at: usize| scaled(at).abs() / largest;
-                let power = self.sum(|at| libm::pow(relative(at), q));
+                let power = self.sum(|at| libm::pow(relative(at), 1.0 + exponent));
                 let factor = self.rho / libm::pow(power, 1.0 / p);
-                for at in self.perturbed() {
-                    let magnitude = factor * libm::pow(relative(at), q - 1.0) * scale(at);
+                for at in self.perturbed().filter(|at| gradient[*at] != 0.0) {
+                    let magnitude = factor * libm::pow(relative(at), exponent) * scale(at);
                     epsilon[at] = magnitude.copysign(f64::from(gradient[at])) as f32;
                 }
             }
@@ -238,12 +239,14 @@ mod tests {
     }
 
     fn vectors() -> impl Strategy<Value = Vec<(f32, f32)>> {
+        let sizes = prop_oneof![
+            1 => Just(0.0),
+            4 => (-20..8i32, 0u32..1 << 23).prop_map(|(e, mantissa)| f32::from_bits(((e + 127) as u32) << 23 | mantissa)),
+        ];
         let entry =
-            (any::<bool>(), -20..8i32, 0u32..1 << 23, -2.0f32..2.0).prop_map(|(negative, e, mantissa, weight)| {
-                let x = f32::from_bits(((e + 127) as u32) << 23 | mantissa);
-                (if negative { -x } else { x }, weight)
-            });
-        prop::collection::vec(entry, 1..300)
+            (any::<bool>(), sizes, -2.0f32..2.0).prop_map(|(negative, x, w)| (if negative { -x } else { x }, w));
+        let entries = prop::collection::vec(entry, 1..300);
+        entries.prop_filter("a gradient that is not zero", |entries| entries.iter().any(|(g, _)| *g != 0.0))
     }
 
     proptest! {

@@ -18,12 +18,20 @@ pub struct Changes {
     pub set: Vec<String>,
 }
 
+/// A flag that stands for a key with a count: the key, the flag's name, the count.
+pub type CountFlag = (&'static str, &'static str, usize);
+
+/// `--workers`.
+pub fn workers_flag(count: Option<usize>) -> Option<CountFlag> {
+    count.map(|count| ("cluster.workers", "--workers", count))
+}
+
 impl Changes {
     /// The effective configuration: defaults, then `file` (none: the built-in digits), the environment and the flags.
     ///
     /// # Errors
     /// [`Failure::Usage`] with the key at fault, [`Failure::Other`] where the file cannot be read.
-    pub fn resolve(&self, file: Option<&Path>, workers: Option<usize>) -> Result<Effective, Failure> {
+    pub fn resolve(&self, file: Option<&Path>, workers: Option<CountFlag>) -> Result<Effective, Failure> {
         let here = std::env::current_dir().map_err(Failure::other)?;
         let layers = match file {
             None => Layers::new().file(DIGITS, "configs/digits.toml (built in)", &here)?,
@@ -38,8 +46,8 @@ impl Changes {
         for assignment in &self.set {
             layers = layers.set(assignment, &here)?;
         }
-        if let Some(workers) = workers {
-            layers = layers.set_value("cluster.workers", workers as i64, "--workers", &here)?;
+        if let Some((key, flag, count)) = workers {
+            layers = layers.set_value(key, count as i64, flag, &here)?;
         }
         Ok(layers.resolve()?)
     }

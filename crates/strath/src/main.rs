@@ -2,6 +2,7 @@
 
 mod command;
 mod configuration;
+mod log;
 mod opening;
 mod outcome;
 mod runtime;
@@ -9,9 +10,9 @@ mod telling;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, Subcommand};
 
-use crate::outcome::Failure;
+use crate::log::LogFormat;
 
 /// A step allocates the same large blocks again and again. This allocator keeps them; the system's hands them back each time
 /// and pays for fresh pages, a quarter of a small network's step.
@@ -31,18 +32,12 @@ Examples:
   strath config configs/digits.toml         every key with its value, origin and meaning"
 )]
 struct Cli {
-    /// How log lines on standard error look.
+    /// How lines on standard error look.
     #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
     log_format: LogFormat,
 
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum LogFormat {
-    Text,
-    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -58,7 +53,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    start_logging(cli.log_format, matches!(cli.command, Command::Worker(_)));
+    log::start(cli.log_format);
     let done = match cli.command {
         Command::Train(train) => train.run(),
         Command::Coordinator(coordinator) => coordinator.run(),
@@ -74,24 +69,5 @@ fn main() -> ExitCode {
             failure.tell();
             failure.exit_code()
         }
-    }
-}
-
-/// Logs go to standard error; `RUST_LOG` chooses what, by default what a user of the command wants to see.
-fn start_logging(format: LogFormat, is_worker: bool) {
-    use tracing_subscriber::EnvFilter;
-    let default = if is_worker { "warn,strath=info,strath_node=info" } else { "warn" };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match format {
-        LogFormat::Text => builder.with_target(false).init(),
-        LogFormat::Json => builder.json().init(),
-    }
-}
-
-/// Reports a failure that has no command to report it.
-impl Failure {
-    fn tell(&self) {
-        eprintln!("{self}");
     }
 }

@@ -4,6 +4,9 @@ use std::fmt;
 use std::process::ExitCode;
 
 use strath_core::config::ConfigError;
+use strath_node::coordinator::CoordinatorError;
+
+use crate::log;
 
 /// Why a command did not do what it was asked.
 #[derive(Debug)]
@@ -26,17 +29,25 @@ impl Failure {
         }
     }
 
+    /// Says it on standard error, in one line.
+    pub fn tell(&self) {
+        match self {
+            Self::Usage(message) | Self::Other(message) => log::error(message),
+            Self::Stopped(message) => log::say(message),
+        }
+    }
+
     /// Anything that has a message, as [`Failure::Other`].
     pub fn other(error: impl fmt::Display) -> Self {
         Self::Other(error.to_string())
     }
 }
 
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Usage(message) | Self::Other(message) => write!(f, "error: {message}"),
-            Self::Stopped(message) => f.write_str(message),
+impl From<CoordinatorError> for Failure {
+    fn from(error: CoordinatorError) -> Self {
+        match error {
+            CoordinatorError::Misconfigured(message) => Self::Usage(message),
+            other => Self::other(other),
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use std::future::Future;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
+use strath_core::RingKey;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
+use crate::log;
 use crate::outcome::Failure;
 
 /// Runs a future to its end. Two threads serve the sockets; computing has threads of its own.
@@ -22,13 +24,15 @@ pub fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(),
     done
 }
 
+/// Any port of this host's loopback.
+pub const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
 /// Binds an address.
 ///
 /// # Errors
-/// [`Failure::Usage`] for what is no address, [`Failure::Other`] where it is taken.
-pub fn listen(address: &str) -> Result<TcpListener, Failure> {
-    let parsed = parse(address)?;
-    TcpListener::bind(parsed).map_err(|e| {
+/// [`Failure::Other`] where it is taken or not this host's.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address).map_err(|e| {
         let advice = if e.kind() == std::io::ErrorKind::AddrInUse {
             "in use by another process; choose another port, or 0 for any"
         } else {
@@ -38,23 +42,38 @@ pub fn listen(address: &str) -> Result<TcpListener, Failure> {
     })
 }
 
-/// An address to listen on.
+/// An address to listen on, HOST:PORT.
 ///
 /// # Errors
 /// [`Failure::Usage`].
 pub fn parse(address: &str) -> Result<SocketAddr, Failure> {
-    address
-        .parse()
-        .map_err(|_| Failure::Usage(format!("{address:?} is not an address: expected IP:PORT, such as 127.0.0.1:7700")))
+    let found = address.to_socket_addrs().ok().and_then(|mut found| found.next());
+    found.ok_or_else(|| {
+        Failure::Usage(format!("{address:?} is not an address: expected HOST:PORT, such as 127.0.0.1:7700"))
+    })
 }
 
-/// A message for each Ctrl-C or SIGTERM; the second ends the process at once.
+/// Checks the form of an address to dial, HOST:PORT; whether the host has an address shows when it is dialled.
+///
+/// # Errors
+/// [`Failure::Usage`].
+pub fn check_host_port(address: &str) -> Result<(), Failure> {
+    match address.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && port.parse::<u16>().is_ok() => Ok(()),
+        _ => Err(Failure::Usage(format!(
+            "{address:?} is no address of a coordinator: expected HOST:PORT, such as 10.0.0.1:7700"
+        ))),
+    }
+}
+
+/// A message for each Ctrl-C, SIGTERM or SIGHUP (the terminal is gone); the second ends the process at once.
 ///
 /// # Errors
 /// [`Failure::Other`] where signals cannot be caught.
 pub fn stop_signals() -> Result<mpsc::Receiver<()>, Failure> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(Failure::other)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(Failure::other)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(Failure::other)?;
     let (sender, receiver) = mpsc::channel(1);
     tokio::spawn(async move {
         let mut seen = 0;
@@ -62,12 +81,13 @@ pub fn stop_signals() -> Result<mpsc::Receiver<()>, Failure> {
             tokio::select! {
                 _ = interrupt.recv() => {}
                 _ = terminate.recv() => {}
+                _ = hang_up.recv() => {}
             }
             seen += 1;
             if seen > 1 {
                 std::process::exit(130);
             }
-            eprintln!("stopping after this step; once more to end at once");
+            log::say("stopping after this step; once more to end at once");
             // A run that is over has nobody to hear it.
             let _ = sender.send(()).await;
         }
@@ -83,6 +103,16 @@ pub fn random_word() -> Result<u64, Failure> {
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).map_err(Failure::other)?;
     Ok(u64::from_le_bytes(bytes))
+}
+
+/// A key for the rings of a run.
+///
+/// # Errors
+/// [`Failure::Other`] where the system gives no random bits.
+pub fn ring_key() -> Result<RingKey, Failure> {
+    let word = || random_word().map(u64::to_le_bytes);
+    let (first, second) = (word()?, word()?);
+    Ok(RingKey(std::array::from_fn(|at| if at < 8 { first[at] } else { second[at - 8] })))
 }
 
 /// A join token of 128 random bits, in hexadecimal digits.

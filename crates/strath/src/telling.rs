@@ -2,21 +2,56 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strath_node::metrics::StepLine;
 use strath_node::progress::{Happening, Observer};
 
+use crate::log::{self, LogFormat};
 use crate::outcome::Failure;
 
 /// How often a run without a terminal says where it is.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
-/// An observer that shows a run on standard error: a progress bar where that is a terminal, else lines.
+/// Happenings on their way to the screen; more are dropped.
+const ON_THE_WAY: usize = 1024;
+
+/// An observer that shows a run on standard error: a progress bar where that is a terminal, else lines. It writes on a thread of
+/// its own, so that a terminal that stands still (Ctrl-S, a broken connection) holds up no heartbeat.
 pub fn observer() -> Observer {
-    let mut view = View::new(std::io::stderr().is_terminal());
-    Box::new(move |happening| view.show(&happening))
+    let (sender, happenings) = sync_channel::<Happening>(ON_THE_WAY);
+    let screen = std::thread::spawn(move || {
+        let mut view = View::new(log::format() == LogFormat::Text && std::io::stderr().is_terminal());
+        for happening in happenings {
+            view.show(&happening);
+        }
+    });
+    let screen = Screen { sender: Some(sender), thread: Some(screen) };
+    Box::new(move |happening| {
+        if let Some(sender) = &screen.sender {
+            // Full or over: the record has it all the same.
+            let _ = sender.try_send(happening);
+        }
+    })
+}
+
+/// The thread that writes; what was sent to it is on the screen once this is gone.
+struct Screen {
+    sender: Option<SyncSender<Happening>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        drop(self.sender.take());
+        if let Some(thread) = self.thread.take() {
+            // A panic there has told its own story.
+            let _ = thread.join();
+        }
+    }
 }
 
 struct View {
@@ -46,7 +81,7 @@ impl View {
                 self.bar.set_message(format!("coordinator at {address}, waiting for {workers} workers"));
                 self.bar.enable_steady_tick(Duration::from_millis(200));
                 if !self.is_terminal {
-                    eprintln!("coordinator at {address}, waiting for {workers} workers");
+                    log::say(&format!("coordinator at {address}, waiting for {workers} workers"));
                 }
             }
             Happening::Began { from, steps, world_size } => {
@@ -76,10 +111,10 @@ impl View {
             )),
             Happening::Saved { path } => {
                 if !self.is_terminal {
-                    eprintln!("saved {}", path.display());
+                    log::say(&format!("saved {}", path.display()));
                 }
             }
-            Happening::Warning(message) => self.line(&format!("warning: {message}")),
+            Happening::Warning(message) => self.bar.suspend(|| log::warn(message)),
         }
     }
 
@@ -96,7 +131,7 @@ impl View {
             self.bar.set_message(format!("{message}  {eta:#} left"));
         } else if self.last_report.elapsed() >= REPORT_EVERY {
             self.last_report = Instant::now();
-            eprintln!("step {}/{}  {message}", line.step, self.steps);
+            log::say(&format!("step {}/{}  {message}", line.step, self.steps));
         }
         if line.step >= self.steps {
             self.bar.finish_and_clear();
@@ -104,11 +139,7 @@ impl View {
     }
 
     fn line(&self, text: &str) {
-        if self.is_terminal {
-            self.bar.suspend(|| eprintln!("{text}"));
-        } else {
-            eprintln!("{text}");
-        }
+        self.bar.suspend(|| log::say(text));
     }
 }
 
@@ -125,7 +156,7 @@ pub fn download_bar() -> ProgressBar {
 /// Says warnings on standard error.
 pub fn warn(warnings: &[String]) {
     for warning in warnings {
-        eprintln!("warning: {warning}");
+        log::warn(warning);
     }
 }
 

@@ -1,13 +1,14 @@
 //! The first words on every connection: who calls, and whom.
 
-use strath_core::{Generation, Rank, RunId};
+use strath_core::{Generation, Rank, RingKey, RunId};
+use subtle::ConstantTimeEq;
 
 use crate::collective::Identity;
 use crate::error::Mismatch;
 use crate::frame::VERSION;
 
 /// Bytes of a hello on the wire.
-pub(crate) const HELLO_BYTES: usize = 36;
+pub(crate) const HELLO_BYTES: usize = 52;
 /// The first four bytes of every hello, "STRL" in ASCII.
 const MAGIC: u32 = u32::from_le_bytes(*b"STRL");
 
@@ -15,6 +16,7 @@ const MAGIC: u32 = u32::from_le_bytes(*b"STRL");
 ///
 /// ```text
 /// 0 magic u32 | 4 version u16 | 6 zero u16 | 8 run u64 | 16 generation u64 | 24 from u32 | 28 to u32 | 32 world size u32
+/// 36 key, 16 bytes
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Hello {
@@ -30,18 +32,25 @@ pub(crate) struct Hello {
     pub(crate) to: Rank,
     /// Ranks of the world.
     pub(crate) world_size: u32,
+    /// The secret of the run.
+    pub(crate) key: RingKey,
 }
 
 impl Hello {
     /// What this rank says to a peer.
     pub(crate) fn new(identity: &Identity, to: Rank) -> Self {
-        let Identity { run, generation, rank, world_size } = *identity;
-        Self { version: VERSION, run, generation, from: rank, to, world_size }
+        let Identity { run, generation, rank, world_size, key } = *identity;
+        Self { version: VERSION, run, generation, from: rank, to, world_size, key }
     }
 
     /// What that peer is to say to this rank.
     pub(crate) fn expected(identity: &Identity, from: Rank) -> Self {
         Self { from, to: identity.rank, ..Self::new(identity, from) }
+    }
+
+    /// Whether whoever says this knows the secret of the run. The time that it takes does not tell how much of it is right.
+    pub(crate) fn knows(&self, key: RingKey) -> bool {
+        self.key.0.ct_eq(&key.0).into()
     }
 
     /// The hello as it travels.
@@ -54,7 +63,16 @@ impl Hello {
         out[24..28].copy_from_slice(&self.from.0.to_le_bytes());
         out[28..32].copy_from_slice(&self.to.0.to_le_bytes());
         out[32..36].copy_from_slice(&self.world_size.to_le_bytes());
+        out[36..52].copy_from_slice(&self.key.0);
         out
+    }
+
+    /// Checks the first bytes of what should be a hello.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where the magic is not ours: a stranger.
+    pub(crate) fn check_magic(first: &[u8; 4]) -> Result<(), Mismatch> {
+        Mismatch::check("magic", u64::from(MAGIC), u64::from(u32::from_le_bytes(*first)))
     }
 
     /// A hello as it arrived.
@@ -64,7 +82,7 @@ impl Hello {
     pub(crate) fn parse(bytes: &[u8; HELLO_BYTES]) -> Result<Self, Mismatch> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        Mismatch::check("magic", u64::from(MAGIC), u64::from(u32_at(0)))?;
+        Self::check_magic(&[bytes[0], bytes[1], bytes[2], bytes[3]])?;
         Ok(Self {
             version: u16::from_le_bytes([bytes[4], bytes[5]]),
             run: RunId(u64_at(8)),
@@ -72,7 +90,17 @@ impl Hello {
             from: Rank(u32_at(24)),
             to: Rank(u32_at(28)),
             world_size: u32_at(32),
+            key: RingKey(std::array::from_fn(|at| bytes[36 + at])),
         })
+    }
+
+    /// Checks that whoever says this speaks this version of the protocol: the first question, as the rest may look different in
+    /// another.
+    ///
+    /// # Errors
+    /// [`Mismatch`].
+    pub(crate) fn check_version(&self) -> Result<(), Mismatch> {
+        Mismatch::check("protocol version", u64::from(VERSION), u64::from(self.version))
     }
 
     /// Checks that this hello, as it arrived, is the expected one.
@@ -80,7 +108,7 @@ impl Hello {
     /// # Errors
     /// [`Mismatch`] naming the first field that differs.
     pub(crate) fn check_against(&self, expected: &Self) -> Result<(), Mismatch> {
-        Mismatch::check("protocol version", u64::from(expected.version), u64::from(self.version))?;
+        self.check_version()?;
         Mismatch::check("run", expected.run.0, self.run.0)?;
         Mismatch::check("generation", expected.generation.0, self.generation.0)?;
         Mismatch::check("world size", u64::from(expected.world_size), u64::from(self.world_size))?;
@@ -95,8 +123,13 @@ mod tests {
 
     #[test]
     fn a_hello_survives_the_wire_and_every_difference_is_named() {
-        let identity =
-            Identity { run: RunId(0x0102_0304_0506_0708), generation: Generation(9), rank: Rank(2), world_size: 5 };
+        let identity = Identity {
+            run: RunId(0x0102_0304_0506_0708),
+            generation: Generation(9),
+            rank: Rank(2),
+            world_size: 5,
+            key: RingKey([6; 16]),
+        };
         let expected = Hello::expected(&identity, Rank(4));
         assert_eq!(Hello::parse(&expected.to_bytes()), Ok(expected));
         assert_eq!(&expected.to_bytes()[..12], b"STRL\x01\0\0\0\x08\x07\x06\x05");
@@ -116,6 +149,9 @@ mod tests {
             let found = Hello::parse(&bytes).unwrap();
             assert_eq!(found.check_against(&expected).map_err(|m| m.field), Err(field), "byte {at}");
         }
+        let mut bytes = expected.to_bytes();
+        bytes[51] ^= 1;
+        assert!(expected.knows(identity.key) && !Hello::parse(&bytes).unwrap().knows(identity.key));
         assert_eq!(Hello::parse(&[0; HELLO_BYTES]).map_err(|m| m.field), Err("magic"));
     }
 }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use rustix::net::sockopt;
 use strath_core::Step;
 
 use crate::bucket::Bucket;
@@ -17,6 +18,10 @@ pub(super) type Key = (Step, Bucket);
 
 /// Bytes read at once while no long segment is due, and small frames written at once.
 const SMALL_BYTES: usize = 16 * 1024;
+/// A connection whose other end answers nothing for so long is broken.
+const SILENCE: Duration = Duration::from_secs(3);
+/// What a kept frame costs beside its values: its header and its place in a map of queues, generously.
+const KEPT_BYTES: usize = HEADER_BYTES + 256;
 /// Bytes that are kept a peer for operations that have not been started here. The machines send at most 1 MiB early for
 /// each, so this is reached by a peer that is more than 64 operations ahead; it is then not read until some are started.
 const EARLY_BYTES: usize = 64 * 1024 * 1024;
@@ -56,6 +61,7 @@ impl Link {
         for stream in [&inbound, &outbound] {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
+            notice_silence(stream)?;
         }
         Ok(Self {
             member,
@@ -71,6 +77,17 @@ impl Link {
         let parked = self.inbound.early_bytes > EARLY_BYTES && self.broken_since.is_none();
         self.presence == Presence::Here && !parked
     }
+}
+
+/// Has the kernel end a connection whose other end answers nothing for [`SILENCE`]: a host that lost its power or its network
+/// sends no reset. What is sent is to be acknowledged by then, and an idle connection is probed.
+fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+    let second = Duration::from_secs(1);
+    sockopt::set_tcp_user_timeout(stream, SILENCE.as_millis() as u32)?;
+    sockopt::set_tcp_keepidle(stream, second)?;
+    sockopt::set_tcp_keepintvl(stream, second)?;
+    sockopt::set_tcp_keepcnt(stream, SILENCE.as_secs() as u32)?;
+    Ok(sockopt::set_socket_keepalive(stream, true)?)
 }
 
 /// Frames from a peer.
@@ -168,7 +185,7 @@ impl Inbound {
     /// Keeps the next frame, whose header this is, for an operation that has not been started.
     pub(super) fn keep(&mut self, key: Key, header: &Header) {
         let body = self.body(header).map(<[u8]>::to_vec).unwrap_or_default();
-        self.early_bytes += HEADER_BYTES + body.len();
+        self.early_bytes += KEPT_BYTES + body.len();
         self.early.entry(key).or_default().push_back((*header, body));
         self.consume(header);
     }
@@ -176,7 +193,7 @@ impl Inbound {
     /// The frames that were kept for an operation, in order.
     pub(super) fn take_early(&mut self, key: Key) -> VecDeque<(Header, Vec<u8>)> {
         let frames = self.early.remove(&key).unwrap_or_default();
-        self.early_bytes -= frames.iter().map(|(_, body)| HEADER_BYTES + body.len()).sum::<usize>();
+        self.early_bytes -= frames.iter().map(|(_, body)| KEPT_BYTES + body.len()).sum::<usize>();
         frames
     }
 }

@@ -152,7 +152,13 @@ fn dial_once(attempt: &Attempt, peer: &Member) -> Result<TcpStream, DialError> {
     while have < HELLO_BYTES {
         match stream.read(&mut bytes[have..]) {
             Ok(0) => return Err(DialError::NotYet("it closed the connection before it answered".into())),
-            Ok(n) => have += n,
+            Ok(n) => {
+                have += n;
+                // Another service's answer may be shorter than a hello.
+                if let Some(first) = bytes[..have].first_chunk() {
+                    Hello::check_magic(first).map_err(DialError::Wrong)?;
+                }
+            }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
                 if attempt.is_over() {
                     return Err(DialError::NotYet("it took the connection but did not answer".into()));
@@ -162,6 +168,10 @@ fn dial_once(attempt: &Attempt, peer: &Member) -> Result<TcpStream, DialError> {
         }
     }
     let answer = Hello::parse(&bytes).map_err(DialError::Wrong)?;
+    answer.check_version().map_err(DialError::Wrong)?;
+    if !answer.knows(attempt.identity.key) {
+        return Err(DialError::NotYet("whoever listens there is not of this run".into()));
+    }
     answer.check_against(&Hello::expected(&attempt.identity, peer.rank)).map_err(DialError::Wrong)?;
     Ok(stream)
 }
@@ -277,7 +287,10 @@ impl<'a> Reception<'a> {
             return if knock.since.elapsed() < HELLO_TIMEOUT { Knocked::Waiting } else { Knocked::Stranger };
         }
         let Ok(hello) = Hello::parse(&knock.bytes) else { return Knocked::Stranger };
-        // Answered even where it is wrong: so that the other side, too, can say what differs.
+        // A stranger learns nothing. Of those who know the key also a wrong one is answered, so that it too can say what differs.
+        if !hello.knows(self.attempt.identity.key) {
+            return Knocked::Stranger;
+        }
         let answer = Hello::new(&self.attempt.identity, hello.from).to_bytes();
         let answered = knock.stream.write(&answer).is_ok_and(|n| n == HELLO_BYTES);
         let known = self.peers.iter().any(|p| p.rank == hello.from);

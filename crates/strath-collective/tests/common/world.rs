@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use strath_collective::{Collective, CollectiveError, Identity, Member};
 use strath_core::config::Algorithm;
-use strath_core::{Generation, Rank, RunId};
+use strath_core::{Generation, Rank, RingKey, RunId};
 
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
 pub(crate) fn identity(rank: u32, world_size: u32) -> Identity {
-    Identity { run: RunId(0xfeed), generation: Generation(3), rank: Rank(rank), world_size }
+    Identity { run: RunId(0xfeed), generation: Generation(3), rank: Rank(rank), world_size, key: RingKey([3; 16]) }
 }
 
 pub(crate) fn listeners(world_size: u32) -> (Vec<TcpListener>, Vec<Member>) {

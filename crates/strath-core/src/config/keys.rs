@@ -125,8 +125,11 @@ const LARGEST_BATCH: i64 = 1 << 20;
 const LARGEST_DIMENSION: i64 = 1 << 16;
 /// The most epochs: their steps stay within 64 bits.
 const MOST_EPOCHS: i64 = 1_000_000_000;
-/// The most workers and threads.
-const MOST_WORKERS: i64 = 1 << 16;
+/// The most workers of a run: every rank of a generation is connected to every other, by two connections, and so many ranks of one
+/// host stay below the usual limit of 1,024 descriptors a process.
+pub const MOST_WORKERS: u32 = 64;
+/// The most threads of a worker.
+const MOST_THREADS: i64 = 1 << 10;
 
 impl Key {
     const fn only_with(mut self, choice: &'static str, values: &'static [&'static str]) -> Self {
@@ -253,10 +256,10 @@ pub const KEYS: &[Key] = &[
     .only_with("schedule.kind", &["step"]),
     option("schedule.gamma", number(Range::Positive), "step: factor at each milestone; 0.1")
         .only_with("schedule.kind", &["step"]),
-    key("cluster.workers", count(1, MOST_WORKERS), Some("2"), "workers that train starts"),
-    key("cluster.min_workers", count(1, MOST_WORKERS), Some("1"), "workers that coordinator waits for"),
+    key("cluster.workers", count(1, MOST_WORKERS as i64), Some("2"), "workers that train starts"),
+    key("cluster.min_workers", count(1, MOST_WORKERS as i64), Some("1"), "workers that coordinator waits for"),
     key("cluster.device", Kind::Choice(&["auto", "cpu"]), Some("\"auto\""), "where workers compute"),
-    option("cluster.threads", count(1, MOST_WORKERS), "compute threads a worker; cores / workers on the host"),
+    option("cluster.threads", count(1, MOST_THREADS), "compute threads a worker; cores / workers on the host"),
     key(
         "cluster.isa",
         Kind::Choice(&["auto"]),

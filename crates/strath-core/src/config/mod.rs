@@ -15,6 +15,7 @@ pub mod tables;
 mod tree;
 
 pub use error::ConfigError;
+pub use keys::MOST_WORKERS;
 pub use merge::Layers;
 pub use origin::Origin;
 pub use render::{Effective, Row};

@@ -51,7 +51,7 @@ fn a_flag_of_its_own_is_named_as_the_origin() {
     let row = effective.rows().into_iter().find(|row| row.key == "cluster.workers").unwrap();
     assert_eq!((row.value.as_str(), row.origin.to_string().as_str()), ("1", "--workers"));
     let none = workers(0).expect_err("no workers").to_string();
-    assert_eq!(none, "cluster.workers = 0 (--workers): expected an integer from 1 to 65536");
+    assert_eq!(none, "cluster.workers = 0 (--workers): expected an integer from 1 to 64");
 }
 
 #[test]

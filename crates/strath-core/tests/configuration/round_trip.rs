@@ -86,7 +86,7 @@ prop_compose! {
         adaptive in any::<bool>(), eta in 0.0f64..1.0,
         perturb in prop::sample::select(vec![Perturb::All, Perturb::NormOnly, Perturb::NoNorm]), inside in any::<bool>(),
         (optimizer, schedule, lr, decay) in (optimizer(), schedule(), 1e-300f64..1e300, 0.0f64..1.0),
-        (clip, warmup, threads, workers) in (prop::option::of(1e-3f64..10.0), 0u64..1 << 40, prop::option::of(1usize..64), 1usize..99),
+        (clip, warmup, threads, workers) in (prop::option::of(1e-3f64..10.0), 0u64..1 << 40, prop::option::of(1usize..64), 1usize..65),
         reduce in prop::sample::select(vec![Reduce::Exact, Reduce::F32, Reduce::Bf16]),
         algorithm in prop::sample::select(vec![Algorithm::Auto, Algorithm::Ring, Algorithm::Direct]),
         (cpu, tcp, same, lease, keep) in (any::<bool>(), any::<bool>(), any::<bool>(), 250u64..1 << 40, 1usize..1000),

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use strath_core::config::Numerics;
+use strath_core::config::{MOST_WORKERS, Numerics};
 use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
@@ -10,7 +10,8 @@ use super::{Coordinator, Gather, Results, Settings, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::Connection;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, Job, Member, Prepared, Purpose, Register, State, StateRef,
+    Admitted, Assign, CoordinatorMessage, Ending, Job, Member, Phase, Prepared, Progress, Purpose, Register, State,
+    StateRef,
 };
 
 impl Coordinator {
@@ -27,11 +28,12 @@ impl Coordinator {
             configuration: self.settings.configuration.clone(),
             job: self.settings.job,
             lease: self.settings.lease(),
+            ring_key: self.settings.ring_key,
         };
         self.update(connection, |session| {
             session.identity = Some((worker, register));
             session.standing = Standing::Preparing;
-            session.progress.phase = crate::message::Phase::Preparing;
+            session.progress.phase = Phase::Preparing;
         });
         self.send(connection, CoordinatorMessage::Admitted(admitted));
     }
@@ -57,11 +59,28 @@ impl Coordinator {
                  start it again with --resume and more workers"
             ));
         }
+        if self.sessions.values().filter(|s| s.identity.is_some()).count() >= MOST_WORKERS as usize {
+            return Some(format!(
+                "this run has {MOST_WORKERS} workers already, the most there can be; add threads, not workers"
+            ));
+        }
         if register.ring_address.ip().is_unspecified() || register.ring_address.port() == 0 {
             return Some(format!(
                 "its ring address {} is none that peers could dial; give --advertise an address and port that every worker \
                  reaches",
                 register.ring_address
+            ));
+        }
+        let same = self
+            .sessions
+            .values()
+            .filter_map(|s| s.identity.as_ref())
+            .find(|(_, o)| o.ring_address == register.ring_address);
+        if let Some((worker, other)) = same {
+            return Some(format!(
+                "its ring address {} is that of worker {worker} ({}) too; give each worker an address or port of its own with \
+                 --listen or --advertise",
+                register.ring_address, other.host
             ));
         }
         let other = self
@@ -96,7 +115,7 @@ impl Coordinator {
         self.last_arrival = now;
         self.update(connection, |session| {
             session.standing = Standing::Ready;
-            session.progress.phase = crate::message::Phase::Waiting;
+            session.progress.phase = Phase::Waiting;
         });
     }
 
@@ -159,12 +178,12 @@ impl Coordinator {
         let config = &self.settings.config;
         let plan = match config.plan() {
             Ok(plan) => plan,
-            Err(error) => return self.fail(error.to_string()),
+            Err(error) => return self.misconfigured(error.to_string()),
         };
         let steps = Step(config.steps(reference.data.train_examples as usize));
         let start = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
         if self.settings.job == Job::Train && (steps.0 == 0 || start > steps) {
-            return self.fail(format!(
+            return self.misconfigured(format!(
                 "the run has {steps} steps and would begin at step {start}: {} examples in batches of {}; raise run.epochs or \
                  run.steps, or lower batch.size",
                 reference.data.train_examples,
@@ -188,8 +207,12 @@ impl Coordinator {
         self.commands.push_back(Command::PersistGeneration(generation));
         let idle = ready.len().saturating_sub(plan.micro_batches().len());
         if idle > 0 && self.settings.job == Job::Train {
-            let names: Vec<String> =
-                ready[ready.len() - idle..].iter().filter_map(|(_, c, _)| Some(self.sessions.get(c)?.name())).collect();
+            // As many names as a line takes.
+            let shown = ready[ready.len() - idle..].iter().take(4);
+            let mut names: Vec<String> = shown.filter_map(|(_, c, _)| Some(self.sessions.get(c)?.name())).collect();
+            if idle > names.len() {
+                names.push(format!("{} more", idle - names.len()));
+            }
             self.commands.push_back(Command::Record(Record::Warning(format!(
                 "{idle} of {} workers idle, as a batch has {} micro-batches: {}; lower sam.m or batch.micro to give them work",
                 ready.len(),
@@ -215,6 +238,7 @@ impl Coordinator {
             self.update(*connection, |session| {
                 session.rank = Some(rank);
                 session.standing = Standing::Connecting;
+                session.progress = Progress { generation, step: start, phase: Phase::Connecting, images_per_s: 0.0 };
             });
             self.assign(*connection, Assign { rank, ..first.clone() });
         }
@@ -251,7 +275,10 @@ impl Coordinator {
             return;
         }
         for connection in ranked {
-            self.update(connection, |session| session.standing = Standing::Running);
+            self.update(connection, |session| {
+                session.standing = Standing::Running;
+                session.progress.phase = Phase::Ascent;
+            });
             self.send(connection, CoordinatorMessage::Start { generation: self.generation });
         }
         self.stage = Stage::Running(Results::default());

@@ -7,7 +7,7 @@ use strath_core::{Rank, Timestamp};
 
 use super::{Coordinator, Session, Stage};
 use crate::event::Connection;
-use crate::message::{FailureKind, FailureReport};
+use crate::message::{CoordinatorMessage, Ending, FailureKind, FailureReport};
 
 /// How long a report that a peer is lost waits for the peer's own session to break, or for its own report: both say more.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -71,9 +71,19 @@ impl Coordinator {
                 let new = || Suspicion { until: now.after(PATIENCE), first: reporter, losses: BTreeMap::new() };
                 self.suspicion.get_or_insert_with(new).losses.entry(reporter).or_insert(loss);
             }
-            (FailureKind::Own | FailureKind::PeerLost(_), _) => {
+            (FailureKind::Configuration, _) => {
                 let message = own_failure(session, &report);
-                self.fail(message);
+                self.misconfigured(message);
+            }
+            (FailureKind::Own | FailureKind::PeerLost(_), _) => {
+                // One machine's missing file ends no gathering that can do without that machine.
+                let message = own_failure(session, &report);
+                if self.can_do_without() {
+                    self.send(connection, CoordinatorMessage::End(Ending::Failed(message.clone())));
+                    self.leave(connection, message);
+                } else {
+                    self.fail(message);
+                }
             }
         }
     }

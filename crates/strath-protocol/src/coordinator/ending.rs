@@ -29,7 +29,7 @@ impl Coordinator {
             self.sessions.remove(&connection);
             return Ok(());
         }
-        let what = format!("{} was lost {}: {cause}", session.name(), session.place());
+        let what = format!("{} was lost {}: {cause}", session.name(), self.place(session));
         self.leave(connection, what);
         Ok(())
     }
@@ -63,7 +63,7 @@ impl Coordinator {
         let known = self.sessions.values().find(|s| s.identity.as_ref().is_some_and(|(_, r)| r.pid == pid));
         let message = match known {
             Some(session) if session.standing == Standing::Finished || self.is_witness(session) => return,
-            Some(session) => format!("{} ended {}: {cause}", session.name(), session.place()),
+            Some(session) => format!("{} ended {}: {cause}", session.name(), self.place(session)),
             None => format!("worker process {pid} ended before it joined: {cause}"),
         };
         self.fail(message);
@@ -74,7 +74,7 @@ impl Coordinator {
         match self.stage {
             Stage::Running(_) if self.settings.job == Job::Train => {
                 if !self.stop_requested {
-                    self.broadcast(&CoordinatorMessage::Stop);
+                    self.broadcast(&CoordinatorMessage::Stop { generation: self.generation });
                 }
                 self.stop_requested = true;
             }
@@ -135,28 +135,38 @@ impl Coordinator {
             (Job::Train, _) if stopped => {
                 if results.checkpoint == Some(step) {
                     self.finish(Ending::Stopped, Outcome::Stopped { step: Some(step) });
+                } else {
+                    self.fail_without("a checkpoint");
                 }
             }
             (Job::Train, _) => {
                 if results.last == Some(step) {
                     self.finish(Ending::Done, Outcome::Done { steps: step, weights });
+                } else {
+                    self.fail_without("its final state");
                 }
             }
             (Job::Evaluate(_), Some(report)) => {
                 let outcome = Outcome::Evaluated(report.clone());
                 self.finish(Ending::Done, outcome);
             }
-            (Job::Evaluate(_), None) => {
-                self.fail(
-                    "rank 0 ended without an evaluation; this is a fault of the program, please report it".into(),
-                );
-            }
+            (Job::Evaluate(_), None) => self.fail_without("an evaluation"),
         }
+    }
+
+    /// Rank 0's words come in order, and its end is the last of them: what it owes by then does not come.
+    fn fail_without(&mut self, what: &str) {
+        self.fail(format!("rank 0 ended without {what}; this is a fault of the program, please report it"));
     }
 
     /// Ends the run with one line.
     pub(super) fn fail(&mut self, message: String) {
         self.finish(Ending::Failed(message.clone()), Outcome::Failed { message });
+    }
+
+    /// Ends a run that cannot begin, with one line.
+    pub(super) fn misconfigured(&mut self, message: String) {
+        self.finish(Ending::Failed(message.clone()), Outcome::Misconfigured { message });
     }
 
     fn finish(&mut self, ending: Ending, outcome: Outcome) {

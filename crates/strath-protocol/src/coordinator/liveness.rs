@@ -69,7 +69,7 @@ impl Coordinator {
                     "{} was silent for {} ms {} (cluster.lease_ms = {})",
                     session.name(),
                     now.since(session.heard).as_millis(),
-                    session.place(),
+                    self.place(session),
                     lease.as_millis()
                 );
                 (*connection, message)

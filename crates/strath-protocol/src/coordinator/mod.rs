@@ -92,11 +92,6 @@ impl Session {
             None => format!("the worker at {}", self.address),
         }
     }
-
-    /// Where the worker was when it was last heard, for messages.
-    fn place(&self) -> String {
-        format!("at step {} in phase {}", self.progress.step, self.progress.phase)
-    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -183,6 +178,10 @@ impl Coordinator {
 
     fn message(&mut self, connection: Connection, message: WorkerMessage, now: Timestamp) -> Result<(), Rejected> {
         let session = self.session(connection)?;
+        // Whoever has not shown its version and token has no say in the run.
+        if session.standing == Standing::New && !matches!(message, WorkerMessage::Register(_)) {
+            return Err(Rejected::OutOfOrder { what: "a message before Register", state: Standing::New.name() });
+        }
         match message {
             WorkerMessage::Register(register) => {
                 Self::expect(session, Standing::New, "Register")?;
@@ -198,11 +197,12 @@ impl Coordinator {
                 self.ring_ready(connection);
             }
             WorkerMessage::Heartbeat(progress) => {
-                if session.standing == Standing::New {
-                    return Err(Rejected::OutOfOrder { what: "Heartbeat", state: Standing::New.name() });
-                }
+                // One that crossed with an assignment still says that the worker lives, but not where it is.
+                let is_current = session.rank.is_none() || progress.generation == self.generation;
                 self.send(connection, CoordinatorMessage::Ack);
-                self.update(connection, |session| session.progress = progress);
+                if is_current {
+                    self.update(connection, |session| session.progress = progress);
+                }
             }
             WorkerMessage::Step(report) => {
                 self.check_reporter(connection, report.generation, "Step")?;
@@ -233,16 +233,16 @@ impl Coordinator {
                 self.complete_if_all_agree();
             }
             WorkerMessage::Failed(report) => {
-                if session.standing == Standing::New {
-                    return Err(Rejected::OutOfOrder { what: "Failed", state: Standing::New.name() });
-                }
                 if report.generation != Generation(0) {
                     self.check_generation(report.generation, "Failed")?;
                 }
                 self.failed(connection, report, now);
             }
-            WorkerMessage::Leaving { reason } => {
-                let what = format!("{} left {}: {reason}", session.name(), session.place());
+            WorkerMessage::Leaving { generation, reason } => {
+                if generation != Generation(0) {
+                    self.check_generation(generation, "Leaving")?;
+                }
+                let what = format!("{} left {}: {reason}", session.name(), self.place(session));
                 self.leave(connection, what);
             }
         }
@@ -301,6 +301,22 @@ impl Coordinator {
             Some(Rank(0)) => Ok(()),
             rank => Err(Rejected::NotTheReporter { what, rank: rank.unwrap_or_default().0 }),
         }
+    }
+
+    /// The completed steps of a worker: what its last heartbeat said, or what follows from rank 0's report of a step, which took
+    /// every rank's part: a rank is at most one step behind.
+    fn step_of(&self, session: &Session) -> Step {
+        let least = self
+            .last_step
+            .as_ref()
+            .filter(|_| session.rank.is_some())
+            .map_or(0, |report| report.step.0.saturating_sub(1));
+        Step(session.progress.step.0.max(least))
+    }
+
+    /// Where a worker was when it was last heard, for messages.
+    fn place(&self, session: &Session) -> String {
+        format!("at step {} in phase {}", self.step_of(session), session.progress.phase)
     }
 
     /// The data that every worker has, once the first is ready.

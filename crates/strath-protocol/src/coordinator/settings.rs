@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::config::Config;
-use strath_core::{Digest, Generation, RunId, Step};
+use strath_core::{Digest, Generation, RingKey, RunId, Step};
 
 use crate::message::Job;
 
@@ -15,6 +15,8 @@ pub struct Settings {
     pub version: String,
     /// Token that workers must present, where there is one.
     pub token: Option<String>,
+    /// What ranks show to each other when their rings connect: a secret of this coordinator.
+    pub ring_key: RingKey,
     /// The run.
     pub run: RunId,
     /// Its configuration.

@@ -1,9 +1,8 @@
 //! The cluster as the coordinator sees it, for `strath status`.
 
-use strath_core::{Step, Timestamp};
+use strath_core::{Step, Timestamp, WorkerId};
 
 use super::{Coordinator, Stage};
-use crate::message::Phase;
 use crate::status::{ClusterStatus, WorkerStatus};
 
 impl Coordinator {
@@ -30,7 +29,6 @@ impl Coordinator {
     }
 
     fn worker_statuses(&self, now: Timestamp) -> Vec<WorkerStatus> {
-        let newest = self.sessions.values().map(|s| s.progress.step).max().unwrap_or_default();
         let lease_ms = self.settings.config.cluster.lease_ms;
         let mut statuses: Vec<WorkerStatus> = self
             .sessions
@@ -38,6 +36,7 @@ impl Coordinator {
             .filter_map(|session| {
                 let (worker, register) = session.identity.as_ref()?;
                 let progress = session.progress;
+                let others = self.rate_of_others(*worker);
                 let silent_ms = now.since(session.heard).as_millis() as u64;
                 let held = session
                     .rank
@@ -50,26 +49,37 @@ impl Coordinator {
                     pid: register.pid,
                     rank: session.rank,
                     micro_batches: held as u64,
-                    step: progress.step,
+                    step: self.step_of(session),
                     phase: progress.phase,
                     images_per_s: progress.images_per_s,
                     silent_ms,
-                    late: lateness(silent_ms, lease_ms, progress.step, newest, progress.phase),
+                    late: lateness(silent_ms, lease_ms, progress.images_per_s, others),
                 })
             })
             .collect();
         statuses.sort_by_key(|status| status.worker);
         statuses
     }
+
+    /// The median rate of the other workers that compute; 0 where there is none.
+    fn rate_of_others(&self, worker: WorkerId) -> f64 {
+        let others = self.sessions.values().filter(|s| s.identity.as_ref().is_some_and(|(other, _)| *other != worker));
+        let mut rates: Vec<f64> = others.map(|s| s.progress.images_per_s).filter(|rate| *rate > 0.0).collect();
+        rates.sort_by(f64::total_cmp);
+        rates.get(rates.len() / 2).copied().unwrap_or_default()
+    }
 }
 
-/// Why the others wait for a worker, where they do: a heartbeat that is overdue, or a step that the others have passed.
-fn lateness(silent_ms: u64, lease_ms: u64, step: Step, newest: Step, phase: Phase) -> String {
+/// A worker slower than this share of the others' rate is late: they wait for it at every step.
+const LATE: f64 = 0.7;
+
+/// Why the others wait for a worker, where they do: its heartbeat is overdue, or it computes more slowly than they.
+fn lateness(silent_ms: u64, lease_ms: u64, rate: f64, others: f64) -> String {
     if silent_ms > lease_ms / 2 {
         return format!("silent for {silent_ms} of {lease_ms} ms");
     }
-    if step < newest {
-        return format!("at step {step} in phase {phase}, others at {newest}");
+    if rate > 0.0 && rate < LATE * others {
+        return format!("computes {rate:.0} images/s, others {others:.0}");
     }
     String::new()
 }

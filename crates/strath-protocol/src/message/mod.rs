@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
+use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 
 pub use report::{EvalReport, FailureKind, FailureReport, Finished, Phase, PhaseSeconds, Progress, StepReport};
 pub use state::{Purpose, State};
@@ -36,8 +36,10 @@ pub enum WorkerMessage {
     Finished(Finished),
     /// The worker cannot go on.
     Failed(FailureReport),
-    /// The worker was told to leave by a signal.
+    /// The worker ends at once, without finishing its step.
     Leaving {
+        /// The generation that it leaves; 0 before its first.
+        generation: Generation,
         /// Why.
         reason: String,
     },
@@ -60,7 +62,10 @@ pub enum CoordinatorMessage {
     /// Answers a heartbeat.
     Ack,
     /// Finish the step, save, and end.
-    Stop,
+    Stop {
+        /// The generation that stops.
+        generation: Generation,
+    },
     /// The session is over.
     End(Ending),
 }
@@ -95,6 +100,8 @@ pub struct Admitted {
     pub job: Job,
     /// Silence of this length means death, on both sides.
     pub lease: Duration,
+    /// What ranks show to each other when their rings connect.
+    pub ring_key: RingKey,
 }
 
 /// What a run does.

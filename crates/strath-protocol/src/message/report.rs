@@ -15,7 +15,7 @@ pub struct Progress {
     pub step: Step,
     /// What it does.
     pub phase: Phase,
-    /// Images per second over its last steps; 0 before the first.
+    /// Images per second of its own computing in its last step, waits left out; 0 before the first and where it idles.
     pub images_per_s: f64,
 }
 
@@ -182,6 +182,8 @@ pub struct FailureReport {
 pub enum FailureKind {
     /// The worker's own.
     Own,
+    /// The configuration's: it does not fit the data or the model.
+    Configuration,
     /// It lost the peer of this rank.
     PeerLost(Rank),
 }

@@ -53,7 +53,7 @@ fn a_coordinator_of_many_machines_gathers_on_without_workers_that_leave_and_says
     join(&mut machine, 0, 0);
     let mut left = machine.clone();
     warned(lost(&mut machine, 0, "gone", 1), "was lost at step 0 in phase preparing: gone");
-    let leaving = WorkerMessage::Leaving { reason: "terminated".into() };
+    let leaving = WorkerMessage::Leaving { generation: Generation(0), reason: "terminated".into() };
     warned(say(&mut left, 0, leaving, 1), "left at step 0 in phase preparing: terminated");
 
     let mut silent = many();
@@ -97,12 +97,23 @@ fn those_who_do_not_fit_are_refused_with_a_reason_and_the_run_goes_on_gathering(
     refused(&|r| r.ring_address = "10.0.0.1:5".parse().unwrap(), &["10.0.0.1:5", "worker 0", "--advertise"]);
     refused(&|r| r.ring_address = "0.0.0.0:5".parse().unwrap(), &["0.0.0.0:5", "--advertise"]);
     refused(&|r| r.ring_address = "127.0.0.1:0".parse().unwrap(), &["127.0.0.1:0", "--advertise"]);
+    refused(&|r| r.ring_address = address(100), &["127.0.0.1:9100", "worker 0 (h0) too", "--advertise"]);
 
     let mut machine = running(2);
     machine.handle(Event::Connected { connection: Connection(2), address: address(2) }, at(0)).unwrap();
     let late = say(&mut machine, 2, WorkerMessage::Register(register(2)), 0);
     assert!(reason(&late, 2).contains("generation 5"), "{late:?}");
     assert_eq!(machine.status(at(0)).stage, "running");
+}
+
+#[test]
+fn a_run_takes_as_many_workers_as_a_ring_connects() {
+    let mut machine = Coordinator::new(settings(Gather::Exactly(2)), at(0));
+    for worker in 0..64 {
+        join(&mut machine, worker, 0);
+    }
+    let commands = join(&mut machine, 64, 0);
+    assert!(reason(&commands, 64).contains("64 workers"), "{commands:?}");
 }
 
 #[test]

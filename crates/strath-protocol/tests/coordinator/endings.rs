@@ -1,6 +1,6 @@
 //! The end of a run: every rank through, everything on the disk, stopped, or not to be written.
 
-use strath_core::{Digest, Step};
+use strath_core::{Digest, Generation, Step};
 use strath_protocol::message::{CoordinatorMessage, Ending, Purpose, WorkerMessage};
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Rejected,
@@ -85,7 +85,10 @@ fn a_stop_is_passed_on_once_and_ends_with_the_checkpoint() {
     let mut machine = running(2);
     assert_eq!(
         handle(&mut machine, Event::StopRequested, 1),
-        [send(0, CoordinatorMessage::Stop), send(1, CoordinatorMessage::Stop)]
+        [
+            send(0, CoordinatorMessage::Stop { generation: Generation(5) }),
+            send(1, CoordinatorMessage::Stop { generation: Generation(5) })
+        ]
     );
     assert_eq!(handle(&mut machine, Event::StopRequested, 2), []);
     let mut too_late = machine.clone();

@@ -1,13 +1,17 @@
 //! Somebody is lost, silent, failed or gone: one message names worker, host, address, step and phase.
 
+use std::time::Duration;
+
 use strath_core::{Generation, Step};
 use strath_protocol::message::{CoordinatorMessage, Ending, FailureKind, FailureReport, Phase, WorkerMessage};
 use strath_protocol::{
-    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Rejected,
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
+    Rejected,
 };
 
 use crate::support::{
-    at, drain, end_of, failed, failure, finished, handle, join, lost, peer_lost, progress, running, say, send, settings,
+    address, at, drain, end_of, failed, failure, finished, handle, join, lost, peer_lost, progress, running, say, send,
+    settings,
 };
 
 /// The whole end of a failed run.
@@ -50,7 +54,7 @@ fn whoever_is_lost_silent_failed_or_leaves_is_named_with_step_and_phase() {
     let message = "worker 0 (h0, 127.0.0.1:9000) failed at step 1 in phase reduce: no memory";
     assert_eq!(say(&mut own, 0, failed(FailureKind::Own, "no memory"), 200), failing(&[0, 1], message));
 
-    let leaving = WorkerMessage::Leaving { reason: "terminated".into() };
+    let leaving = WorkerMessage::Leaving { generation: Generation(5), reason: "terminated".into() };
     let message = "worker 1 (h1, 127.0.0.1:9001) left at step 2 in phase descent: terminated";
     assert_eq!(say(&mut machine, 1, leaving, 200), failing(&[0], message));
 }
@@ -160,7 +164,50 @@ fn a_process_that_ends_is_named_by_its_worker_where_it_has_one() {
     let mut machine = running(2);
     assert_eq!(say(&mut machine, 0, finished(9, 3, false), 1), []);
     assert_eq!(handle(&mut machine, ended(0), 2), [], "whoever is through may end");
-    let message = "worker 1 (h1, 127.0.0.1:9001) ended at step 0 in phase waiting: signal 9";
+    let message = "worker 1 (h1, 127.0.0.1:9001) ended at step 0 in phase ascent: signal 9";
     assert_eq!(handle(&mut machine, ended(1), 3), failing(&[0, 1], message));
     assert_eq!(drain(&mut machine), []);
+}
+
+#[test]
+fn whoever_has_not_registered_has_no_say_in_the_run() {
+    let mut machine = running(2);
+    handle(&mut machine, Event::Connected { connection: Connection(7), address: address(7) }, 0);
+    let before = machine.clone();
+    for message in [
+        WorkerMessage::Leaving { generation: Generation(0), reason: "hello".into() },
+        failed(FailureKind::Own, "hello"),
+        WorkerMessage::Heartbeat(progress(1, Phase::Ascent)),
+        finished(9, 3, false),
+    ] {
+        let rejected = machine.handle(Event::Message { connection: Connection(7), message }, at(1));
+        assert!(matches!(rejected, Err(Rejected::OutOfOrder { .. })), "{rejected:?}");
+        assert_eq!(machine, before);
+    }
+}
+
+#[test]
+fn a_machine_that_cannot_take_part_ends_no_gathering_but_its_own() {
+    let gather = Gather::AtLeast { workers: 2, quiet: Duration::from_millis(100) };
+    let mut machine = Coordinator::new(settings(gather), at(0));
+    join(&mut machine, 0, 0);
+    join(&mut machine, 1, 0);
+    let report = |kind| {
+        let (generation, step, phase) = (Generation(0), Step(0), Phase::Preparing);
+        WorkerMessage::Failed(FailureReport { generation, step, phase, kind, message: "no such file".into() })
+    };
+    let mut misconfigured = machine.clone();
+    let message = "worker 1 (h1, 127.0.0.1:9001) failed at step 0 in phase preparing: no such file";
+    assert_eq!(
+        say(&mut machine, 1, report(FailureKind::Own), 1),
+        [
+            send(1, CoordinatorMessage::End(Ending::Failed(message.into()))),
+            Command::Close(Connection(1)),
+            Command::Record(Record::Warning(format!("{message}; gathering goes on without it"))),
+        ]
+    );
+    // What does not fit the configuration fits on no machine.
+    let commands = say(&mut misconfigured, 1, report(FailureKind::Configuration), 1);
+    let outcome = Outcome::Misconfigured { message: message.into() };
+    assert_eq!(commands, end_of(&[0, 1], &Ending::Failed(message.into()), outcome));
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
+use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, Job, Member, Phase, Purpose, Split, State, StateRef,
-    StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, Job, Member, Phase, Progress, Purpose, Split, State,
+    StateRef, StepReport, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
@@ -41,9 +41,16 @@ fn eval_report(generation: u64) -> EvalReport {
 fn a_run_from_the_first_registration_to_its_end() {
     let mut machine = Coordinator::new(settings(Gather::Exactly(2)), at(0));
     let admitted = |worker| {
-        let (run, lease) = (RunId(7), Duration::from_secs(2));
+        let (run, lease, ring_key) = (RunId(7), Duration::from_secs(2), RingKey([9; 16]));
         let configuration = config(&[]).to_toml();
-        CoordinatorMessage::Admitted(Admitted { worker: WorkerId(worker), run, configuration, job: Job::Train, lease })
+        CoordinatorMessage::Admitted(Admitted {
+            worker: WorkerId(worker),
+            run,
+            configuration,
+            job: Job::Train,
+            lease,
+            ring_key,
+        })
     };
     assert_eq!(join(&mut machine, 0, 0), [send(0, admitted(0))]);
     assert_eq!(join(&mut machine, 1, 1), [send(1, admitted(1))]);
@@ -180,8 +187,9 @@ fn a_status_shows_places_and_who_is_late_and_why() {
     assert!(machine.status(at(0)).workers.is_empty(), "a session without a name is no worker yet");
 
     machine = running(3);
-    say(&mut machine, 0, WorkerMessage::Heartbeat(progress(2, Phase::Reduce)), 1000);
-    say(&mut machine, 1, WorkerMessage::Heartbeat(progress(1, Phase::Descent)), 1000);
+    let beat = |step, phase, images_per_s| WorkerMessage::Heartbeat(Progress { images_per_s, ..progress(step, phase) });
+    say(&mut machine, 0, beat(2, Phase::Reduce, 900.0), 1000);
+    say(&mut machine, 1, beat(0, Phase::Descent, 450.0), 1000);
     say(&mut machine, 0, WorkerMessage::Step(step_report(2)), 1000);
     let status = machine.status(at(1100));
     assert_eq!(
@@ -192,14 +200,15 @@ fn a_status_shows_places_and_who_is_late_and_why() {
     let shown: Vec<_> = status
         .workers
         .iter()
-        .map(|w| (w.worker, w.rank, w.micro_batches, w.phase, w.silent_ms, w.late.as_str()))
+        .map(|w| (w.rank, w.micro_batches, w.step, w.phase, w.silent_ms, w.late.as_str()))
         .collect();
     assert_eq!(
         shown,
         [
-            (WorkerId(0), Some(Rank(0)), 2, Phase::Reduce, 100, ""),
-            (WorkerId(1), Some(Rank(1)), 1, Phase::Descent, 100, "at step 1 in phase descent, others at 2"),
-            (WorkerId(2), Some(Rank(2)), 1, Phase::Waiting, 1100, "silent for 1100 of 2000 ms"),
+            (Some(Rank(0)), 2, Step(2), Phase::Reduce, 100, ""),
+            // Rank 0 has taken two steps, so every rank has taken one, whatever its last heartbeat said.
+            (Some(Rank(1)), 1, Step(1), Phase::Descent, 100, "computes 450 images/s, others 900"),
+            (Some(Rank(2)), 1, Step(1), Phase::Ascent, 1100, "silent for 1100 of 2000 ms"),
         ]
     );
 

@@ -46,7 +46,7 @@ fn any_message() -> impl Strategy<Value = WorkerMessage> {
                 message: String::new(),
             })
         }),
-        1 => Just(WorkerMessage::Leaving { reason: String::new() }),
+        1 => Just(WorkerMessage::Leaving { generation: Generation(5), reason: String::new() }),
     ]
 }
 

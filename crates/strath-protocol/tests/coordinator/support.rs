@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::config::{Config, Layers};
-use strath_core::{Digest, Generation, Rank, RunId, Step, Timestamp};
+use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp};
 use strath_protocol::message::{
     CoordinatorMessage, DataSummary, FailureKind, FailureReport, Finished, Job, Phase, Prepared, Progress, Purpose,
     Register, State, WorkerMessage,
@@ -28,6 +28,7 @@ pub(crate) fn settings(gather: Gather) -> Settings {
     Settings {
         version: "1".into(),
         token: Some("secret".into()),
+        ring_key: RingKey([9; 16]),
         run: RunId(7),
         configuration: config.to_toml(),
         config,
@@ -123,7 +124,7 @@ pub(crate) fn run_with(settings: Settings, workers: u64) -> Coordinator {
 
 pub(crate) fn failure(commands: &[Command]) -> &str {
     match commands.last() {
-        Some(Command::Finish(Outcome::Failed { message })) => message,
+        Some(Command::Finish(Outcome::Failed { message } | Outcome::Misconfigured { message })) => message,
         other => panic!("expected a failed run, found {other:?}"),
     }
 }

@@ -245,17 +245,12 @@ impl TryFrom<wire::Finished> for Finished {
 impl From<FailureReport> for wire::FailureReport {
     fn from(report: FailureReport) -> Self {
         let FailureReport { generation, step, phase, kind, message } = report;
-        let lost_rank = match kind {
+        let kind = match kind {
             FailureKind::Own => None,
-            FailureKind::PeerLost(rank) => Some(rank.0),
+            FailureKind::Configuration => Some(wire::failure_report::Kind::Misconfigured(wire::Misconfigured {})),
+            FailureKind::PeerLost(rank) => Some(wire::failure_report::Kind::LostRank(rank.0)),
         };
-        Self {
-            generation: generation.0,
-            step: step.0,
-            phase: phase_out(phase).into(),
-            lost_rank,
-            message: clipped(message),
-        }
+        Self { generation: generation.0, step: step.0, phase: phase_out(phase).into(), kind, message: clipped(message) }
     }
 }
 
@@ -263,12 +258,17 @@ impl TryFrom<wire::FailureReport> for FailureReport {
     type Error = RpcError;
 
     fn try_from(report: wire::FailureReport) -> Result<Self, RpcError> {
-        let wire::FailureReport { generation, step, phase, lost_rank, message } = report;
+        let wire::FailureReport { generation, step, phase, kind, message } = report;
+        let kind = match kind {
+            None => FailureKind::Own,
+            Some(wire::failure_report::Kind::Misconfigured(_)) => FailureKind::Configuration,
+            Some(wire::failure_report::Kind::LostRank(rank)) => FailureKind::PeerLost(Rank(rank)),
+        };
         Ok(Self {
             generation: Generation(generation),
             step: Step(step),
             phase: phase_in(phase, "FailureReport.phase")?,
-            kind: lost_rank.map_or(FailureKind::Own, |rank| FailureKind::PeerLost(Rank(rank))),
+            kind,
             message: text(message, "FailureReport.message")?,
         })
     }

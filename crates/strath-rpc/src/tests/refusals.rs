@@ -105,7 +105,7 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
         "FailureReport.message": message = long();
     );
     let message = |kind| WorkerMessage::decode(wire::WorkerMessage { kind }).map(|_| ()).unwrap_err().to_string();
-    let leaving = wire::worker_message::Kind::Leaving(wire::Leaving { reason: long() });
+    let leaving = wire::worker_message::Kind::Leaving(wire::Leaving { reason: long(), generation: 1 });
     assert!(message(Some(leaving)).contains("Leaving.reason is a text of 65537 bytes, expected at most 65536 bytes"));
     assert!(message(None).contains("WorkerMessage.kind"));
     let ready = wire::worker_message::Kind::RingReady(wire::RingReady { generation: 0 });
@@ -117,11 +117,12 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     let bytes = vec![1; 32];
     let local = "[::1]:80".to_owned();
     let configuration = "x".repeat(1 << 20);
-    each_refused!(Admitted, wire::Admitted { configuration, lease_ms: 1, ..Default::default() },
+    each_refused!(Admitted, wire::Admitted { configuration, lease_ms: 1, ring_key: vec![1; 16], ..Default::default() },
         "Admitted.configuration": configuration = "x".repeat((1 << 20) + 1);
         "Admitted.evaluate": evaluate = Some(0);
         "Admitted.evaluate": evaluate = Some(3);
         "Admitted.lease_ms": lease_ms = 0;
+        "Admitted.ring_key": ring_key = vec![1; 15];
     );
     let member = wire::Member { worker: 0, ring_address: local.clone() };
     let members = vec![member.clone(), wire::Member { worker: 1, ring_address: local.clone() }];

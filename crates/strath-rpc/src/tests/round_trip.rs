@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use prost::Message as _;
-use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
+use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished, Job,
     Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport,
@@ -60,6 +60,14 @@ fn phases() -> impl Strategy<Value = PhaseSeconds> {
     prop::array::uniform7(number()).prop_map(|[data, ascent, epsilon, exchange, descent, reduce, update]| {
         PhaseSeconds { data, ascent, epsilon, exchange, descent, reduce, update }
     })
+}
+
+fn failure_kind() -> impl Strategy<Value = FailureKind> {
+    prop_oneof![
+        Just(FailureKind::Own),
+        Just(FailureKind::Configuration),
+        any::<u32>().prop_map(|rank| FailureKind::PeerLost(Rank(rank))),
+    ]
 }
 
 fn step_report() -> impl Strategy<Value = StepReport> {
@@ -128,13 +136,13 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
         (generation(), step(), digest(), any::<bool>()).prop_map(|(generation, step, weights, stopped)| {
             WorkerMessage::Finished(Finished { generation, step, weights, stopped })
         }),
-        (generation_or_none(), step(), phase(), any::<Option<u32>>(), any::<String>()).prop_map(
-            |(generation, step, phase, lost, message)| {
-                let kind = lost.map_or(FailureKind::Own, |rank| FailureKind::PeerLost(Rank(rank)));
+        (generation_or_none(), step(), phase(), failure_kind(), any::<String>()).prop_map(
+            |(generation, step, phase, kind, message)| {
                 WorkerMessage::Failed(FailureReport { generation, step, phase, kind, message })
             }
         ),
-        any::<String>().prop_map(|reason| WorkerMessage::Leaving { reason }),
+        (generation_or_none(), any::<String>())
+            .prop_map(|(generation, reason)| WorkerMessage::Leaving { generation, reason }),
     ]
 }
 
@@ -173,13 +181,14 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
                 configuration,
                 job: evaluate.map_or(Job::Train, Job::Evaluate),
                 lease: Duration::from_millis(lease_ms),
+                ring_key: RingKey([7; 16]),
             })
         ),
         assign().prop_map(CoordinatorMessage::Assign),
         state().prop_map(CoordinatorMessage::State),
         generation().prop_map(|generation| CoordinatorMessage::Start { generation }),
         Just(CoordinatorMessage::Ack),
-        Just(CoordinatorMessage::Stop),
+        generation().prop_map(|generation| CoordinatorMessage::Stop { generation }),
         ending.prop_map(CoordinatorMessage::End),
     ]
 }
@@ -278,10 +287,8 @@ proptest! {
 #[test]
 fn a_long_reason_is_cut_on_its_way_out_so_that_it_arrives() {
     let reason = format!("x{}", "\u{e9}".repeat(64 << 10));
-    let WorkerMessage::Leaving { reason: arrived } = through_bytes(WorkerMessage::Leaving { reason: reason.clone() })
-    else {
-        panic!("another message")
-    };
+    let leaving = WorkerMessage::Leaving { generation: Generation(1), reason: reason.clone() };
+    let WorkerMessage::Leaving { reason: arrived, .. } = through_bytes(leaving) else { panic!("another message") };
     assert!(reason.starts_with(&arrived));
     assert_eq!(arrived.len(), (64 << 10) - 1);
 }
@@ -294,6 +301,7 @@ fn a_lease_is_never_rounded_to_none() {
         configuration: String::new(),
         job: Job::Train,
         lease: Duration::from_micros(1),
+        ring_key: RingKey::default(),
     };
     assert_eq!(wire::Admitted::from(admitted).lease_ms, 1);
 }

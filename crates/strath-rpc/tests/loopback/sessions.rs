@@ -38,10 +38,10 @@ async fn sessions_have_ids_of_their_own_and_hear_only_what_is_for_them() {
     let (mut first, first_id) = coordinator.worker().await;
     let (mut second, second_id) = coordinator.worker().await;
     assert_ne!(first_id, second_id);
-    coordinator.server.send(second_id, CoordinatorMessage::Stop);
+    coordinator.server.send(second_id, CoordinatorMessage::Stop { generation: Generation(1) });
     coordinator.server.send(first_id, CoordinatorMessage::Ack);
     assert_eq!(received(&mut first).await, CoordinatorMessage::Ack);
-    assert_eq!(received(&mut second).await, CoordinatorMessage::Stop);
+    assert_eq!(received(&mut second).await, CoordinatorMessage::Stop { generation: Generation(1) });
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use strath_node::coordinator::{CoordinatorSettings, start_from_init};
+use strath_node::coordinator::CoordinatorSettings;
 use strath_protocol::Gather;
 use strath_protocol::message::Job;
 
@@ -28,7 +28,7 @@ pub struct Coordinator {
     /// The run's configuration file.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
-    /// Where to listen, IP:PORT; port 0 is any.
+    /// Where to listen, HOST:PORT; port 0 is any.
     #[arg(long, value_name = "ADDR")]
     listen: String,
     /// Workers to wait for; the same as --set cluster.min_workers=N.
@@ -45,11 +45,11 @@ pub struct Coordinator {
 
 impl Coordinator {
     /// Runs the command.
-    pub fn run(mut self) -> Result<(), Failure> {
-        if let Some(workers) = self.min_workers {
-            self.changes.set.push(format!("cluster.min_workers={workers}"));
-        }
-        let config = self.changes.resolve(Some(&self.config), None)?.config;
+    pub fn run(self) -> Result<(), Failure> {
+        let workers = self.min_workers.map(|workers| ("cluster.min_workers", "--min-workers", workers));
+        let effective = self.changes.resolve(Some(&self.config), workers)?;
+        telling::warn(effective.warnings());
+        let config = effective.config;
         let address = runtime::parse(&self.listen)?;
         if !address.ip().is_loopback() && !self.insecure {
             return Err(Failure::Usage(format!(
@@ -58,12 +58,8 @@ impl Coordinator {
             )));
         }
         runtime::block_on(async {
-            let listener = runtime::listen(&self.listen)?;
+            let listener = runtime::listen(address)?;
             let Some(Opened { folder, start }) = open(&config, &self.out)? else { return Ok(()) };
-            let start = match start {
-                Some(start) => Some(start),
-                None => start_from_init(&config).map_err(Failure::other)?,
-            };
             let path = folder.path().to_path_buf();
             let quiet = Duration::from_millis(config.cluster.gather_ms);
             let settings = CoordinatorSettings {
@@ -73,11 +69,12 @@ impl Coordinator {
                 job: Job::Train,
                 gather: Gather::AtLeast { workers: config.cluster.min_workers, quiet },
                 token: None,
+                ring_key: runtime::ring_key()?,
                 start,
                 local: None,
             };
             let end = strath_node::coordinator::run(settings, telling::observer(), runtime::stop_signals()?).await;
-            finish(end.map_err(Failure::other)?, &path, &config)
+            finish(end?, &path, &config)
         })
     }
 }

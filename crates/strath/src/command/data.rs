@@ -3,8 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use strath_data::DataError;
 
 use crate::outcome::Failure;
+use crate::telling;
 
 /// Bring a public data set, or check one, by digest
 #[derive(Debug, Args)]
@@ -21,6 +23,10 @@ pub struct Data {
 #[derive(Debug, Subcommand)]
 enum Action {
     /// Download a data set from its public address; files that are there and whole are kept.
+    #[command(after_help = "\
+Examples:
+  strath data fetch fashion-mnist
+  strath data fetch fashion-mnist --to /data/fashion-mnist --from http://mirror.example/fashion-mnist/")]
     Fetch {
         /// Its name, such as fashion-mnist.
         name: String,
@@ -32,6 +38,9 @@ enum Action {
         from: Option<String>,
     },
     /// Check the files of a data set against their known digests.
+    #[command(after_help = "\
+Examples:
+  strath data verify fashion-mnist --at /usr/share/datasets/fashion-mnist")]
     Verify {
         /// Its name, such as fashion-mnist.
         name: String,
@@ -47,7 +56,7 @@ impl Data {
         match self.action {
             Action::Fetch { name, to, from } => {
                 let to = to.unwrap_or_else(|| PathBuf::from("data").join(&name));
-                let bar = crate::telling::download_bar();
+                let bar = telling::download_bar();
                 let mut progress = |file: &str, done: u64, total: Option<u64>| {
                     bar.set_message(file.to_string());
                     bar.set_length(total.unwrap_or(done.max(1)));
@@ -55,14 +64,24 @@ impl Data {
                 };
                 let fetched = strath_data::fetch(&name, &to, from.as_deref(), &mut progress);
                 bar.finish_and_clear();
-                println!("{}", fetched.map_err(Failure::other)?);
-                println!("train on it with: strath train configs/{name}.toml --set data.path={}", to.display());
+                let fetched = fetched.map_err(failure)?;
+                telling::print(&format!(
+                    "{fetched}\ntrain on it with: strath train configs/{name}.toml --set data.path={}\n",
+                    to.display()
+                ))
             }
             Action::Verify { name, at } => {
                 let at = at.unwrap_or_else(|| PathBuf::from("data").join(&name));
-                println!("{}", strath_data::verify(&name, &at).map_err(Failure::other)?);
+                telling::print(&format!("{}\n", strath_data::verify(&name, &at).map_err(failure)?))
             }
         }
-        Ok(())
+    }
+}
+
+/// A name that is none is bad usage.
+fn failure(error: DataError) -> Failure {
+    match error {
+        DataError::UnknownSet { .. } => Failure::Usage(error.to_string()),
+        other => Failure::other(other),
     }
 }

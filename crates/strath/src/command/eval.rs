@@ -9,9 +9,9 @@ use strath_node::local::LocalWorkers;
 use strath_protocol::Gather;
 use strath_protocol::message::{Job, Split};
 
-use crate::configuration::Changes;
+use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
-use crate::runtime;
+use crate::{log, runtime, telling};
 
 /// Loss and error of a checkpoint on a split
 #[derive(Debug, Args)]
@@ -47,21 +47,24 @@ enum SplitArgument {
 impl Eval {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
-        let config = self.changes.resolve(Some(&self.config), self.workers)?.config;
+        let effective = self.changes.resolve(Some(&self.config), workers_flag(self.workers))?;
+        telling::warn(effective.warnings());
+        let config = effective.config;
         let split = match self.split {
             SplitArgument::Train => Split::Train,
             SplitArgument::Test => Split::Test,
         };
         runtime::block_on(async {
             let start = start_from_file(&self.checkpoint).map_err(Failure::other)?;
-            let listener = runtime::listen("127.0.0.1:0")?;
+            let listener = runtime::listen(runtime::LOOPBACK)?;
             let address = listener.local_addr().map_err(Failure::other)?;
             let token = runtime::token()?;
             let program = std::env::current_exe().map_err(Failure::other)?;
-            let logs = Scratch::new(&token)?;
+            let logs = Scratch::new()?;
             let workers = config.cluster.workers;
-            let local =
-                LocalWorkers::start(&program, workers, address, &token, &logs.0).await.map_err(Failure::other)?;
+            let local = LocalWorkers::start(&program, workers, address, &token, &logs.0, &log::flag())
+                .await
+                .map_err(Failure::other)?;
             let settings = CoordinatorSettings {
                 config,
                 listener,
@@ -69,19 +72,17 @@ impl Eval {
                 job: Job::Evaluate(split),
                 gather: Gather::Exactly(workers),
                 token: Some(token),
+                ring_key: runtime::ring_key()?,
                 start: Some(start),
                 local: Some(local),
             };
             let end = strath_node::coordinator::run(settings, Box::new(|_| ()), runtime::stop_signals()?).await;
-            match end.map_err(Failure::other)? {
-                RunEnd::Evaluated(report) => {
-                    if self.json {
-                        println!("{}", json!({"split": split.to_string(), "loss": report.loss, "error": report.error}));
-                    } else {
-                        println!("{split}: loss {:.4}   error {:.2} %", report.loss, 100.0 * report.error);
-                    }
-                    Ok(())
-                }
+            match end? {
+                RunEnd::Evaluated(report) => telling::print(&if self.json {
+                    json!({"split": split.to_string(), "loss": report.loss, "error": report.error}).to_string() + "\n"
+                } else {
+                    format!("{split}: loss {:.4}   error {:.2} %\n", report.loss, 100.0 * report.error)
+                }),
                 RunEnd::Stopped(_) | RunEnd::Done(_) => {
                     Err(Failure::Stopped("stopped before the evaluation was done".into()))
                 }
@@ -94,9 +95,8 @@ impl Eval {
 struct Scratch(PathBuf);
 
 impl Scratch {
-    fn new(token: &str) -> Result<Self, Failure> {
-        // Half of the token names the folder; the other half stays secret.
-        let path = std::env::temp_dir().join(format!("strath-eval-{}", &token[..16]));
+    fn new() -> Result<Self, Failure> {
+        let path = std::env::temp_dir().join(format!("strath-eval-{:016x}", runtime::random_word()?));
         std::fs::create_dir(&path).map_err(Failure::other)?;
         Ok(Self(path))
     }

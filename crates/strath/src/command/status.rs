@@ -9,7 +9,7 @@ use strath_node::run_folder::newest_coordinator;
 use strath_protocol::ClusterStatus;
 
 use crate::outcome::Failure;
-use crate::{runtime, telling};
+use crate::{log, runtime, telling};
 
 /// Show a running cluster: generation, workers, what they hold, where they are, who is late and why
 #[derive(Debug, Args)]
@@ -42,9 +42,19 @@ impl Status {
                 )
             })?,
         };
+        runtime::check_host_port(&address)?;
         runtime::block_on(async {
+            let mut seen = false;
             loop {
-                let status = strath_rpc::status(&address, Duration::from_secs(5)).await.map_err(Failure::other)?;
+                let status = match strath_rpc::status(&address, Duration::from_secs(5)).await {
+                    Ok(status) => status,
+                    Err(_) if seen => {
+                        log::say("the coordinator has ended");
+                        return Ok(());
+                    }
+                    Err(error) => return Err(Failure::other(error)),
+                };
+                seen = true;
                 if self.json {
                     telling::print(&format!("{}\n", to_json(&status)))?;
                 } else {
@@ -76,13 +86,13 @@ fn table(status: &ClusterStatus) -> String {
         ));
     }
     lines.push(format!(
-        "{:>6} {:>4} {:24} {:21} {:>5} {:>7} {:10} {:>8}  late",
-        "worker", "rank", "host", "address", "micro", "step", "phase", "heard"
+        "{:>6} {:>4} {:24} {:21} {:>5} {:>7} {:10} {:>9} {:>8}  late",
+        "worker", "rank", "host", "address", "micro", "step", "phase", "images/s", "heard"
     ));
     for worker in &status.workers {
         let rank = worker.rank.map_or_else(|| "-".into(), |rank| rank.to_string());
         lines.push(format!(
-            "{:>6} {:>4} {:24} {:21} {:>5} {:>7} {:10} {:>5} ms  {}",
+            "{:>6} {:>4} {:24} {:21} {:>5} {:>7} {:10} {:>9} {:>5} ms  {}",
             worker.worker.to_string(),
             rank,
             worker.host,
@@ -90,6 +100,7 @@ fn table(status: &ClusterStatus) -> String {
             worker.micro_batches,
             worker.step.to_string(),
             worker.phase.name(),
+            if worker.images_per_s > 0.0 { format!("{:.0}", worker.images_per_s) } else { "-".into() },
             worker.silent_ms,
             if worker.late.is_empty() { "-" } else { &worker.late }
         ));

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use clap::Args;
 use strath_node::worker::{WorkerEnd, WorkerSettings};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
 use crate::outcome::Failure;
@@ -38,7 +37,7 @@ pub struct Worker {
     #[arg(long, value_name = "ADDR")]
     advertise: Option<SocketAddr>,
     /// Seconds to wait for a coordinator that is not there yet.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     connect_timeout: u64,
     /// Read the join token from standard input, and leave when that closes.
     #[arg(long, hide = true)]
@@ -48,10 +47,11 @@ pub struct Worker {
 impl Worker {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
+        runtime::check_host_port(&self.coordinator)?;
         silence_candles_threads()?;
         let data = self.data.map(std::path::absolute).transpose().map_err(Failure::other)?;
         let (leave, left) = mpsc::channel(1);
-        let token = if self.token_from_stdin { Some(read_token(leave.clone())?) } else { None };
+        let token = if self.token_from_stdin { Some(read_token(leave)?) } else { None };
         let settings = WorkerSettings {
             coordinator: self.coordinator,
             token,
@@ -61,20 +61,9 @@ impl Worker {
             connect_timeout: Duration::from_secs(self.connect_timeout),
         };
         runtime::block_on(async {
-            let signals = [("interrupted", SignalKind::interrupt()), ("terminated", SignalKind::terminate())];
-            for (reason, kind) in signals {
-                let mut signal = signal(kind).map_err(Failure::other)?;
-                let leave = leave.clone();
-                tokio::spawn(async move {
-                    if signal.recv().await.is_some() {
-                        // A second signal finds the worker leaving already.
-                        let _ = leave.send(reason.to_string()).await;
-                    }
-                });
-            }
-            match strath_node::worker::run(settings, left).await {
+            match strath_node::worker::run(settings, runtime::stop_signals()?, left).await {
                 Ok(WorkerEnd::Done) => Ok(()),
-                Ok(WorkerEnd::Stopped) => Err(Failure::Stopped("stopped by the coordinator after a checkpoint".into())),
+                Ok(WorkerEnd::Stopped) => Err(Failure::Stopped("stopped with the run".into())),
                 Err(error) => Err(Failure::other(error)),
             }
         })

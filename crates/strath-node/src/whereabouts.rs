@@ -1,0 +1,54 @@
+//! Where the training thread is, for whoever asks: written at every phase of every step, read at every heartbeat.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use strath_core::Step;
+use strath_protocol::message::Phase;
+
+/// Bits of the phase in the word that holds step and phase.
+const PHASE_BITS: u32 = 8;
+
+/// The step, the phase and the rate of a training thread, without a lock between it and its readers.
+#[derive(Debug, Default)]
+pub struct Whereabouts {
+    /// Completed steps and the phase's place in [`Phase::ALL`], as one word, so that they are read as they were written.
+    place: AtomicU64,
+    /// Images per second, as the bits of an `f64`.
+    rate: AtomicU64,
+}
+
+impl Whereabouts {
+    /// Says where training is.
+    pub fn enter(&self, step: u64, phase: Phase) {
+        let code = Phase::ALL.iter().position(|known| *known == phase).expect("every phase is in the list of them");
+        self.place.store(step << PHASE_BITS | code as u64, Ordering::Relaxed);
+    }
+
+    /// Says what the last step's own computing came to, images per second.
+    pub fn set_rate(&self, images_per_s: f64) {
+        self.rate.store(images_per_s.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Completed steps, phase and rate.
+    pub fn get(&self) -> (Step, Phase, f64) {
+        let place = self.place.load(Ordering::Relaxed);
+        let phase = Phase::ALL[(place & ((1 << PHASE_BITS) - 1)) as usize];
+        (Step(place >> PHASE_BITS), phase, f64::from_bits(self.rate.load(Ordering::Relaxed)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_said_last_is_what_is_heard() {
+        let whereabouts = Whereabouts::default();
+        assert_eq!(whereabouts.get(), (Step(0), Phase::Joining, 0.0));
+        for phase in Phase::ALL {
+            whereabouts.enter(1 << 40, phase);
+            whereabouts.set_rate(12.5);
+            assert_eq!(whereabouts.get(), (Step(1 << 40), phase, 12.5));
+        }
+    }
+}
