@@ -251,6 +251,26 @@ mod tests {
         }
 
         #[test]
+        fn in_any_split_a_wide_sum_is_off_by_at_most_two_to_the_minus_96_a_micro_batch(
+            pieces in prop::collection::vec((any::<bool>(), -80..4i32, 0u32..1 << 23, 1usize..100), 1..20)
+        ) {
+            let examples: usize = pieces.iter().map(|(.., size)| size).sum();
+            let mut sum = WideSum::zeros(1);
+            // In units of 2^-114, of which every weighted term is a multiple: at least 2^-81-23 / 2000.
+            let (unit, mut exact) = (power_of_two(114), 0i128);
+            for (negative, exponent, mantissa, size) in &pieces {
+                let magnitude = f32::from_bits(((exponent + 127) as u32) << 23 | mantissa);
+                let value = if *negative { -magnitude } else { magnitude };
+                let weight = *size as f64 / examples as f64;
+                sum.add(&[value], weight).unwrap();
+                exact += (f64::from((weight * f64::from(value)) as f32) * unit) as i128;
+            }
+            let (high, low) = sum.into_halves();
+            let off = ((i128::from(high[0]) << 66) + (i128::from(low[0]) << 18) - exact).unsigned_abs();
+            prop_assert!(off <= (pieces.len() as u128) << 18, "{} units of 2^-114 for {} micro-batches", off, pieces.len());
+        }
+
+        #[test]
         fn a_split_in_powers_of_two_of_values_scaled_by_2_to_minus_40_gives_the_same_mantissas(
             terms in prop::collection::vec((-20..0i32, 0u32..1 << 23), 16)
         ) {

@@ -5,7 +5,6 @@ use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strath_protocol::message::PhaseSeconds;
 
 use crate::files::FileError;
 
@@ -73,23 +72,6 @@ pub struct StepLine {
     pub reduce_s: f64,
     /// Seconds of the update on rank 0.
     pub update_s: f64,
-}
-
-impl StepLine {
-    /// Puts a step's phases into their fields.
-    #[must_use]
-    pub fn with_phases(self, seconds: PhaseSeconds) -> Self {
-        Self {
-            data_s: seconds.data,
-            ascent_s: seconds.ascent,
-            epsilon_s: seconds.epsilon,
-            exchange_s: seconds.exchange,
-            descent_s: seconds.descent,
-            reduce_s: seconds.reduce,
-            update_s: seconds.update,
-            ..self
-        }
-    }
 }
 
 /// An evaluation.
@@ -251,7 +233,7 @@ mod tests {
     use super::*;
 
     fn step(step: u64) -> Line {
-        let line = StepLine {
+        Line::Step(StepLine {
             step,
             epoch: 0.5,
             time: 1.0,
@@ -264,15 +246,14 @@ mod tests {
             zero_gradient_lanes: 0,
             images_per_s: 64.0,
             step_s: 1.0,
-            data_s: 0.0,
+            data_s: 0.25,
             ascent_s: 0.0,
             epsilon_s: 0.0,
             exchange_s: 0.0,
             descent_s: 0.0,
             reduce_s: 0.0,
             update_s: 0.0,
-        };
-        Line::Step(line.with_phases(PhaseSeconds { data: 0.25, ..PhaseSeconds::default() }))
+        })
     }
 
     fn eval(step: u64) -> Line {

@@ -227,6 +227,10 @@ impl Totals {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use strath_core::Layout;
+    use strath_sam::Perturbation;
+
     use super::*;
 
     #[test]
@@ -269,5 +273,61 @@ mod tests {
             statistics: vec![3.0],
         };
         assert_eq!(totals, want);
+    }
+
+    fn lane(seed: u64, splits: &[usize], entries: usize, scale: f32) -> Vec<f32> {
+        let mut draws = strath_core::random::Stream::new(seed, strath_core::random::Purpose::Probe);
+        let m: usize = splits.iter().sum();
+        let mut sum = LaneSum::new(Reduce::Exact, splits.len(), entries);
+        for size in splits {
+            // Of both signs, so that they cancel, and none smaller than 2^-20.
+            let values = (0..entries).map(|_| {
+                let magnitude = (draws.uniform() * 8.0).max(2f32.powi(-20));
+                if draws.below(2) == 0 { magnitude * scale } else { -magnitude * scale }
+            });
+            sum.add(values.collect(), *size as f64 / m as f64).unwrap();
+        }
+        sum.finish()
+    }
+
+    proptest! {
+        #[test]
+        fn the_epsilon_of_a_split_lane_does_not_depend_on_the_scale_of_its_gradient(
+            seed in any::<u64>(), splits in (0usize..6).prop_flat_map(halvings), p in prop_oneof![Just(2.0), 1.05f64..8.0]
+        ) {
+            let entries = 40;
+            let layout = Layout::new([("w".into(), vec![entries])]).unwrap();
+            let table = strath_core::config::SamTable {
+                rho: 0.05,
+                m: strath_core::config::LaneSizes::Batch,
+                norm: strath_core::config::Norm::P(p),
+                adaptive: false,
+                eta: 0.01,
+                perturb: strath_core::config::Perturb::All,
+                weight_decay: strath_core::config::WeightDecay::Outside,
+            };
+            let perturbation = Perturbation::new(&table, &layout, &[false]).unwrap();
+            let [plain, small] = [1.0, 2f32.powi(-40)].map(|scale| {
+                let mut epsilon = vec![0.0; entries];
+                perturbation.epsilon(&lane(seed, &splits, entries, scale), &vec![1.0; entries], &mut epsilon);
+                epsilon
+            });
+            prop_assert!(plain.iter().zip(&small).all(|(a, b)| a.to_bits() == b.to_bits()));
+        }
+    }
+
+    /// A lane of 2^times examples cut into micro-batches of powers of two, one halving at a time.
+    fn halvings(times: usize) -> impl Strategy<Value = Vec<usize>> {
+        prop::collection::vec(any::<prop::sample::Index>(), times).prop_map(move |cuts| {
+            let mut sizes = vec![1usize << times];
+            for cut in cuts {
+                let at = cut.index(sizes.len());
+                if sizes[at] > 1 {
+                    sizes[at] /= 2;
+                    sizes.insert(at, sizes[at]);
+                }
+            }
+            sizes
+        })
     }
 }

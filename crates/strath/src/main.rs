@@ -32,8 +32,8 @@ Examples:
   strath config configs/digits.toml         every key with its value, origin and meaning"
 )]
 struct Cli {
-    /// How lines on standard error look.
-    #[arg(long, value_enum, default_value_t = LogFormat::Text, global = true)]
+    /// How lines on standard error look: text or json.
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, hide_possible_values = true, global = true)]
     log_format: LogFormat,
 
     #[command(subcommand)]

@@ -34,6 +34,16 @@ fn tensors(bytes: &[u8]) -> Tensors {
     tensors
 }
 
+/// The definition of `weights_sha256`, on the file: tensors in ascending order of name, each as its little-endian f32 bytes.
+fn weights_sha256(out: &Path) -> String {
+    let bytes = std::fs::read(out.join("final.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut tensors = file.tensors();
+    tensors.sort_by(|a, b| a.0.cmp(&b.0));
+    let all: Vec<u8> = tensors.iter().flat_map(|(_, view)| view.data()).copied().collect();
+    strath_core::Digest::of(&all).to_string()
+}
+
 fn expected(case: &Path) -> Expected {
     let bytes = std::fs::read(case.join("expected.safetensors")).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
@@ -96,6 +106,9 @@ fn holds_for(workers: &'static [(&'static str, &'static str)]) {
             let summary = train(&case.join("case.toml"), &out, &["--workers", world, "--set", &threads_key]);
             let found = compare(&case, &out).into_iter().map(|finding| format!("{name}, {world} workers: {finding}"));
             findings.extend(found);
+            if weights_sha256(&out) != sha(&summary) {
+                findings.push(format!("{name}, {world} workers: weights_sha256 is not that of final.safetensors"));
+            }
             hashes.entry(sha(&summary)).or_insert_with(Vec::new).push((*world, *threads));
         }
         if hashes.len() != 1 {

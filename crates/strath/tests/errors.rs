@@ -95,6 +95,64 @@ fn more_workers_than_micro_batches_idle_with_a_warning() {
     drop(folder);
 }
 
+#[test]
+fn a_configuration_that_does_not_fit_the_data_or_the_model_is_bad_usage() {
+    let (folder, out) = scratch();
+    let misfits: [(&[&str], &[&str]); 7] = [
+        (&["model.kind=mlp", "model.hidden=[8]", "sam.perturb=norm-only"], &["norm-only", "normalisation"]),
+        (&["model.widths=[4,4,4,4]", "sam.m=1"], &["one value a channel", "sam.m"]),
+        (&["data.train_limit=2000"], &["data.train_limit", "2000", "1437"]),
+        (&["data.augment=[\"crop:9\"]"], &["crop:9", "8x8"]),
+        (&["model.kind=vit", "model.patch=3"], &["vit", "patch"]),
+        (&["batch.size=2048", "sam.m=64"], &["0 steps", "1437"]),
+        (&["sam.norm=0.5"], &["sam.norm", "0.5"]),
+    ];
+    for (changes, parts) in misfits {
+        digits(&out, changes).names(2, parts);
+    }
+    // A run that never began is in nobody's way.
+    let missing = folder.path().join("missing.safetensors");
+    digits(&out, &[&format!("model.init={}", missing.display())]).names(1, &["missing.safetensors"]);
+    assert_eq!(digits(&out, &["run.epochs=1"]).code, Some(0));
+}
+
+#[test]
+fn one_example_that_overflows_in_a_lane_of_three_ranks_fails_them_all_alike() {
+    let (folder, out) = scratch();
+    let data = folder.path().join("data.safetensors");
+    // Two batches of 16; one micro-batch of the second is beyond what a network's products can hold.
+    let mut pixels = vec![0.5f32; 32 * 16];
+    pixels[24 * 16..28 * 16].fill(3e38);
+    let pixels: Vec<u8> = pixels.iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
+    let labels: Vec<u8> = (0..32i64).flat_map(|at| (at % 3).to_le_bytes()).collect();
+    let view =
+        |dtype, shape: &[usize], bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+    let (f32, i64) = (safetensors::Dtype::F32, safetensors::Dtype::I64);
+    let tensors = [
+        ("train.images", view(f32, &[32, 1, 4, 4], &pixels)),
+        ("train.labels", view(i64, &[32], &labels)),
+        ("test.images", view(f32, &[1, 1, 4, 4], &pixels[..64])),
+        ("test.labels", view(i64, &[1], &labels[..8])),
+    ];
+    std::fs::write(&data, safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let config = folder.path().join("run.toml");
+    let text = "[run]\nsteps = 4\n[data]\nkind = \"safetensors\"\npath = \"data.safetensors\"\nclasses = 3\nshuffle = false\n\
+        [model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 16\nmicro = 4\n[sam]\nm = 16\n[checkpoint]\nevery_steps = 1\n";
+    std::fs::write(&config, text).unwrap();
+    let train = ["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", "3"];
+    let refusal = attempt(&train);
+    let parts = ["not finite", "lane 0", "examples 0..16", "step 1", "the checkpoint of step 1 is whole"];
+    refusal.names(1, &parts);
+    let reason =
+        |text: &str| text.split("the loss at w").nth(1).map(|rest| rest.lines().next().unwrap()[..60].to_string());
+    for rank in 0..3 {
+        let log = std::fs::read_to_string(out.join(format!("logs/worker-{rank}.log"))).unwrap();
+        assert_eq!(reason(&log), reason(&refusal.said), "{log}");
+    }
+    // Nothing was lost: the run goes on from there, and meets the same end.
+    attempt(&[&train[..], &["--resume"]].concat()).names(1, &parts);
+}
+
 fn fashion(data: &Path) -> Vec<String> {
     let config = repository().join("configs/fashion-mnist.toml");
     vec!["train".into(), config.display().to_string(), "--set".into(), format!("data.path={}", data.display())]
@@ -255,6 +313,43 @@ fn a_worker_without_a_coordinator_gives_up_after_its_timeout() {
 }
 
 #[test]
+fn a_worker_says_what_is_wrong_with_its_addresses_and_its_data() {
+    attempt(&["worker", "--coordinator", "localhost"]).names(2, &["localhost", "HOST:PORT"]);
+    let (_folder, out) = scratch();
+    let mut coordinator = Coordinator::start(&out, &["--min-workers", "2"]);
+    let worker = |more: &[&str]| attempt(&[&["worker", "--coordinator", &coordinator.address], more].concat());
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    worker(&["--listen", &address]).names(1, &[&address, "in use", "--listen"]);
+    // An address of another host (it is one that documentation may use, and nobody's).
+    worker(&["--advertise", "192.0.2.1:0"]).names(1, &["192.0.2.1:0", "--advertise", "--listen"]);
+    worker(&["--listen", "0.0.0.0:0"]).names(1, &["0.0.0.0", "--advertise"]);
+    coordinator.end();
+    let (_folder, out) = scratch();
+    let mut coordinator = Coordinator::start(&out, &[]);
+    attempt(&["worker", "--coordinator", &coordinator.address, "--data", "/nowhere"]).names(1, &["--data", "built in"]);
+    coordinator.end();
+}
+
+#[test]
+fn workers_meet_on_the_addresses_that_they_advertise() {
+    let (_folder, out) = scratch();
+    let coordinator = Coordinator::start(&out, &["--min-workers", "2", "--set", "run.epochs=1"]);
+    let workers: Vec<Child> = ["127.0.0.2:0", "127.0.0.3:0"]
+        .iter()
+        .map(|advertise| {
+            strath().args(["worker", "--coordinator", &coordinator.address, "--advertise", advertise]).spawn().unwrap()
+        })
+        .collect();
+    for worker in workers {
+        let ended = finish(worker, Duration::from_secs(60));
+        assert!(ended.status.success(), "{}", stderr(&ended));
+    }
+    let ended = finish(coordinator.child, Duration::from_secs(10));
+    assert!(ended.status.success(), "{}", stderr(&ended));
+}
+
+#[test]
 fn a_later_worker_of_a_running_generation_is_refused_with_one_line() {
     let (_folder, out) = scratch();
     let more = ["--set", "run.steps=100000", "--min-workers", "1", "--set", "cluster.gather_ms=100"];
@@ -349,5 +444,5 @@ fn a_download_is_checked_and_a_wrong_one_leaves_nothing() {
     assert!(server.join().unwrap().starts_with("GET /"));
     let left = std::fs::read_dir(&to).map_or(0, Iterator::count);
     assert_eq!(left, 0, "nothing half-done is left");
-    attempt(&["data", "fetch", "imagenet"]).names(1, &["imagenet", "fashion-mnist"]);
+    attempt(&["data", "fetch", "imagenet"]).names(2, &["imagenet", "fashion-mnist"]);
 }

@@ -7,10 +7,12 @@ mod support;
 
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use support::{DEADLINE, finish, metrics, run, sha, stderr, strath, summary, train};
+use support::{
+    DEADLINE, cases, finish, gone, metrics, reach, run, sha, signal, stderr, strath, summary, train, workers_of,
+};
 
 /// The digits with shared lanes, augmentation and momentum, in about two hundred steps.
 const CONFIG: &str = r#"
@@ -52,49 +54,6 @@ fn start(config: &Path, out: &Path, more: &[&str]) -> Child {
     strath().args(["train", config.to_str().unwrap(), "--out", out.to_str().unwrap()]).args(more).spawn().unwrap()
 }
 
-/// Waits until the run has completed `step` steps.
-fn reach(out: &Path, step: usize) {
-    let begun = Instant::now();
-    loop {
-        let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
-        if text.lines().filter(|line| line.contains("\"kind\":\"step\"")).count() >= step {
-            return;
-        }
-        assert!(begun.elapsed() < DEADLINE, "step {step} was not reached");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-/// The worker processes of a `strath train`.
-fn workers_of(parent: u32) -> Vec<u32> {
-    let mut found: Vec<u32> = Vec::new();
-    // A child belongs to the thread that started it.
-    for task in std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
-        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-    }
-    found.sort_unstable();
-    found.dedup();
-    found
-}
-
-fn signal(pid: u32, name: &str) {
-    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
-}
-
-fn is_alive(pid: u32) -> bool {
-    // A zombie has ended; only its parent has not looked yet.
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.rsplit(')').next().unwrap().starts_with(" Z"))
-}
-
-fn gone(pids: &[u32], within: Duration) {
-    let begun = Instant::now();
-    while pids.iter().any(|pid| is_alive(*pid)) {
-        assert!(begun.elapsed() < within, "orphans are left: {pids:?}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
 #[test]
 fn a_run_killed_at_any_step_and_resumed_with_any_number_of_workers_ends_in_the_same_bits() {
     let folder = tempfile::tempdir().unwrap();
@@ -115,6 +74,126 @@ fn a_run_killed_at_any_step_and_resumed_with_any_number_of_workers_ends_in_the_s
     assert_eq!(resumed["train_loss"], undisturbed["train_loss"]);
     let steps: Vec<u64> = metrics(&out, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
     assert_eq!(steps, (1..=160).collect::<Vec<u64>>(), "each step is recorded once");
+}
+
+/// Kinds of cases by what their state consists of: lanes of every make, both optimizers, schedules, running statistics.
+const KINDS: [&str; 7] = [
+    "adamw-smoothing",
+    "convnet-micro",
+    "nesterov-clip",
+    "sam-uneven-lanes",
+    "sgd-momentum",
+    "step-schedule",
+    "vit-tiny",
+];
+
+#[test]
+fn every_kind_of_case_survives_the_end_of_everything_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    for case in cases() {
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        if !KINDS.contains(&name.as_str()) {
+            continue;
+        }
+        // The case's few steps many times over, so that the end comes between them.
+        let long =
+            ["--set", "run.steps=400", "--set", "checkpoint.every_steps=7", "--set", "run.eval_every_epochs=1000"];
+        let undisturbed = train(&case.join("case.toml"), &folder.path().join(format!("{name}-whole")), &long);
+        let out = folder.path().join(&name);
+        for (workers, step) in [("2", 30), ("3", 150)] {
+            let more = [&long[..], &["--resume", "--workers", workers]].concat();
+            let mut child = start(&case.join("case.toml"), &out, &more);
+            reach(&out, step);
+            for process in workers_of(child.id()).into_iter().chain([child.id()]) {
+                // One that ended a moment ago has nothing to be killed for.
+                let _ = std::process::Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
+            }
+            child.wait().unwrap();
+            assert!(!out.join("summary.json").exists(), "{name}: the run was over before it could be killed");
+        }
+        let resumed = train(&case.join("case.toml"), &out, &[&long[..], &["--resume", "--workers", "1"]].concat());
+        assert_eq!(sha(&resumed), sha(&undisturbed), "{name}");
+    }
+}
+
+#[test]
+fn a_signal_to_every_process_or_to_a_worker_alone_stops_the_run_with_a_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    for (everyone, name) in [(true, "everyone"), (false, "one")] {
+        let out = folder.path().join(name);
+        let child = start(&config, &out, &["--workers", "3", "--set", "run.steps=100000"]);
+        reach(&out, 25);
+        let workers = workers_of(child.id());
+        signal(workers[1], "-TERM");
+        if everyone {
+            signal(workers[0], "-TERM");
+            signal(workers[2], "-TERM");
+            signal(child.id(), "-TERM");
+        }
+        let output = finish(child, DEADLINE);
+        assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+        gone(&workers, Duration::from_secs(5));
+        let steps = metrics(&out, "step").len();
+        assert!(
+            out.join(format!("checkpoints/step-{steps}.state.safetensors")).exists(),
+            "a checkpoint of step {steps}"
+        );
+    }
+}
+
+#[test]
+fn a_second_signal_ends_everything_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let out = folder.path().join("run");
+    let child = start(&config, &out, &["--set", "run.steps=100000"]);
+    reach(&out, 5);
+    let workers = workers_of(child.id());
+    // A worker that stands still keeps the step from ending, so that the first signal alone is not enough.
+    signal(workers[0], "-STOP");
+    signal(child.id(), "-INT");
+    std::thread::sleep(Duration::from_millis(100));
+    signal(child.id(), "-INT");
+    let begun = Instant::now();
+    assert_eq!(finish(child, DEADLINE).status.code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    signal(workers[0], "-CONT");
+    gone(&workers, Duration::from_secs(5));
+}
+
+#[test]
+fn whoever_reads_the_progress_may_go_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let out = folder.path().join("run");
+    let mut child = start(&config, &out, &[]);
+    drop(child.stderr.take());
+    drop(child.stdout.take());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(summary(&out)["steps"], 160);
+}
+
+#[test]
+fn a_damaged_checkpoint_is_named_and_the_one_before_it_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = config(folder.path());
+    let undisturbed = train(&config, &folder.path().join("whole"), &[]);
+    let out = folder.path().join("run");
+    let mut child = start(&config, &out, &[]);
+    reach(&out, 85);
+    signal(child.id(), "-KILL");
+    child.wait().unwrap();
+    let state = out.join("checkpoints/step-80.state.safetensors");
+    let mut bytes = std::fs::read(&state).unwrap();
+    let last = bytes.len() - 1;
+    bytes[last] ^= 1;
+    std::fs::write(&state, bytes).unwrap();
+    let resumed = run(&["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--resume"]);
+    let said = stderr(&resumed);
+    assert!(resumed.status.success(), "{said}");
+    assert!(said.contains("step-80") && said.contains("damaged") && said.contains("step 60"), "{said}");
+    assert_eq!(sha(&summary(&out)), sha(&undisturbed));
 }
 
 #[test]
@@ -172,7 +251,7 @@ fn a_killed_worker_ends_the_run_within_five_seconds_with_one_message_that_names_
     let said = stderr(&output);
     let errors: Vec<&str> = said.lines().filter(|line| line.contains("error:")).collect();
     assert_eq!(errors.len(), 1, "{said}");
-    for part in ["worker ", "127.0.0.1:", "step ", "--resume"] {
+    for part in ["worker ", "127.0.0.1:", "step ", "phase ", "--resume"] {
         assert!(errors[0].contains(part), "{part:?} is not in {}", errors[0]);
     }
     gone(&workers, Duration::from_secs(1));

@@ -71,8 +71,8 @@ impl Hello {
     ///
     /// # Errors
     /// [`Mismatch`] where the magic is not ours: a stranger.
-    pub(crate) fn check_magic(first: &[u8; 4]) -> Result<(), Mismatch> {
-        Mismatch::check("magic", u64::from(MAGIC), u64::from(u32::from_le_bytes(*first)))
+    pub(crate) fn check_magic(first: [u8; 4]) -> Result<(), Mismatch> {
+        Mismatch::check("magic", u64::from(MAGIC), u64::from(u32::from_le_bytes(first)))
     }
 
     /// A hello as it arrived.
@@ -82,7 +82,7 @@ impl Hello {
     pub(crate) fn parse(bytes: &[u8; HELLO_BYTES]) -> Result<Self, Mismatch> {
         let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let u64_at = |at: usize| u64::from(u32_at(at)) | u64::from(u32_at(at + 4)) << 32;
-        Self::check_magic(&[bytes[0], bytes[1], bytes[2], bytes[3]])?;
+        Self::check_magic([bytes[0], bytes[1], bytes[2], bytes[3]])?;
         Ok(Self {
             version: u16::from_le_bytes([bytes[4], bytes[5]]),
             run: RunId(u64_at(8)),

@@ -156,7 +156,7 @@ fn dial_once(attempt: &Attempt, peer: &Member) -> Result<TcpStream, DialError> {
                 have += n;
                 // Another service's answer may be shorter than a hello.
                 if let Some(first) = bytes[..have].first_chunk() {
-                    Hello::check_magic(first).map_err(DialError::Wrong)?;
+                    Hello::check_magic(*first).map_err(DialError::Wrong)?;
                 }
             }
             Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {

@@ -103,13 +103,13 @@ fn last_words(summary: &Summary, path: &std::path::Path, config: &strath_core::c
     lines.push(format!("weights_sha256 {}", summary.weights_sha256));
     lines.push(String::new());
     lines.push(format!("{folder}/"));
-    lines.push(format!("  final.safetensors   the model; PyTorch and candle load it"));
+    lines.push("  final.safetensors   the model; PyTorch and candle load it".into());
     lines.push(format!("  metrics.jsonl       every step and evaluation; the same for: tensorboard --logdir {folder}"));
     lines.push(format!(
         "  config.toml         the whole configuration; training with it repeats this run to the same bits"
     ));
     lines.push(String::new());
-    lines.push(format!("Next:"));
+    lines.push("Next:".into());
     let m = match &config.sam.m {
         LaneSizes::Each(m) if *m >= 4 && m.is_multiple_of(4) => m / 4,
         _ => config.batch.size,

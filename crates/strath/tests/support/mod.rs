@@ -90,6 +90,52 @@ pub fn metrics(out: &Path, kind: &str) -> Vec<serde_json::Value> {
     lines.filter(|line| line["kind"] == kind).collect()
 }
 
+/// Waits until the run has completed `step` steps.
+pub fn reach(out: &Path, step: usize) {
+    let begun = Instant::now();
+    loop {
+        let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+        if text.lines().filter(|line| line.contains("\"kind\":\"step\"")).count() >= step {
+            return;
+        }
+        assert!(begun.elapsed() < DEADLINE, "step {step} was not reached");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// The worker processes of a `strath train`.
+pub fn workers_of(parent: u32) -> Vec<u32> {
+    let mut found: Vec<u32> = Vec::new();
+    // A child belongs to the thread that started it.
+    for task in std::fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten() {
+        let text = std::fs::read_to_string(task.path().join("children")).unwrap_or_default();
+        found.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+    }
+    found.sort_unstable();
+    found.dedup();
+    found
+}
+
+/// Sends a signal.
+pub fn signal(pid: u32, name: &str) {
+    assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
+}
+
+/// Whether a process runs.
+pub fn is_alive(pid: u32) -> bool {
+    // A zombie has ended; only its parent has not looked yet.
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|s| !s.rsplit(')').next().unwrap().starts_with(" Z"))
+}
+
+/// Waits until none of the processes runs.
+pub fn gone(pids: &[u32], within: Duration) {
+    let begun = Instant::now();
+    while pids.iter().any(|pid| is_alive(*pid)) {
+        assert!(begun.elapsed() < within, "orphans are left: {pids:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// The reference cases, in order of name.
 pub fn cases() -> Vec<PathBuf> {
     let folder = repository().join("tests/reference/cases");

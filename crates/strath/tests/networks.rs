@@ -1,0 +1,118 @@
+//! Several hosts: network namespaces joined by a cable, so that a part of a network can be lost while the rest lives on.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod support;
+
+use std::process::{Child, Command};
+use std::time::{Duration, Instant};
+
+use support::{finish, reach, repository, stderr, strath};
+
+/// Two hosts, 10.77.0.1 and 10.77.0.2; the second has 10.77.0.3 as well.
+struct Hosts {
+    names: [String; 2],
+}
+
+impl Hosts {
+    /// `None` where namespaces cannot be made, which needs root and iproute2.
+    fn new() -> Option<Self> {
+        let names = ["a", "b"].map(|host| format!("strath-{}-{host}", std::process::id()));
+        let hosts = Self { names };
+        let [a, b] = &hosts.names;
+        let cable = [format!("sv{}a", std::process::id()), format!("sv{}b", std::process::id())];
+        let made = [
+            format!("netns add {a}"),
+            format!("netns add {b}"),
+            format!("link add {} type veth peer name {}", cable[0], cable[1]),
+            format!("link set {} netns {a}", cable[0]),
+            format!("link set {} netns {b}", cable[1]),
+            format!("-n {a} addr add 10.77.0.1/24 dev {}", cable[0]),
+            format!("-n {b} addr add 10.77.0.2/24 dev {}", cable[1]),
+            format!("-n {b} addr add 10.77.0.3/24 dev {}", cable[1]),
+            format!("-n {a} link set {} up", cable[0]),
+            format!("-n {b} link set {} up", cable[1]),
+            format!("-n {a} link set lo up"),
+            format!("-n {b} link set lo up"),
+        ]
+        .iter()
+        .all(|arguments| ip(arguments));
+        made.then_some(hosts)
+    }
+
+    fn spawn(&self, host: usize, arguments: &[&str]) -> Child {
+        let program = strath();
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.names[host]]).arg(program.get_program()).args(arguments);
+        command.stdin(std::process::Stdio::null());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        command.spawn().unwrap()
+    }
+}
+
+impl Drop for Hosts {
+    fn drop(&mut self) {
+        for name in &self.names {
+            ip(&format!("netns del {name}"));
+        }
+    }
+}
+
+fn ip(arguments: &str) -> bool {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+#[test]
+fn a_cut_between_two_workers_ends_the_run_within_five_seconds_though_both_still_reach_the_coordinator() {
+    let Some(hosts) = Hosts::new() else {
+        assert!(std::env::var_os("STRATH_REQUIRE_ALL").is_none(), "network namespaces could not be made");
+        eprintln!("skipped: network namespaces could not be made (needs root and iproute2)");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let config = repository().join("configs/digits.toml");
+    let coordinator = hosts.spawn(
+        0,
+        &[
+            "coordinator",
+            "--config",
+            config.to_str().unwrap(),
+            "--listen",
+            "10.77.0.1:7700",
+            "--insecure",
+            "--min-workers",
+            "2",
+            "--out",
+            out.to_str().unwrap(),
+            "--set",
+            "run.epochs=100000",
+            "--set",
+            "cluster.gather_ms=100",
+            "--set",
+            "checkpoint.every_steps=20",
+        ],
+    );
+    let worker =
+        |host, more: &[&str]| hosts.spawn(host, &[&["worker", "--coordinator", "10.77.0.1:7700"], more].concat());
+    let workers = [worker(0, &[]), worker(1, &["--advertise", "10.77.0.3:0"])];
+    reach(&out, 30);
+    // What the first host sends to the second's ring goes nowhere; the coordinator's session takes its other address.
+    assert!(ip(&format!("-n {} route add blackhole 10.77.0.3/32", hosts.names[0])));
+    let cut = Instant::now();
+    let ended = finish(coordinator, Duration::from_secs(30));
+    assert!(cut.elapsed() < Duration::from_secs(5), "{:?}", cut.elapsed());
+    assert_eq!(ended.status.code(), Some(1));
+    let said = stderr(&ended);
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error:")).collect();
+    assert_eq!(errors.len(), 1, "{said}");
+    for part in ["worker ", "10.77.0.", "step ", "phase ", "--resume"] {
+        assert!(errors[0].contains(part), "{part:?} is not in {}", errors[0]);
+    }
+    for worker in workers {
+        let survivor = finish(worker, Duration::from_secs(5));
+        assert_eq!(survivor.status.code(), Some(1));
+        assert!(stderr(&survivor).contains("step "), "{}", stderr(&survivor));
+    }
+}
