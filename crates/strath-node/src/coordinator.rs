@@ -1,27 +1,27 @@
 //! The coordinator's runtime: carries out what its state machine decides, with sessions, the run's folder and the clock.
 
-use std::net::{SocketAddr, TcpListener};
-use std::path::Path;
+mod recording;
+
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use strath_core::config::Config;
 use strath_core::{RingKey, Step, Timestamp};
-use strath_protocol::message::{DataSummary, EvalReport, Job, Purpose, State, StepReport};
+use strath_protocol::message::{DataSummary, EvalReport, Job};
 use strath_protocol::{
-    ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
-    Settings, Start,
+    ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
+    Start,
 };
 use strath_rpc::{RpcError, Server, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
 
 use crate::local::{Ended, LocalWorkers};
-use crate::metrics::{ClusterLine, EvalLine, Line, MetricsLog, StepLine};
 use crate::progress::{Happening, Observer};
-use crate::run_folder::{CoordinatorFile, RunFolder, RunFolderError};
+use crate::run_folder::{RunFolder, RunFolderError};
 use crate::summary::{Facts, Normalisation, Summary};
-use crate::tensorboard::EventFile;
-use crate::worker::host_name;
+
+use recording::RunRecord;
 
 /// At the end, last words have this long to reach the workers, and local workers as long again to end: with the lease
 /// before it, a hung worker ends a run within five seconds.
@@ -209,10 +209,6 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn unix_seconds() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
-}
-
 fn translate(session: SessionEvent) -> Event {
     let connection = session.connection;
     match session.what {
@@ -284,153 +280,5 @@ impl Runtime {
                 return Ok(Carried::Waits(Some(Event::WriteFailed { message: error.to_string() }), None));
             }
         }
-    }
-
-    fn epoch(&self, step: Step) -> f64 {
-        let examples = lock(&self.machine).data().map_or(0, |data| data.train_examples);
-        if examples == 0 { 0.0 } else { step.0 as f64 * self.config.batch.size as f64 / examples as f64 }
-    }
-
-    fn record(&mut self, record: Record) -> Result<(), RunFolderError> {
-        let time = unix_seconds();
-        match record {
-            Record::Warning(message) => (self.observer)(Happening::Warning(message)),
-            Record::Generation { generation, world_size, step, steps, cause } => {
-                self.steps = steps.0;
-                let epoch = self.epoch(step);
-                let line = ClusterLine { step: step.0, epoch, time, generation: generation.0, world_size, cause };
-                self.append(&Line::Cluster(line))?;
-                (self.observer)(Happening::Began { from: step.0, steps: steps.0, world_size });
-            }
-            Record::Step(report) => {
-                let line = self.step_line(&report, time);
-                self.append(&Line::Step(line.clone()))?;
-                (self.observer)(Happening::Step(line));
-            }
-            Record::Eval(report) => {
-                let line = EvalLine {
-                    step: report.step.0,
-                    epoch: self.epoch(report.step),
-                    time,
-                    split: report.split.to_string(),
-                    loss: report.loss,
-                    error: report.error,
-                };
-                self.append(&Line::Eval(line.clone()))?;
-                (self.observer)(Happening::Eval(line));
-            }
-        }
-        Ok(())
-    }
-
-    fn step_line(&self, report: &StepReport, time: f64) -> StepLine {
-        StepLine {
-            step: report.step.0,
-            epoch: self.epoch(report.step),
-            time,
-            clean_loss: report.clean_loss,
-            perturbed_loss: report.perturbed_loss,
-            sharpness: report.perturbed_loss - report.clean_loss,
-            lr: report.lr,
-            gradient_norm: report.gradient_norm,
-            epsilon_norm: report.epsilon_norm,
-            zero_gradient_lanes: report.zero_gradient_lanes,
-            images_per_s: self.config.batch.size as f64 / report.seconds,
-            step_s: report.seconds,
-            data_s: report.phases.data,
-            ascent_s: report.phases.ascent,
-            epsilon_s: report.phases.epsilon,
-            exchange_s: report.phases.exchange,
-            descent_s: report.phases.descent,
-            reduce_s: report.phases.reduce,
-            update_s: report.phases.update,
-        }
-    }
-
-    fn append(&mut self, line: &Line) -> Result<(), RunFolderError> {
-        let Some(record) = &mut self.record else { return Ok(()) };
-        if record.metrics.append(line.clone())? {
-            record.events.append(line)?;
-        }
-        Ok(())
-    }
-
-    /// Writes a state down beside the event loop, so that a slow disk delays no heartbeat.
-    fn save(&mut self, state: State) {
-        let Some(record) = &self.record else { return };
-        let (folder, sender) = (record.folder.clone(), self.saved.clone());
-        let (sync, keep) = (record.metrics.sync(), self.config.checkpoint.keep);
-        tokio::task::spawn_blocking(move || {
-            let written = sync.and_then(|sync| sync()).map_err(RunFolderError::from).and_then(|()| {
-                let folder = lock(&folder);
-                match state.purpose {
-                    Purpose::Final => folder.write_final(&state.model),
-                    Purpose::Checkpoint | Purpose::Start => {
-                        folder.write_checkpoint(state.step.0, &state.model, &state.optimizer, keep)
-                    }
-                }
-            });
-            let event = match written {
-                Ok(()) => Event::Saved { step: state.step, purpose: state.purpose },
-                Err(error) => Event::WriteFailed { message: error.to_string() },
-            };
-            // Nobody listens any more where the run has ended.
-            let _ = sender.blocking_send(event);
-        });
-    }
-}
-
-/// What is kept of a run.
-struct RunRecord {
-    folder: Arc<Mutex<RunFolder>>,
-    metrics: MetricsLog,
-    events: EventFile,
-}
-
-impl RunRecord {
-    /// Opens the record of a run that goes on from `start`, and says where its coordinator is.
-    fn open(folder: RunFolder, start: Option<&Start>, address: SocketAddr) -> Result<Self, CoordinatorError> {
-        let step = start.map_or(0, |start| start.step.0);
-        let metrics = MetricsLog::open(&folder.metrics(), step)?;
-        let host = host_name();
-        let events = EventFile::create(folder.path(), &host, unix_seconds(), metrics.lines())?;
-        folder.write_coordinator(&CoordinatorFile {
-            address: address.to_string(),
-            pid: std::process::id(),
-            host,
-            run: folder.run().to_string(),
-        })?;
-        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events })
-    }
-}
-
-/// Where a new run starts: at its initial tensors, where the configuration names a file, else at the seed's.
-///
-/// # Errors
-/// [`crate::files::FileError`] where the file cannot be read.
-pub fn start_from_init(config: &Config) -> Result<Option<Start>, crate::files::FileError> {
-    let Some(path) = &config.model.init else { return Ok(None) };
-    Ok(Some(start_from_file(path)?))
-}
-
-/// A start at the tensors of a model file, step 0.
-///
-/// # Errors
-/// [`crate::files::FileError`] where the file cannot be read.
-pub fn start_from_file(path: &Path) -> Result<Start, crate::files::FileError> {
-    let model = crate::files::read(path)?.into();
-    let source = path.display().to_string();
-    Ok(Start { step: Step(0), source, model, optimizer: None, data: None, numerics: None })
-}
-
-/// A start at a checkpoint.
-pub fn start_from_checkpoint(found: crate::run_folder::Checkpoint) -> Start {
-    Start {
-        step: Step(found.step),
-        source: found.path.display().to_string(),
-        data: found.facts.data.parse().ok(),
-        numerics: found.facts.numerics.parse().ok(),
-        model: found.model.into(),
-        optimizer: Some(found.state.into()),
     }
 }

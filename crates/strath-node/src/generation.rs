@@ -101,6 +101,7 @@ pub(crate) fn connect(
                 checkpoint_every,
                 data: dataset.digest(),
                 numerics,
+                busy: None,
             }))
         }
     };

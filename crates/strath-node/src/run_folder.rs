@@ -1,14 +1,19 @@
 //! The folder of a run: who holds it, and where each file lies.
 
+mod checkpoints;
+mod names;
+
 use std::fs::{self, File, TryLockError};
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use strath_core::{Digest, Generation, RunId};
 
-use crate::checkpoint::{self, StateFacts};
+use crate::checkpoint;
 use crate::files::{self, FileError};
+
+pub use checkpoints::Checkpoint;
+pub use names::{newest_coordinator, newest_name, unused_name};
 
 /// What to do about a run that a folder already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,36 +100,11 @@ const SUMMARY: &str = "summary.json";
 const FINAL: &str = "final.safetensors";
 const CHECKPOINTS: &str = "checkpoints";
 
-/// The folder for a run called `name` under `runs`: the first of `NAME`, `NAME-2`, `NAME-3`, ... that is not there, or that
-/// holds only a run which ended before its first step.
-pub fn unused_name(runs: &Path, name: &str) -> PathBuf {
-    let is_free = |path: &Path| {
-        let lock = || File::open(path.join(LOCK)).is_ok_and(|lock| lock.try_lock().is_ok());
-        !path.exists() || (path.join(CONFIG).exists() && !has_begun(path) && lock())
-    };
-    let mut path = runs.join(name);
-    let mut number = 2u64;
-    while !is_free(&path) {
-        path = runs.join(format!("{name}-{number}"));
-        number += 1;
-    }
-    path
-}
-
 /// Whether the run in a folder has left more than its configuration: a line of metrics or a checkpoint.
 fn has_begun(path: &Path) -> bool {
     let lines = fs::metadata(path.join(METRICS)).is_ok_and(|metrics| metrics.len() > 0);
     let checkpoints = fs::read_dir(path.join(CHECKPOINTS)).is_ok_and(|mut files| files.next().is_some());
     lines || checkpoints || path.join(FINAL).exists()
-}
-
-/// The newest folder of a run called `name` under `runs`: the highest of `NAME`, `NAME-2`, ... that is there, else `NAME`.
-pub fn newest_name(runs: &Path, name: &str) -> PathBuf {
-    let number = |entry: fs::DirEntry| {
-        entry.file_name().to_str()?.strip_prefix(name)?.strip_prefix('-')?.parse::<u64>().ok().filter(|k| *k >= 2)
-    };
-    let highest = fs::read_dir(runs).into_iter().flatten().flatten().filter_map(number).max();
-    runs.join(highest.map_or_else(|| name.to_string(), |k| format!("{name}-{k}")))
 }
 
 impl RunFolder {
@@ -262,68 +242,6 @@ impl RunFolder {
         checkpoint::file_digest(&bytes).map_err(|e| format!("{}: {e}", path.display()))
     }
 
-    /// Writes the checkpoint of `step`, its state last, and removes all but the newest `keep`.
-    ///
-    /// # Errors
-    /// [`RunFolderError::File`]; older checkpoints are then untouched.
-    pub fn write_checkpoint(&self, step: u64, model: &[u8], state: &[u8], keep: usize) -> Result<(), RunFolderError> {
-        files::write_whole(&self.model_file(step), model)?;
-        files::write_whole(&self.state_file(step), state)?;
-        let steps = self.checkpoint_steps()?;
-        for old in steps.iter().rev().skip(keep.max(1)) {
-            // The state first: a model file alone is no checkpoint to resume from.
-            files::remove(&self.state_file(*old))?;
-            files::remove(&self.model_file(*old))?;
-        }
-        Ok(())
-    }
-
-    /// The newest checkpoint whose two files are whole and belong together, and a warning for each newer one that is not.
-    ///
-    /// # Errors
-    /// [`RunFolderError::File`] where the folder cannot be listed.
-    pub fn newest_checkpoint(&self) -> Result<(Option<Checkpoint>, Vec<String>), RunFolderError> {
-        let mut warnings = Vec::new();
-        for step in self.checkpoint_steps()?.into_iter().rev() {
-            match self.read_checkpoint(step) {
-                Ok(found) => return Ok((Some(found), warnings)),
-                Err(reason) => {
-                    warnings.push(format!("checkpoint {} is not used: {reason}", self.model_file(step).display()));
-                }
-            }
-        }
-        Ok((None, warnings))
-    }
-
-    fn read_checkpoint(&self, step: u64) -> Result<Checkpoint, String> {
-        let model = files::read(&self.model_file(step)).map_err(|e| e.to_string())?;
-        let state = files::read(&self.state_file(step)).map_err(|e| e.to_string())?;
-        let facts = checkpoint::decode_facts(&state).map_err(|e| e.to_string())?;
-        let found = checkpoint::file_digest(&model).map_err(|e| e.to_string())?.to_string();
-        if facts.step != step || found != facts.weights_sha256 {
-            return Err(format!(
-                "its state is of step {} with weights {}, its model has weights {found}",
-                facts.step, facts.weights_sha256
-            ));
-        }
-        Ok(Checkpoint { step, facts, model, state, path: self.model_file(step) })
-    }
-
-    fn checkpoint_steps(&self) -> Result<Vec<u64>, RunFolderError> {
-        let folder = self.file(CHECKPOINTS);
-        let list = || -> io::Result<Vec<u64>> {
-            let mut steps = Vec::new();
-            for entry in fs::read_dir(&folder)? {
-                let name = entry?.file_name();
-                let step = name.to_str().and_then(|n| n.strip_prefix("step-")?.strip_suffix(".state.safetensors"));
-                steps.extend(step.and_then(|s| s.parse::<u64>().ok()));
-            }
-            steps.sort_unstable();
-            Ok(steps)
-        };
-        Ok(list().map_err(|e| FileError::new("list", &folder, e))?)
-    }
-
     /// Removes what an earlier run left.
     fn clear(&self) -> Result<(), RunFolderError> {
         for step in self.checkpoint_steps()? {
@@ -353,14 +271,6 @@ impl RunFolder {
     fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
-
-    fn model_file(&self, step: u64) -> PathBuf {
-        self.file(CHECKPOINTS).join(format!("step-{step}.safetensors"))
-    }
-
-    fn state_file(&self, step: u64) -> PathBuf {
-        self.file(CHECKPOINTS).join(format!("step-{step}.state.safetensors"))
-    }
 }
 
 impl Drop for RunFolder {
@@ -370,38 +280,9 @@ impl Drop for RunFolder {
     }
 }
 
-/// A whole checkpoint, as read.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checkpoint {
-    /// Completed steps.
-    pub step: u64,
-    /// What its state says of itself.
-    pub facts: StateFacts,
-    /// The model file's bytes.
-    pub model: Vec<u8>,
-    /// The state file's bytes.
-    pub state: Vec<u8>,
-    /// The model file.
-    pub path: PathBuf,
-}
-
 /// Reads a `coordinator.json`.
 pub fn read_coordinator(path: &Path) -> Option<CoordinatorFile> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
-}
-
-/// The newest `coordinator.json` under `runs` of a coordinator that lives: one that was killed left its file, but not its lock.
-pub fn newest_coordinator(runs: &Path) -> Option<CoordinatorFile> {
-    let lives = |folder: &Path| {
-        let lock = File::open(folder.join(LOCK)).ok()?;
-        matches!(lock.try_lock(), Err(TryLockError::WouldBlock)).then_some(())
-    };
-    let candidates = fs::read_dir(runs).ok()?.flatten().filter_map(|entry| {
-        let path = entry.path().join(COORDINATOR);
-        let modified = fs::metadata(&path).ok()?.modified().ok()?;
-        lives(&entry.path()).map(|()| (modified, path))
-    });
-    read_coordinator(&candidates.max()?.1)
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -453,25 +334,5 @@ mod tests {
         drop(first);
         assert!(RunFolder::open(parent.path(), Existing::Resume, RunId(2)).is_ok());
         assert_eq!(read_coordinator(&parent.path().join(COORDINATOR)), None);
-    }
-
-    #[test]
-    fn unused_names_count_from_two() {
-        let parent = tempfile::tempdir().unwrap();
-        let next = || unused_name(parent.path(), "digits");
-        assert_eq!(next(), parent.path().join("digits"));
-        fs::create_dir(next()).unwrap();
-        assert_eq!(next(), parent.path().join("digits-2"));
-        fs::create_dir(next()).unwrap();
-        assert_eq!(next(), parent.path().join("digits-3"));
-        let mut third = RunFolder::open(&next(), Existing::Refuse, RunId(1)).unwrap();
-        third.write_config("[run]\n").unwrap();
-        third.persist_generation(Generation(1)).unwrap();
-        assert_eq!(next(), parent.path().join("digits-4"), "somebody is at work in the third");
-        drop(third);
-        assert_eq!(next(), parent.path().join("digits-3"), "the run in it never began");
-        fs::remove_dir_all(next()).unwrap();
-        assert_eq!(newest_name(parent.path(), "digits"), parent.path().join("digits-2"));
-        assert_eq!(newest_name(parent.path(), "other"), parent.path().join("other"));
     }
 }

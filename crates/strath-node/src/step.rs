@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
-use strath_collective::{Bucket, Collective, CollectiveError, Pending, Reduced};
+use strath_collective::{Bucket, Collective, Pending, Reduced};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
-use strath_core::{Assignment, Layout, Plan, Rank, Step};
+use strath_core::{Assignment, Plan, Rank, Step};
 use strath_data::{Batch, Loader};
 use strath_model::{BATCH_NORM_MOMENTUM, Model, ModelError, PassReport};
-use strath_protocol::message::{Phase, PhaseSeconds};
+use strath_protocol::message::Phase;
 use strath_sam::{Optimizer, Perturbation, clip, learning_rate};
 
 use crate::clock::Clock;
+use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
 use crate::sums::{DescentSum, LaneSum, Tally, Totals};
 
@@ -32,53 +33,6 @@ pub struct TrainingState {
     pub statistics: Vec<f32>,
     /// The optimizer with its state.
     pub optimizer: Optimizer,
-}
-
-/// What one step found, the same on every rank but for the seconds.
-#[derive(Debug, Clone, PartialEq)]
-pub struct StepOutcome {
-    /// Mean loss over the batch at w.
-    pub clean_loss: f64,
-    /// Mean loss over the batch, each lane at its w + epsilon.
-    pub perturbed_loss: f64,
-    /// The learning rate of the update.
-    pub lr: f64,
-    /// l2 norm of the reduced descent gradient before clipping, without decay.
-    pub gradient_norm: f64,
-    /// Mean over lanes of the l2 norm of epsilon.
-    pub epsilon_norm: f64,
-    /// Lanes whose ascent gradient was zero, and so their epsilon.
-    pub zero_gradient_lanes: u64,
-    /// Whether some rank was asked to stop after this step.
-    pub stop: bool,
-    /// Seconds of each phase on this rank.
-    pub seconds: PhaseSeconds,
-}
-
-/// Why a step failed.
-#[derive(Debug, thiserror::Error)]
-pub enum StepError {
-    /// A loss, gradient or statistic is not finite or too large; every rank fails alike.
-    #[error(
-        "{what} of lane {lane} (examples {first}..{last} of the batch) is not finite or too large for the exact sum; the run \
-         has diverged: lower optimizer.lr or sam.rho, or set optimizer.clip_norm, and start from the last checkpoint"
-    )]
-    NotFinite {
-        /// What was at fault.
-        what: String,
-        /// The lane.
-        lane: usize,
-        /// Position in the batch of the lane's first example.
-        first: usize,
-        /// One past its last.
-        last: usize,
-    },
-    /// A peer was lost or disagreed.
-    #[error(transparent)]
-    Collective(#[from] CollectiveError),
-    /// The model could not compute.
-    #[error(transparent)]
-    Model(#[from] ModelError),
 }
 
 /// A rank's part of every step of a generation.
@@ -209,8 +163,8 @@ impl Stepper {
         let (gradient, fault) = gradient.wait(EXCHANGE_DEADLINE)?; // G, the same bits on every rank
         let (tally, _) = tally.wait(EXCHANGE_DEADLINE)?;
         clock.lap(|s| &mut s.reduce);
-        if let Some((lane, culprit)) = fault.found() {
-            return Err(self.not_finite(lane, culprit)); // every rank alike
+        if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
+            return Err(error); // every rank alike
         }
 
         enter(Phase::Update);
@@ -374,21 +328,6 @@ impl Stepper {
 
     fn gradient(&self, weights: &[f32], batch: &Batch, gradient: &mut [f32]) -> Result<PassReport, ModelError> {
         self.model.gradient(weights, &batch.images, &batch.labels, self.config.loss.label_smoothing, gradient)
-    }
-
-    fn not_finite(&self, lane: usize, culprit: Culprit) -> StepError {
-        let name = |layout: &Layout, tensor: u32| {
-            layout.entries().get(tensor as usize).map_or_else(|| "?".into(), |entry| entry.name.clone())
-        };
-        let what = match culprit {
-            Culprit::CleanLoss => "the loss at w".into(),
-            Culprit::PerturbedLoss => "the loss at w + epsilon".into(),
-            Culprit::AscentGradient(t) => format!("the ascent gradient of {}", name(self.model.parameters(), t)),
-            Culprit::DescentGradient(t) => format!("the descent gradient of {}", name(self.model.parameters(), t)),
-            Culprit::Statistic(t) => format!("the batch statistic {}", name(self.model.statistics(), t)),
-        };
-        let (first, size) = self.plan.lanes().get(lane).map_or((0, 0), |lane| (lane.start, lane.size));
-        StepError::NotFinite { what, lane, first, last: first + size }
     }
 }
 

@@ -10,7 +10,8 @@ use strath_protocol::message::{Phase, PhaseSeconds};
 
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
-use crate::step::{StepError, StepOutcome, Stepper, TrainingState};
+use crate::outcome::{StepError, StepOutcome};
+use crate::step::{Stepper, TrainingState};
 use crate::whereabouts::Whereabouts;
 
 /// What the training thread tells, in order.
@@ -89,6 +90,8 @@ pub struct Training {
     pub data: Digest,
     /// Digest of the probe step, for the state files.
     pub numerics: Digest,
+    /// Seconds of a step in which this rank waits for nobody, smoothed; `None` before the first.
+    pub busy: Option<f64>,
 }
 
 /// When a run is evaluated: after every so many epochs, and at the end.
@@ -153,9 +156,7 @@ impl Training {
                 })
                 .map_err(|error| step_failure(phase, &error))?;
             let stopping = outcome.stop && self.state.step < self.steps;
-            if let Some(rate) = self.rate(&outcome.seconds) {
-                here.set_rate(rate);
-            }
+            self.tell_rate(&outcome.seconds, here);
             if self.leads() {
                 tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
             }
@@ -173,11 +174,17 @@ impl Training {
         Ok(false)
     }
 
-    /// What this rank's examples came to a second, in the phases in which it waits for nobody; `None` where it has none.
-    fn rate(&self, seconds: &PhaseSeconds) -> Option<f64> {
+    /// Says what this rank's examples come to a second, in the phases in which it waits for nobody; of one step that means little on
+    /// a shared machine, so it is smoothed over about twenty.
+    fn tell_rate(&mut self, seconds: &PhaseSeconds, here: &Whereabouts) {
         let PhaseSeconds { data, ascent, epsilon, descent, update, .. } = seconds;
+        let busy = data + ascent + epsilon + descent + update;
+        let smoothed = self.busy.map_or(busy, |before| before + 0.05 * (busy - before));
+        self.busy = Some(smoothed);
         let examples = self.stepper.examples_a_step();
-        (examples > 0).then(|| examples as f64 / (data + ascent + epsilon + descent + update))
+        if examples > 0 {
+            here.set_rate(examples as f64 / smoothed);
+        }
     }
 
     /// Rank 0 speaks for all: what it reports is the same everywhere.

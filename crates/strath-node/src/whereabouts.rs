@@ -24,7 +24,7 @@ impl Whereabouts {
         self.place.store(step << PHASE_BITS | code as u64, Ordering::Relaxed);
     }
 
-    /// Says what the last step's own computing came to, images per second.
+    /// Says what its own computing comes to, images per second.
     pub fn set_rate(&self, images_per_s: f64) {
         self.rate.store(images_per_s.to_bits(), Ordering::Relaxed);
     }

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use strath_core::RunId;
 use strath_core::config::{Config, resumable};
-use strath_node::coordinator::{start_from_checkpoint, start_from_init};
 use strath_node::run_folder::{Existing, RunFolder, RunFolderError, newest_name, unused_name};
+use strath_node::start;
 use strath_protocol::Start;
 
 use crate::configuration::OutArguments;
@@ -26,7 +26,7 @@ pub struct Opened {
 /// [`Failure`]: the folder holds another run, or is held, or its configuration does not agree.
 pub fn open(config: &Config, out: &OutArguments) -> Result<Option<Opened>, Failure> {
     // Read before anything is made, so that a wrong one leaves no folder behind.
-    let init = start_from_init(config).map_err(Failure::other)?;
+    let init = start::from_init(config).map_err(Failure::other)?;
     let runs = Path::new("runs");
     let existing = match (out.resume, out.overwrite) {
         (true, _) => Existing::Resume,
@@ -63,7 +63,7 @@ pub fn open(config: &Config, out: &OutArguments) -> Result<Option<Opened>, Failu
         }
         let (checkpoint, warnings) = folder.newest_checkpoint().map_err(Failure::other)?;
         telling::warn(&warnings);
-        start = checkpoint.map(start_from_checkpoint).or(start);
+        start = checkpoint.map(start::from_checkpoint).or(start);
     }
     folder.write_config(&config.to_toml()).map_err(Failure::other)?;
     Ok(Some(Opened { folder, start }))

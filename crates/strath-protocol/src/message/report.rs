@@ -15,7 +15,7 @@ pub struct Progress {
     pub step: Step,
     /// What it does.
     pub phase: Phase,
-    /// Images per second of its own computing in its last step, waits left out; 0 before the first and where it idles.
+    /// Images per second of its own computing over its last steps, waits left out; 0 before the first and where it idles.
     pub images_per_s: f64,
 }
 

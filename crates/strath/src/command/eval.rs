@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
-use strath_node::coordinator::{CoordinatorSettings, RunEnd, start_from_file};
+use strath_node::coordinator::{CoordinatorSettings, RunEnd};
 use strath_node::local::LocalWorkers;
+use strath_node::start;
 use strath_protocol::Gather;
 use strath_protocol::message::{Job, Split};
 
@@ -55,7 +56,7 @@ impl Eval {
             SplitArgument::Test => Split::Test,
         };
         runtime::block_on(async {
-            let start = start_from_file(&self.checkpoint).map_err(Failure::other)?;
+            let start = start::from_file(&self.checkpoint).map_err(Failure::other)?;
             let listener = runtime::listen(runtime::LOOPBACK)?;
             let address = listener.local_addr().map_err(Failure::other)?;
             let token = runtime::token()?;

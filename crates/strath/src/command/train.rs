@@ -105,9 +105,9 @@ fn last_words(summary: &Summary, path: &std::path::Path, config: &strath_core::c
     lines.push(format!("{folder}/"));
     lines.push("  final.safetensors   the model; PyTorch and candle load it".into());
     lines.push(format!("  metrics.jsonl       every step and evaluation; the same for: tensorboard --logdir {folder}"));
-    lines.push(format!(
-        "  config.toml         the whole configuration; training with it repeats this run to the same bits"
-    ));
+    lines.push(
+        "  config.toml         the whole configuration; training with it repeats this run to the same bits".into(),
+    );
     lines.push(String::new());
     lines.push("Next:".into());
     let m = match &config.sam.m {

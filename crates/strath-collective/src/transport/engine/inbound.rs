@@ -1,0 +1,114 @@
+//! Frames from peers: read, checked, and handed to the operation that they belong to.
+
+use strath_core::Step;
+
+use super::{Driver, Ending, Operation, READ_BUDGET, key};
+use crate::bucket::Bucket;
+use crate::error::{CollectiveError, Mismatch};
+use crate::frame::{Header, Phase};
+use crate::transport::farewell::Farewell;
+use crate::transport::link::{Filled, Key, Presence};
+
+impl Driver {
+    pub(super) fn read(&mut self, at: usize) {
+        let mut budget = READ_BUDGET;
+        while self.ending.is_none() && self.links[at].is_read() {
+            match self.links[at].inbound.fill() {
+                Ok(Filled::Nothing) => return,
+                Ok(Filled::End) => return self.lose(at, "it closed the connection"),
+                Err(error) => return self.lose(at, &error.to_string()),
+                Ok(Filled::Some(_)) => return self.take_frames(at),
+                Ok(Filled::All(read)) => {
+                    self.take_frames(at);
+                    budget = budget.saturating_sub(read);
+                    if budget == 0 {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes every whole frame that was read from a peer.
+    pub(super) fn take_frames(&mut self, at: usize) {
+        while self.ending.is_none() && self.links[at].is_read() {
+            let header = match self.links[at].inbound.header() {
+                Ok(Some(header)) => header,
+                Ok(None) => return self.links[at].inbound.make_room(None),
+                Err(mismatch) => return self.refuse(at, self.oldest(at), mismatch),
+            };
+            if let Err(mismatch) = self.admit(at, &header) {
+                return self.refuse(at, key(&header), mismatch);
+            }
+            let Some(body) = self.links[at].inbound.body(&header) else {
+                return self.links[at].inbound.make_room(Some(&header));
+            };
+            if header.phase == Phase::Farewell {
+                return self.take_farewell(at, Farewell::from_wire(header.chunk));
+            }
+            let from = self.links[at].member.rank;
+            match self.operations.get_mut(&key(&header)) {
+                None => self.links[at].inbound.keep(key(&header), &header),
+                Some(operation) => {
+                    if let Err(mismatch) = operation.machine.handle(from, &header, body) {
+                        return self.refuse(at, key(&header), mismatch);
+                    }
+                    self.links[at].inbound.consume(&header);
+                    self.queue_commands(key(&header));
+                    self.finish_if_complete(key(&header));
+                }
+            }
+        }
+    }
+
+    /// Whether the next frame of a peer is due, or may become due once its operation is started here.
+    pub(super) fn admit(&self, at: usize, header: &Header) -> Result<(), Mismatch> {
+        Mismatch::check("run", self.identity.run.0, header.run.0)?;
+        Mismatch::check("generation", self.identity.generation.0, header.generation.0)?;
+        match self.operations.get(&key(header)) {
+            Some(operation) if header.phase != Phase::Farewell => {
+                operation.machine.admit(self.links[at].member.rank, header)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands a frame that was kept to its operation.
+    pub(super) fn hand_over(&mut self, at: usize, header: &Header, body: &[u8]) {
+        let from = self.links[at].member.rank;
+        let Some(operation) = self.operations.get_mut(&key(header)) else { return };
+        match operation.machine.handle(from, header, body) {
+            Ok(()) => self.queue_commands(key(header)),
+            Err(mismatch) => self.refuse(at, key(header), mismatch),
+        }
+    }
+
+    /// What a peer was working on, as far as this rank knows.
+    pub(super) fn oldest(&self, at: usize) -> Key {
+        let rank = self.links[at].member.rank.0;
+        let with_it = |o: &&Operation| o.machine.reduction().tag().group.contains(&rank);
+        let tag = self.operations.values().find(with_it).map(|o| o.machine.reduction().tag());
+        tag.map_or((Step(0), Bucket::CONTROL), |tag| (tag.step, tag.bucket))
+    }
+
+    pub(super) fn refuse(&mut self, at: usize, (step, bucket): Key, mismatch: Mismatch) {
+        let (rank, address) = (self.links[at].member.rank, self.links[at].member.address);
+        self.end(Ending::Failed(CollectiveError::Protocol { rank, address, step, bucket, mismatch }));
+    }
+
+    pub(super) fn take_farewell(&mut self, at: usize, farewell: Farewell) {
+        let said_by = self.links[at].member.rank;
+        match farewell {
+            Farewell::Finished => {
+                self.links[at].presence = Presence::Left;
+                self.drop_outbound(at);
+                self.check_presence(at);
+            }
+            Farewell::Aborted => self.end(Ending::lost(at, "it ended the exchange")),
+            Farewell::BecauseOf(rank) => match self.links.iter().position(|l| l.member.rank == rank) {
+                Some(culprit) => self.end(Ending::lost(culprit, &format!("rank {said_by} reports it"))),
+                None => self.end(Ending::lost(at, "it ended the exchange, for it had no valid answer from this rank")),
+            },
+        }
+    }
+}

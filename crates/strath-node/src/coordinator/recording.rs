@@ -1,0 +1,144 @@
+//! What a coordinator keeps of its run: lines of metrics, and states on the disk.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use strath_core::Step;
+use strath_protocol::message::{Purpose, State, StepReport};
+use strath_protocol::{CoordinatorEvent as Event, Record, Start};
+
+use super::{CoordinatorError, Runtime, lock};
+use crate::metrics::{ClusterLine, EvalLine, Line, MetricsLog, StepLine};
+use crate::progress::Happening;
+use crate::run_folder::{CoordinatorFile, RunFolder, RunFolderError};
+use crate::tensorboard::EventFile;
+use crate::worker::host_name;
+
+/// What is kept of a run.
+pub(super) struct RunRecord {
+    pub(super) folder: Arc<Mutex<RunFolder>>,
+    pub(super) metrics: MetricsLog,
+    events: EventFile,
+}
+
+impl RunRecord {
+    /// Opens the record of a run that goes on from `start`, and says where its coordinator is.
+    pub(super) fn open(
+        folder: RunFolder,
+        start: Option<&Start>,
+        address: SocketAddr,
+    ) -> Result<Self, CoordinatorError> {
+        let step = start.map_or(0, |start| start.step.0);
+        let metrics = MetricsLog::open(&folder.metrics(), step)?;
+        let host = host_name();
+        let events = EventFile::create(folder.path(), &host, unix_seconds(), metrics.lines())?;
+        folder.write_coordinator(&CoordinatorFile {
+            address: address.to_string(),
+            pid: std::process::id(),
+            host,
+            run: folder.run().to_string(),
+        })?;
+        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events })
+    }
+}
+
+impl Runtime {
+    fn epoch(&self, step: Step) -> f64 {
+        let examples = lock(&self.machine).data().map_or(0, |data| data.train_examples);
+        if examples == 0 { 0.0 } else { step.0 as f64 * self.config.batch.size as f64 / examples as f64 }
+    }
+
+    /// Notes something in the metrics, and tells the run's owner.
+    pub(super) fn record(&mut self, record: Record) -> Result<(), RunFolderError> {
+        let time = unix_seconds();
+        match record {
+            Record::Warning(message) => (self.observer)(Happening::Warning(message)),
+            Record::Generation { generation, world_size, step, steps, cause } => {
+                self.steps = steps.0;
+                let epoch = self.epoch(step);
+                let line = ClusterLine { step: step.0, epoch, time, generation: generation.0, world_size, cause };
+                self.append(&Line::Cluster(line))?;
+                (self.observer)(Happening::Began { from: step.0, steps: steps.0, world_size });
+            }
+            Record::Step(report) => {
+                let line = self.step_line(&report, time);
+                self.append(&Line::Step(line.clone()))?;
+                (self.observer)(Happening::Step(line));
+            }
+            Record::Eval(report) => {
+                let line = EvalLine {
+                    step: report.step.0,
+                    epoch: self.epoch(report.step),
+                    time,
+                    split: report.split.to_string(),
+                    loss: report.loss,
+                    error: report.error,
+                };
+                self.append(&Line::Eval(line.clone()))?;
+                (self.observer)(Happening::Eval(line));
+            }
+        }
+        Ok(())
+    }
+
+    fn step_line(&self, report: &StepReport, time: f64) -> StepLine {
+        StepLine {
+            step: report.step.0,
+            epoch: self.epoch(report.step),
+            time,
+            clean_loss: report.clean_loss,
+            perturbed_loss: report.perturbed_loss,
+            sharpness: report.perturbed_loss - report.clean_loss,
+            lr: report.lr,
+            gradient_norm: report.gradient_norm,
+            epsilon_norm: report.epsilon_norm,
+            zero_gradient_lanes: report.zero_gradient_lanes,
+            images_per_s: self.config.batch.size as f64 / report.seconds,
+            step_s: report.seconds,
+            data_s: report.phases.data,
+            ascent_s: report.phases.ascent,
+            epsilon_s: report.phases.epsilon,
+            exchange_s: report.phases.exchange,
+            descent_s: report.phases.descent,
+            reduce_s: report.phases.reduce,
+            update_s: report.phases.update,
+        }
+    }
+
+    fn append(&mut self, line: &Line) -> Result<(), RunFolderError> {
+        let Some(record) = &mut self.record else { return Ok(()) };
+        if record.metrics.append(line.clone())? {
+            record.events.append(line)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a state down beside the event loop, so that a slow disk delays no heartbeat.
+    pub(super) fn save(&mut self, state: State) {
+        let Some(record) = &self.record else { return };
+        let (folder, sender) = (record.folder.clone(), self.saved.clone());
+        let (sync, keep) = (record.metrics.sync(), self.config.checkpoint.keep);
+        tokio::task::spawn_blocking(move || {
+            let written = sync.and_then(|sync| sync()).map_err(RunFolderError::from).and_then(|()| {
+                let folder = lock(&folder);
+                match state.purpose {
+                    Purpose::Final => folder.write_final(&state.model),
+                    Purpose::Checkpoint | Purpose::Start => {
+                        folder.write_checkpoint(state.step.0, &state.model, &state.optimizer, keep)
+                    }
+                }
+            });
+            let event = match written {
+                Ok(()) => Event::Saved { step: state.step, purpose: state.purpose },
+                Err(error) => Event::WriteFailed { message: error.to_string() },
+            };
+            // Nobody listens any more where the run has ended.
+            let _ = sender.blocking_send(event);
+        });
+    }
+}
+
+fn unix_seconds() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
