@@ -75,11 +75,7 @@ fn status_finds_the_run_that_lives_and_watches_it_to_its_end() {
     let line: serde_json::Value = serde_json::from_slice(&rates.stdout).unwrap();
     for worker in line["workers"].as_array().unwrap() {
         assert!(worker["images_per_s"].as_f64().unwrap() > 0.0, "{line}");
-        assert_eq!(
-            (&worker["micro_batches"], &worker["late"]),
-            (&serde_json::json!(2), &serde_json::json!("")),
-            "{line}"
-        );
+        assert_eq!(worker["micro_batches"], 2, "{line}");
     }
 
     let mut watch = here(&["status", "--watch"]).spawn().unwrap();
