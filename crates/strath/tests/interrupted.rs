@@ -11,7 +11,8 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use support::{
-    DEADLINE, cases, finish, gone, metrics, reach, run, sha, signal, stderr, strath, summary, train, workers_of,
+    DEADLINE, cases, finish, gone, metrics, reach, run, sha, signal, signal_all, stderr, strath, summary, train,
+    workers_of,
 };
 
 /// The digits with shared lanes, augmentation and momentum, in about two hundred steps.
@@ -104,10 +105,7 @@ fn every_kind_of_case_survives_the_end_of_everything_at_once() {
             let more = [&long[..], &["--resume", "--workers", workers]].concat();
             let mut child = start(&case.join("case.toml"), &out, &more);
             reach(&out, step);
-            for process in workers_of(child.id()).into_iter().chain([child.id()]) {
-                // One that ended a moment ago has nothing to be killed for.
-                let _ = std::process::Command::new("kill").args(["-KILL", &process.to_string()]).status().unwrap();
-            }
+            signal_all(&[&workers_of(child.id())[..], &[child.id()]].concat(), "-KILL");
             child.wait().unwrap();
             assert!(!out.join("summary.json").exists(), "{name}: the run was over before it could be killed");
         }
@@ -125,12 +123,8 @@ fn a_signal_to_every_process_or_to_a_worker_alone_stops_the_run_with_a_checkpoin
         let child = start(&config, &out, &["--workers", "3", "--set", "run.steps=100000"]);
         reach(&out, 25);
         let workers = workers_of(child.id());
-        signal(workers[1], "-TERM");
-        if everyone {
-            signal(workers[0], "-TERM");
-            signal(workers[2], "-TERM");
-            signal(child.id(), "-TERM");
-        }
+        let told = if everyone { [&workers[..], &[child.id()]].concat() } else { vec![workers[1]] };
+        signal_all(&told, "-TERM");
         let output = finish(child, DEADLINE);
         assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
         gone(&workers, Duration::from_secs(5));

@@ -121,6 +121,12 @@ pub fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([name, &pid.to_string()]).status().unwrap().success());
 }
 
+/// Sends a signal to several processes at once; one that has just ended needs none.
+pub fn signal_all(pids: &[u32], name: &str) {
+    let pids = pids.iter().map(ToString::to_string);
+    Command::new("kill").arg(name).args(pids).stderr(Stdio::null()).status().unwrap();
+}
+
 /// Whether a process runs.
 pub fn is_alive(pid: u32) -> bool {
     // A zombie has ended; only its parent has not looked yet.
