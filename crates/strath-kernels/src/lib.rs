@@ -6,7 +6,9 @@
 //! distributions.
 
 pub mod activation;
+pub mod conv;
 pub mod convolution;
+pub mod isa;
 pub mod norm;
 pub mod pool;
 pub mod product;
