@@ -2,18 +2,21 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use strath_core::config::Algorithm;
 use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
 
 use crate::bucket::Bucket;
-use crate::choice::{Choice, Message, choose};
+use crate::choice::{Choice, Message, Placement, choose};
 use crate::direct::Direct;
 use crate::error::CollectiveError;
+use crate::exchange::Exchange;
 use crate::frame::Phase;
 use crate::machine::Machine;
+use crate::packing::Encoding;
 use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
 use crate::ring::Ring;
@@ -116,21 +119,33 @@ impl Collective {
             Some(engine) if group_size > 1 => engine,
             _ => return Pending::done(step, bucket, Ok(Reduction::new(tag, payload, fault).into_result())),
         };
-        let machine = self.machine(tag, group_size, payload, fault);
+        let machine = self.machine(tag, payload, fault);
         let (reply, outcome) = channel();
         engine.submit(machine, reply);
-        Pending { step, bucket, state: State::Waiting { outcome, engine: engine.remote() } }
+        Pending { step, bucket, state: State::Waiting { outcome, turns: engine.turns() } }
     }
 
-    fn machine(&self, tag: Tag, group_size: u32, payload: Payload, fault: Fault) -> Box<dyn Machine + Send> {
-        let bytes = payload.len() * payload.encoding().width(Phase::Reduce);
-        let message = Message { group_size, world_size: self.identity.world_size, bytes };
-        let (choice, reason) = choose(self.algorithm, message);
-        tracing::trace!(step = tag.step.0, bucket = %tag.bucket, ?choice, reason, bytes, "all-reduce");
-        match choice {
+    fn machine(&self, tag: Tag, payload: Payload, fault: Fault) -> Box<dyn Machine + Send> {
+        match self.choice(&tag.group, &payload) {
             Choice::Ring => Box::new(Ring::new(tag, payload, fault)),
             Choice::Direct => Box::new(Direct::new(tag, payload, fault)),
+            Choice::Exchange => Box::new(Exchange::new(tag, payload, fault)),
         }
+    }
+
+    /// The algorithm that sums such a payload over `group`.
+    pub fn choice(&self, group: &Range<u32>, payload: &Payload) -> Choice {
+        let bytes = payload.len() * payload.encoding().width(Phase::Reduce);
+        let message = Message {
+            group_size: group.end - group.start,
+            world_size: self.identity.world_size,
+            bytes,
+            is_same_anywhere: payload.encoding() != Encoding::Halves,
+            placement: self.engine.as_ref().map_or(Placement::OneHost, Engine::placement),
+        };
+        let (choice, reason) = choose(self.algorithm, message);
+        tracing::trace!(?choice, reason, bytes, "all-reduce");
+        choice
     }
 
     /// Waits until every rank of the world has come here with the same step, at most `deadline`.
@@ -179,7 +194,7 @@ pub struct Pending {
 #[derive(Debug)]
 enum State {
     Done(Box<Outcome>),
-    Waiting { outcome: Receiver<Outcome>, engine: transport::Remote },
+    Waiting { outcome: Receiver<Outcome>, turns: Arc<transport::Turns> },
 }
 
 impl Pending {
@@ -198,15 +213,7 @@ impl Pending {
         let aborted = CollectiveError::Aborted { step, bucket };
         match state {
             State::Done(outcome) => *outcome,
-            State::Waiting { outcome, engine } => match outcome.recv_timeout(deadline) {
-                Ok(outcome) => outcome,
-                Err(RecvTimeoutError::Disconnected) => Err(aborted),
-                Err(RecvTimeoutError::Timeout) => {
-                    engine.expire(step, bucket, deadline);
-                    // The engine never blocks: it answers at once, with the sum if that came in the last moment.
-                    outcome.recv().unwrap_or(Err(aborted))
-                }
-            },
+            State::Waiting { outcome, turns } => turns.wait((step, bucket), &outcome, deadline).unwrap_or(Err(aborted)),
         }
     }
 }

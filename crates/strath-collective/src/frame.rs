@@ -79,7 +79,8 @@ pub struct Header {
     pub offset: u64,
     /// Values of the segment.
     pub length: u32,
-    /// Bytes a value.
+    /// Bytes a value. In a command, the most that its values may need; [`seal`](crate::machine::Machine::seal) says how many
+    /// they do.
     pub width: u32,
     /// The least status word of the ranks whose terms are in the segment.
     pub fault: Fault,
@@ -120,8 +121,9 @@ impl Header {
     /// A header as it arrived.
     ///
     /// # Errors
-    /// [`Mismatch`] where magic or version are not ours, phase, encoding or status word are unknown, the width is not the encoding's, or
-    /// the segment is longer than [`SEGMENT_BYTES`]: so a parsed header never asks for more memory than that.
+    /// [`Mismatch`] where magic or version are not ours, phase, encoding or status word are unknown, the width is none of the encoding's, or
+    /// the segment has more values than are cut for one: so a parsed header never asks for more memory than twice
+    /// [`SEGMENT_BYTES`].
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Mismatch> {
         let mut fields = Fields(bytes);
         Mismatch::check("magic", u64::from(MAGIC), u64::from(fields.u32()))?;
@@ -155,8 +157,10 @@ impl Header {
             });
         }
         let width = encoding.width(phase);
-        Mismatch::check("width", width as u64, u64::from(header.width))?;
-        let most = SEGMENT_BYTES.checked_div(width).unwrap_or(0);
+        if !encoding.allows(phase, header.width as usize) {
+            return Err(Mismatch { field: "width", expected: width as u64, found: u64::from(header.width) });
+        }
+        let most = if width == 0 { 0 } else { SEGMENT_BYTES / encoding.cut_width() };
         if header.length as usize > most {
             return Err(Mismatch { field: "length", expected: most as u64, found: u64::from(header.length) });
         }
@@ -272,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_segment_longer_than_the_limit_is_refused_whatever_its_width() {
-        for (encoding, most) in [(Encoding::Wide, 16_384), (Encoding::Exact, 32_768), (Encoding::Halves, 131_072)] {
+        for (encoding, most) in [(Encoding::Wide, 8_192), (Encoding::Exact, 32_768), (Encoding::Halves, 65_536)] {
             let width = encoding.width(Phase::Reduce) as u32;
             let fits = Header { encoding, width, length: most, ..header() };
             assert_eq!(Header::parse(&fits.to_bytes()), Ok(fits));

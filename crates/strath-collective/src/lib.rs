@@ -4,22 +4,25 @@
 //!  all_reduce(step, bucket, group, payload, fault)                                        Pending::wait
 //!        │                                                                                     ▲
 //!        ▼                                                                                     │
-//!   collective ──► choice ──► ring | direct   pure machines: segments in, commands out ──► Reduced, Fault
+//!   collective ──► choice ──► ring | direct | exchange   pure machines: segments in, commands out ──► Reduced, Fault
 //!                                │  ▲
 //!                                ▼  │         frame: the header of every segment
-//!                             transport       one thread, non-blocking TCP, poll
+//!                             transport       non-blocking TCP, driven by whoever waits
 //! ```
 //!
-//! The rooms: [`ring`] and [`direct`] are the two algorithms, on what they share in [`reduction`]; [`chunk`] says who owns
-//! what, [`packing`] how values travel, [`frame`] what stands above them, [`choice`] which algorithm serves a message. None
+//! The rooms: [`ring`], [`direct`] and [`exchange`] are the algorithms, on what they share in [`reduction`]; [`chunk`] says who owns
+//! what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes), [`frame`] what stands above them, [`choice`] which algorithm serves a message. None
 //! of these performs IO or reads a clock. Only `transport` does.
 
+mod arithmetic;
 pub mod bucket;
 pub mod choice;
 pub mod chunk;
 pub mod collective;
 pub mod direct;
 pub mod error;
+pub mod exchange;
+pub mod fewest;
 pub mod frame;
 pub mod machine;
 pub mod packing;
@@ -29,6 +32,7 @@ pub mod ring;
 mod transport;
 
 pub use bucket::Bucket;
+pub use choice::Choice;
 pub use collective::{Collective, FULL_MESH_LIMIT, Identity, Member, Pending};
 pub use error::{CollectiveError, Mismatch};
 pub use payload::{Payload, Reduced};

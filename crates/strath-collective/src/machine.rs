@@ -54,7 +54,12 @@ pub trait Machine {
     /// The sum and the least status word of the group, once complete.
     fn into_result(self: Box<Self>) -> (Reduced, Fault);
 
-    /// Writes the values of a command's segment; `out` has the header's `body_bytes`.
+    /// A command's header as it travels, with the width that the segment's values need.
+    fn seal(&self, header: Header) -> Header {
+        self.reduction().seal(header)
+    }
+
+    /// Writes the values of a segment under its sealed header; `out` has the header's `body_bytes`.
     fn encode(&self, header: &Header, out: &mut [u8]) {
         self.reduction().encode(header, out);
     }
@@ -62,7 +67,7 @@ pub trait Machine {
 
 /// Segments that a rank sends to a peer before it knows that the peer has started.
 ///
-/// Enough to keep a fast link busy for the time a word takes to come back (1 MiB is half a millisecond at 2 GB/s).
+/// Enough to keep a fast link busy for the time a word takes to come back (512 KiB is a quarter of a millisecond at 2 GB/s).
 pub const EARLY_SEGMENTS: usize = 4;
 
 pub(crate) fn check_body(header: &Header, body: &[u8]) -> Result<(), Mismatch> {

@@ -1,21 +1,26 @@
 //! How values travel: the bytes of a payload's values in either phase, and what a rank does with those that arrive.
 //!
-//! The one place that knows widths. Little-endian throughout. Narrower forms of exact sums (a rank's plain `f32` where it
-//! holds one micro-batch, or the fewest whole bytes a segment needs) would be further encodings here; the header of every
-//! segment already carries encoding and width.
+//! The one place that knows widths. Little-endian throughout. A segment of exact sums has the width that its sender finds
+//! enough: 4, the weighted `f32` of one micro-batch, or 5 to 8, packed as [`fewest`] says.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use half::bf16;
-use strath_core::fixed::{GRADIENT_BITS, to_f32, wide_to_f32};
+use strath_core::fixed::wide_to_f32;
 
+use crate::arithmetic as loops;
+use crate::fewest;
 use crate::frame::Phase;
 use crate::payload::{Payload, Reduced};
+
+/// Bytes of a weighted value, among exact sums.
+const WEIGHTED_WIDTH: usize = 4;
 
 /// The kind of a payload, as it stands in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// [`Payload::Exact`]
+    /// [`Payload::Exact`], [`Payload::Weighted`]
     Exact = 1,
     /// [`Payload::Wide`]
     Wide = 2,
@@ -33,7 +38,7 @@ impl Encoding {
         [Self::Exact, Self::Wide, Self::Integers, Self::Floats, Self::Halves].into_iter().find(|e| *e as u8 == byte)
     }
 
-    /// Bytes a value in the given phase; 0 in a phase that carries no values.
+    /// Bytes a value in the given phase, at most; 0 in a phase that carries no values.
     pub fn width(self, phase: Phase) -> usize {
         match (phase, self) {
             (Phase::Reduce, Self::Wide) => 16,
@@ -41,6 +46,23 @@ impl Encoding {
             (Phase::Gather, Self::Exact | Self::Wide) | (Phase::Reduce | Phase::Gather, Self::Floats) => 4,
             (Phase::Reduce | Phase::Gather, Self::Halves) => 2,
             (Phase::Ready | Phase::Farewell, _) => 0,
+        }
+    }
+
+    /// Bytes a value by which a vector is cut into segments: those of the wider phase, but four for exact sums, which travel
+    /// as `f32` where they can and in up to twice the bytes where not.
+    pub fn cut_width(self) -> usize {
+        match self {
+            Self::Exact => WEIGHTED_WIDTH,
+            _ => self.width(Phase::Reduce).max(self.width(Phase::Gather)),
+        }
+    }
+
+    /// Whether values may have this width in the given phase.
+    pub fn allows(self, phase: Phase, width: usize) -> bool {
+        match (phase, self) {
+            (Phase::Reduce, Self::Exact) => width == WEIGHTED_WIDTH || fewest::WIDTHS.contains(&width),
+            _ => width == self.width(phase),
         }
     }
 
@@ -56,6 +78,10 @@ pub struct Vector {
     terms: Payload,
     /// The rounded sums of [`Payload::Exact`] and [`Payload::Wide`]; empty for the others, whose result replaces the terms.
     floats: Vec<f32>,
+    /// Partial sums of segments of [`Payload::Weighted`] to which a peer's were added, under their first index.
+    sums: BTreeMap<usize, Vec<i64>>,
+    /// Memory of such sums that were rounded, for the next.
+    spare: Vec<i64>,
 }
 
 impl Vector {
@@ -72,7 +98,7 @@ impl Vector {
             Payload::Exact(entries) => vec![0.0; entries.len()],
             _ => Vec::new(),
         };
-        Self { terms, floats }
+        Self { terms, floats, sums: BTreeMap::new(), spare: Vec::new() }
     }
 
     /// Number of values.
@@ -90,21 +116,42 @@ impl Vector {
         self.terms.encoding()
     }
 
+    /// Bytes a value of `range` as it stands now.
+    ///
+    /// # Panics
+    /// Where `range` is out of range.
+    pub fn width(&self, phase: Phase, range: Range<usize>) -> usize {
+        match (&self.terms, phase) {
+            (Payload::Exact(values), Phase::Reduce) => fewest::width(&values[range]),
+            (Payload::Weighted(_), Phase::Reduce) => {
+                self.sums.get(&range.start).map_or(WEIGHTED_WIDTH, |sums| fewest::width(sums))
+            }
+            _ => self.encoding().width(phase),
+        }
+    }
+
     /// Writes `range` as it travels in `phase`: partial sums in the reduce-scatter, results in the all-gather.
     ///
     /// # Panics
-    /// Where `range` is out of range or `out` is not of its width times its length.
+    /// Where `range` is out of range or `out` is not of its [`width`](Self::width) times its length.
     pub fn encode(&self, phase: Phase, range: Range<usize>, out: &mut [u8]) {
-        assert_eq!(out.len(), range.len() * self.encoding().width(phase), "bytes for {range:?}");
+        let width = out.len().checked_div(range.len()).unwrap_or_default();
+        let fits = range.is_empty() || self.encoding().allows(phase, width);
+        assert!(fits && out.len() == range.len() * width, "{} bytes for {range:?}", out.len());
         match (&self.terms, phase) {
             (Payload::Exact(_) | Payload::Wide { .. }, Phase::Gather) => write_f32(&self.floats[range], out),
-            (Payload::Exact(values) | Payload::Integers(values), _) => write_i64(&values[range], out),
+            (Payload::Exact(values), _) => fewest::pack(&values[range], out),
+            (Payload::Weighted(values), Phase::Reduce) => match self.sums.get(&range.start) {
+                Some(sums) => fewest::pack(sums, out),
+                None => write_f32(&values[range], out),
+            },
+            (Payload::Integers(values), _) => write_i64(&values[range], out),
             (Payload::Wide { high, low }, _) => {
                 let (upper, lower) = out.split_at_mut(range.len() * 8);
                 write_i64(&high[range.clone()], upper);
                 write_i64(&low[range], lower);
             }
-            (Payload::Floats(values), _) => write_f32(&values[range], out),
+            (Payload::Weighted(values) | Payload::Floats(values), _) => write_f32(&values[range], out),
             (Payload::Halves(values), _) => {
                 for (out, value) in out.as_chunks_mut().0.iter_mut().zip(&values[range]) {
                     *out = bf16::from_f32(*value).to_le_bytes();
@@ -118,24 +165,34 @@ impl Vector {
     /// # Panics
     /// Where `range` is out of range or `body` is not of its width times its length.
     pub fn accumulate(&mut self, range: Range<usize>, body: &[u8]) {
-        assert_eq!(body.len(), range.len() * self.encoding().width(Phase::Reduce), "bytes for {range:?}");
+        let width = body.len().checked_div(range.len()).unwrap_or_default();
+        let fits = range.is_empty() || self.encoding().allows(Phase::Reduce, width);
+        assert!(fits && body.len() == range.len() * width, "{} bytes for {range:?}", body.len());
         match &mut self.terms {
-            Payload::Exact(values) | Payload::Integers(values) => add_i64(&mut values[range], body),
+            Payload::Exact(values) => add_exact(&mut values[range], body),
+            Payload::Weighted(values) => {
+                if let Some(sums) = self.sums.get_mut(&range.start) {
+                    return add_exact(sums, body);
+                }
+                let mut sums = std::mem::take(&mut self.spare);
+                sums.resize(range.len(), 0);
+                if body.len() == WEIGHTED_WIDTH * sums.len() {
+                    loops::fixed_sum(&mut sums, &values[range.clone()], body);
+                } else {
+                    sums.fill(0);
+                    loops::add_fixed(&mut sums, &values[range.clone()]);
+                    fewest::add(&mut sums, body);
+                }
+                self.sums.insert(range.start, sums);
+            }
+            Payload::Integers(values) => loops::add_i64(&mut values[range], body),
             Payload::Wide { high, low } => {
                 let (upper, lower) = body.split_at(range.len() * 8);
-                add_i64(&mut high[range.clone()], upper);
-                add_i64(&mut low[range], lower);
+                loops::add_i64(&mut high[range.clone()], upper);
+                loops::add_i64(&mut low[range], lower);
             }
-            Payload::Floats(values) => {
-                for (value, body) in values[range].iter_mut().zip(body.as_chunks().0) {
-                    *value += f32::from_le_bytes(*body);
-                }
-            }
-            Payload::Halves(values) => {
-                for (value, body) in values[range].iter_mut().zip(body.as_chunks().0) {
-                    *value += bf16::from_le_bytes(*body).to_f32();
-                }
-            }
+            Payload::Floats(values) => loops::add_f32(&mut values[range], body),
+            Payload::Halves(values) => loops::add_bf16(&mut values[range], body),
         }
     }
 
@@ -173,10 +230,12 @@ impl Vector {
     /// Where `range` is out of range.
     pub fn round(&mut self, range: Range<usize>) {
         match &mut self.terms {
-            Payload::Exact(values) => {
-                for (float, value) in self.floats[range.clone()].iter_mut().zip(&values[range]) {
-                    *float = to_f32(*value, GRADIENT_BITS);
-                }
+            Payload::Exact(values) => loops::round_fixed(&values[range.clone()], &mut self.floats[range]),
+            Payload::Weighted(values) => {
+                let values = &mut values[range.clone()];
+                let sums = self.sums.remove(&range.start).unwrap_or_else(|| fixed(values));
+                loops::round_fixed(&sums, values);
+                self.spare = sums;
             }
             Payload::Wide { high, low } => {
                 let halves = high[range.clone()].iter().zip(&low[range.clone()]);
@@ -201,6 +260,10 @@ impl Vector {
         assert_eq!(body.len(), range.len() * self.encoding().width(Phase::Gather), "bytes for {range:?}");
         match &mut self.terms {
             Payload::Exact(_) | Payload::Wide { .. } => read_f32(&mut self.floats[range], body),
+            Payload::Weighted(values) => {
+                self.sums.remove(&range.start);
+                read_f32(&mut values[range], body);
+            }
             Payload::Floats(values) => read_f32(&mut values[range], body),
             Payload::Integers(values) => {
                 for (value, body) in values[range].iter_mut().zip(body.as_chunks().0) {
@@ -220,7 +283,7 @@ impl Vector {
         match self.terms {
             Payload::Exact(_) | Payload::Wide { .. } => Reduced::Floats(self.floats),
             Payload::Integers(values) => Reduced::Integers(values),
-            Payload::Floats(values) | Payload::Halves(values) => Reduced::Floats(values),
+            Payload::Floats(values) | Payload::Halves(values) | Payload::Weighted(values) => Reduced::Floats(values),
         }
     }
 }
@@ -237,10 +300,19 @@ fn write_f32(values: &[f32], out: &mut [u8]) {
     }
 }
 
-fn add_i64(values: &mut [i64], body: &[u8]) {
-    for (value, body) in values.iter_mut().zip(body.as_chunks().0) {
-        *value = value.wrapping_add(i64::from_le_bytes(*body));
+/// Adds exact sums in any of their widths.
+fn add_exact(sums: &mut [i64], body: &[u8]) {
+    if body.len() == sums.len() * WEIGHTED_WIDTH {
+        loops::add_fixed_body(sums, body);
+    } else {
+        fewest::add(sums, body);
     }
+}
+
+fn fixed(terms: &[f32]) -> Vec<i64> {
+    let mut sums = vec![0; terms.len()];
+    loops::add_fixed(&mut sums, terms);
+    sums
 }
 
 fn read_f32(values: &mut [f32], body: &[u8]) {
@@ -251,10 +323,12 @@ fn read_f32(values: &mut [f32], body: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use strath_core::fixed::GRADIENT_BITS;
+
     use super::*;
 
     fn bytes(vector: &Vector, phase: Phase) -> Vec<u8> {
-        let mut out = vec![0; vector.len() * vector.encoding().width(phase)];
+        let mut out = vec![0; vector.len() * vector.width(phase, 0..vector.len())];
         vector.encode(phase, 0..vector.len(), &mut out);
         out
     }
@@ -287,6 +361,18 @@ mod tests {
             sum_of_two(Payload::Floats(vec![0.1, 2.0]), Payload::Floats(vec![0.2, 3.0])),
             Reduced::Floats(vec![0.1 + 0.2, 5.0])
         );
+    }
+
+    #[test]
+    fn weighted_terms_and_fixed_sums_mix_to_the_same_bits() {
+        use strath_core::fixed::to_fixed;
+        let (one, other) = ([0.1f32, -3.0, 1e-20, 30_000.0], [0.7f32, 1e-9, -1e-20, 2_000.0]);
+        let exact = |terms: [f32; 4]| Payload::Exact(terms.map(|t| to_fixed(f64::from(t), GRADIENT_BITS)).to_vec());
+        let want = sum_of_two(exact(one), exact(other));
+        let weighted = |terms: [f32; 4]| Payload::Weighted(terms.to_vec());
+        assert_eq!(sum_of_two(weighted(one), weighted(other)), want);
+        assert_eq!(sum_of_two(weighted(one), exact(other)), want);
+        assert_eq!(sum_of_two(exact(one), weighted(other)), want);
     }
 
     #[test]

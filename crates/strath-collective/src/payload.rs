@@ -2,12 +2,18 @@
 
 use crate::packing::Encoding;
 
-/// One rank's term of a sum over ranks. All ranks of a group bring the same kind and length.
+/// One rank's term of a sum over ranks. All ranks of a group bring the same kind and length; `Exact` and `Weighted`
+/// are one kind.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Payload {
     /// Fixed-point sums with 48 fractional bits (`strath_core::fixed::FixedSum::gradient`), added as integers and rounded
-    /// once, at the owner: 8 bytes a value on the way in, 4 on the way out. Gives [`Reduced::Floats`].
+    /// once, at the owner: 5 to 8 bytes a value on the way in, the fewest that hold a segment's largest, and 4 on the way
+    /// out. Gives [`Reduced::Floats`].
     Exact(Vec<i64>),
+    /// The same sums of a rank that has one micro-batch: its weighted values, which whoever adds them converts to fixed point
+    /// first, so that the sum has the bits that it would have with [`Exact`](Self::Exact). Other ranks of the group may
+    /// bring either. 4 bytes a value both ways. Gives [`Reduced::Floats`].
+    Weighted(Vec<f32>),
     /// Fixed-point sums in two halves (`strath_core::fixed::WideSum`), each added as integers; the owner rounds once: 16
     /// bytes a value on the way in, 4 on the way out. Gives [`Reduced::Floats`].
     Wide {
@@ -38,7 +44,7 @@ impl Payload {
     /// What kind it is, as it stands in a header.
     pub fn encoding(&self) -> Encoding {
         match self {
-            Self::Exact(_) => Encoding::Exact,
+            Self::Exact(_) | Self::Weighted(_) => Encoding::Exact,
             Self::Wide { .. } => Encoding::Wide,
             Self::Integers(_) => Encoding::Integers,
             Self::Floats(_) => Encoding::Floats,
@@ -50,7 +56,7 @@ impl Payload {
     pub fn len(&self) -> usize {
         match self {
             Self::Exact(values) | Self::Integers(values) | Self::Wide { high: values, .. } => values.len(),
-            Self::Floats(values) | Self::Halves(values) => values.len(),
+            Self::Floats(values) | Self::Halves(values) | Self::Weighted(values) => values.len(),
         }
     }
 

@@ -46,7 +46,7 @@ impl Reduction {
         assert!(tag.group.contains(&tag.rank.0), "rank {} is not in the group {:?}", tag.rank, tag.group);
         let vector = Vector::new(payload);
         let encoding = vector.encoding();
-        let cut = Cut::for_width(encoding.width(Phase::Reduce).max(encoding.width(Phase::Gather)));
+        let cut = Cut::for_width(encoding.cut_width());
         Self { tag, vector, fault, cut }
     }
 
@@ -139,7 +139,39 @@ impl Reduction {
         if index >= segments {
             return Err(Mismatch { field: "segments", expected: segments as u64, found: index as u64 + 1 });
         }
-        header.check_against(&self.header(header.phase, header.chunk, index))
+        Self::check_due(header, self.header(header.phase, header.chunk, index))
+    }
+
+    /// Checks that a header is the one that is due; exact sums may have any width that their encoding knows.
+    fn check_due(header: &Header, mut due: Header) -> Result<(), Mismatch> {
+        if due.encoding.allows(due.phase, header.width as usize) {
+            due.width = header.width;
+        }
+        header.check_against(&due)
+    }
+
+    /// The header of the whole vector as one segment of partial sums.
+    pub fn whole_header(&self) -> Header {
+        let width = self.vector.encoding().width(Phase::Reduce) as u32;
+        Header { length: self.vector.len() as u32, width, ..self.bare_header(Phase::Reduce) }
+    }
+
+    /// Checks that a header is that of a whole vector.
+    ///
+    /// # Errors
+    /// [`Mismatch`] naming the first field that differs.
+    pub fn check_whole(&self, header: &Header) -> Result<(), Mismatch> {
+        Self::check_due(header, self.whole_header())
+    }
+
+    /// The header of a command as it travels: with the width that the segment's values need now.
+    pub fn seal(&self, header: Header) -> Header {
+        match header.phase {
+            Phase::Reduce | Phase::Gather => {
+                Header { width: self.vector.width(header.phase, self.range(&header)) as u32, ..header }
+            }
+            Phase::Ready | Phase::Farewell => header,
+        }
     }
 
     /// The values of a segment whose header was checked or made here.

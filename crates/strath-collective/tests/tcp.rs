@@ -19,7 +19,7 @@ const ALGORITHMS: [Algorithm; 3] = [Algorithm::Auto, Algorithm::Ring, Algorithm:
 
 fn check(kind: Kind, ranks: &[u32], len: usize, sums: &[&Reduced]) {
     assert!(sums.iter().all(|sum| same_bits(sum, sums[0])), "{kind:?} of {len} over {ranks:?}: ranks differ");
-    if matches!(kind, Kind::Exact | Kind::Wide | Kind::Integers) {
+    if matches!(kind, Kind::Exact | Kind::Mixed | Kind::Wide | Kind::Integers) {
         assert!(same_bits(sums[0], &oracle(kind, ranks, len)), "{kind:?} of {len} over {ranks:?}: wrong sum");
         return;
     }

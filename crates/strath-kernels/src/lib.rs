@@ -1,16 +1,26 @@
 //! CPU kernels of Strath on contiguous `f32` slices, forward and backward.
 //!
-//! Images are [N, C, H, W], row-major. No kernel's bits depend on the number of threads: work is cut into pieces whose size
+//! Images are [N, H, W, C], channels innermost; weights lie as PyTorch's. [`isa`] finds the instruction set; no kernel's bits depend on the number of threads: work is cut into pieces whose size
 //! does not depend on it, each piece is computed by one thread, and what pieces contribute to a sum is added in their
 //! order. `exp`, `log` and `erf` come from the `libm` crate, never from the platform's library, which differs between
 //! distributions.
 
-pub mod activation;
+pub mod attention;
+pub mod batch_norm;
+mod columns;
 pub mod conv;
-pub mod convolution;
+pub mod cross_entropy;
+mod elementary;
+pub mod gelu;
 pub mod isa;
-pub mod norm;
+mod lanes;
+pub mod layer_norm;
+pub mod peak;
+pub mod pointwise;
 pub mod pool;
 pub mod product;
-pub mod softmax;
+pub mod rows;
+pub mod shortcut;
 pub mod threads;
+pub mod vector;
+mod vectorised;

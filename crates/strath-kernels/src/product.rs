@@ -45,6 +45,37 @@ pub struct Sizes {
     pub columns: usize,
 }
 
+/// A matrix whose rows lie `stride` values apart, taken as it lies or transposed.
+#[derive(Debug, Clone, Copy)]
+pub struct Strided<'a> {
+    /// From the first value of the first row on.
+    pub values: &'a [f32],
+    /// Distance of the rows' first values; at least the width.
+    pub stride: usize,
+    /// How it is taken.
+    pub side: Side,
+}
+
+impl Strided<'_> {
+    /// Strides of columns and of rows as a matrix of `height` x `width` (after a transposition).
+    ///
+    /// # Panics
+    /// Where a value lies outside of the slice.
+    fn strides(&self, height: usize, width: usize) -> (isize, isize) {
+        let (rows, columns) = if self.side == Side::Plain { (height, width) } else { (width, height) };
+        assert_inside(self.values.len(), (rows, columns), self.stride);
+        match self.side {
+            Side::Plain => (1, self.stride as isize),
+            Side::Transposed => (self.stride as isize, 1),
+        }
+    }
+}
+
+fn assert_inside(values: usize, (rows, columns): (usize, usize), stride: usize) {
+    let inside = rows == 0 || columns == 0 || (stride >= columns && (rows - 1) * stride + columns <= values);
+    assert!(inside, "{rows} rows of {columns} values, {stride} apart, lie inside of {values}");
+}
+
 /// `C = A B`, or with `accumulate` `C += A B`, of one pair on the calling thread.
 ///
 /// A is [rows, inner] (or its transpose [inner, rows], by `a_side`), B is [inner, columns] (or its transpose). The bits are a
@@ -62,17 +93,35 @@ pub fn multiply(
     assert_eq!(a.len(), rows * inner, "the left operand is rows x inner");
     assert_eq!(b.len(), inner * columns, "the right operand is inner x columns");
     assert_eq!(c.len(), rows * columns, "the product is rows x columns");
-    let strides = |side: Side, height: usize, width: usize| match side {
-        Side::Plain => (1, width as isize),
-        Side::Transposed => (height as isize, 1),
+    let strided = |values, side, height, width| {
+        let stride = if side == Side::Plain { width } else { height };
+        Strided { values, stride, side }
     };
-    let (a_columns, a_rows) = strides(a_side, rows, inner);
-    let (b_columns, b_rows) = strides(b_side, inner, columns);
+    let (a, b) = (strided(a, a_side, rows, inner), strided(b, b_side, inner, columns));
+    multiply_strided((rows, inner, columns), a, b, (c, columns), accumulate);
+}
+
+/// [`multiply`] of operands whose rows lie apart, into a product whose rows lie `c_stride` apart; what lies between them is not
+/// touched.
+///
+/// # Panics
+/// Where a value would lie outside of its slice.
+pub fn multiply_strided(
+    (rows, inner, columns): (usize, usize, usize),
+    a: Strided<'_>,
+    b: Strided<'_>,
+    (c, c_stride): (&mut [f32], usize),
+    accumulate: bool,
+) {
+    let (a_columns, a_rows) = a.strides(rows, inner);
+    let (b_columns, b_rows) = b.strides(inner, columns);
+    assert_inside(c.len(), (rows, columns), c_stride);
     for from in (0..inner.max(1)).step_by(INNER) {
         let terms = INNER.min(inner - from);
-        // SAFETY: every element that the strides reach lies inside its slice, as the lengths were checked above: for a plain
-        // matrix of height h and width w the largest offset is (h - 1) w + (w - 1), for a transposed one the same with h and w
-        // exchanged; terms from .. from + terms lie inside 0 .. inner. `c` is borrowed mutably, so it overlaps neither operand.
+        // SAFETY: every element that the strides reach lies inside its slice: of a matrix of height h and width w whose rows lie s
+        // apart the farthest is (h - 1) s + (w - 1), which was checked above for A, B and C, for a transposed one with its own h
+        // and w; terms from .. from + terms lie inside 0 .. inner. `c` is borrowed mutably, so it overlaps neither operand, and
+        // s >= w, so that its rows do not overlap.
         unsafe {
             gemm::gemm(
                 rows,
@@ -80,12 +129,12 @@ pub fn multiply(
                 terms,
                 c.as_mut_ptr(),
                 1,
-                columns as isize,
+                c_stride as isize,
                 accumulate || from > 0,
-                a.as_ptr().offset(from as isize * a_columns),
+                a.values.as_ptr().offset(from as isize * a_columns),
                 a_columns,
                 a_rows,
-                b.as_ptr().offset(from as isize * b_rows),
+                b.values.as_ptr().offset(from as isize * b_rows),
                 b_columns,
                 b_rows,
                 1.0,
@@ -197,6 +246,45 @@ pub(crate) mod tests {
             multiply((rows, terms, columns), (&part, Side::Plain), (b, Side::Plain), &mut blocks, from > 0);
         }
         assert_eq!(whole, blocks);
+    }
+
+    #[test]
+    fn rows_that_lie_apart_have_the_bits_of_rows_that_do_not() {
+        let (rows, inner, columns) = (7, 600, 5);
+        let (a, b) = (values(rows * inner, 1), values(columns * inner, 2));
+        let mut want = vec![0.0; rows * columns];
+        multiply((rows, inner, columns), (&a, Side::Plain), (&b, Side::Transposed), &mut want, false);
+        let apart = |values: &[f32], width: usize, stride: usize| -> Vec<f32> {
+            let mut wide = vec![f32::NAN; values.len() / width * stride];
+            wide.chunks_mut(stride)
+                .zip(values.chunks(width))
+                .for_each(|(wide, row)| wide[..width].copy_from_slice(row));
+            wide
+        };
+        let (a, b, mut c) = (apart(&a, inner, 611), apart(&b, inner, 602), vec![9.0; rows * 8]);
+        multiply_strided(
+            (rows, inner, columns),
+            Strided { values: &a, stride: 611, side: Side::Plain },
+            Strided { values: &b, stride: 602, side: Side::Transposed },
+            (&mut c, 8),
+            false,
+        );
+        for (c, want) in c.chunks(8).zip(want.chunks(columns)) {
+            assert_eq!((&c[..columns], &c[columns..]), (want, [9.0; 3].as_slice()));
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "lie inside of 5")]
+    fn a_matrix_that_ends_outside_of_its_slice_is_refused() {
+        let a = Strided { values: &[0.0; 5], stride: 4, side: Side::Plain };
+        multiply_strided(
+            (2, 2, 2),
+            a,
+            Strided { values: &[0.0; 4], stride: 2, side: Side::Plain },
+            (&mut [0.0; 4], 2),
+            false,
+        );
     }
 
     #[test]

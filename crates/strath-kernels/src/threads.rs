@@ -19,13 +19,17 @@ pub fn set(threads: usize) {
     *POOL.write().unwrap_or_else(PoisonError::into_inner) = pool.map(Arc::new);
 }
 
+/// The compute threads, where there are several.
+pub(crate) fn pool() -> Option<Arc<ThreadPool>> {
+    POOL.read().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 /// Calls `work(k, chunk)` for the k-th chunk of `size` values of `out`, on the compute threads.
 ///
 /// `size` is the caller's constant or follows from shapes, never from the number of threads.
 pub(crate) fn for_chunks<T: Send>(out: &mut [T], size: usize, work: impl Fn(usize, &mut [T]) + Send + Sync) {
-    let pool = POOL.read().unwrap_or_else(PoisonError::into_inner).clone();
     let size = size.max(1);
-    match pool {
+    match pool() {
         Some(pool) if out.len() > size => {
             pool.install(|| out.par_chunks_mut(size).enumerate().for_each(|(k, chunk)| work(k, chunk)));
         }

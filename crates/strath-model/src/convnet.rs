@@ -1,13 +1,11 @@
 //! Small convolutional network: 3x3 conv + batch norm + ReLU blocks, each after the first with stride 2, global average
 //! pool, Linear.
 
-use candle_core::Tensor;
 use strath_core::ImageShape;
 
-use crate::error::ModelError;
+use crate::error::Computed;
 use crate::init::{Declarations, strided};
-use crate::layer::{Conv, batch_norm_relu, convolution, global_average, linear};
-use crate::pass::Pass;
+use crate::route::{Conv, Follows, Images, Route};
 
 /// The network.
 #[derive(Debug, Clone)]
@@ -32,13 +30,13 @@ impl ConvNet {
         Self { blocks: widths.len() }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
-        let mut x = x.clone();
+    pub(crate) fn forward<R: Route>(&self, images: Images<'_>, route: &R) -> Computed<R::Value> {
+        let mut x = route.images(images)?;
         for k in 0..self.blocks {
             let conv = Conv { stride: stride(k), padding: 1 };
-            x = convolution(&x, pass, &format!("features.{k}.conv"), conv)?; // [N, width, H / 2^k, W / 2^k]
-            x = batch_norm_relu(&x, pass, &format!("features.{k}.bn"))?;
+            x = route.convolution(&x, &format!("features.{k}.conv"), conv)?; // [N, H / 2^k, W / 2^k, width]
+            x = route.batch_norm(&x, &format!("features.{k}.bn"), Follows::Relu)?;
         }
-        linear(&global_average(&x)?, pass, "classifier")
+        route.linear(&route.global_average(&x)?, "classifier")
     }
 }

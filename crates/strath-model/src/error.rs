@@ -54,6 +54,9 @@ pub enum ModelError {
         /// The tensor.
         name: String,
     },
+    /// Second derivatives where candle forgets the graph of gradients.
+    #[error("second derivatives need CANDLE_GRAD_DO_NOT_DETACH=1 in the environment before the process starts")]
+    NoSecondDerivatives,
     /// Two tensors of one name.
     #[error(transparent)]
     Layout(#[from] strath_core::layout::DuplicateName),

@@ -1,10 +1,12 @@
 //! Layers, models and loss: weights and a micro-batch in, loss and gradient out.
 //!
-//! Layers are functions of (input, named parameters, phase) on candle tensors, each a custom op on the kernels; candle's
-//! autograd is the one engine. Every vector is flat, in the layout of the model's parameters.
+//! A network is a sequence of layers on either of two routes, both of custom ops under candle's autograd: `flow` trains, on the
+//! kernels and in memory that is used again; `layer` is made of ops whose gradients can be differentiated. Every vector is flat,
+//! in the layout of the model's parameters.
 
 mod convnet;
 mod error;
+mod flow;
 mod init;
 mod layer;
 mod mlp;
@@ -13,9 +15,13 @@ mod pass;
 mod probe;
 mod registry;
 mod resnet;
+mod route;
+mod survey;
 mod vit;
 mod wide_resnet;
 
 pub use error::ModelError;
-pub use model::{BATCH_NORM_MOMENTUM, Model, PassReport, Score};
+pub use model::{BATCH_NORM_MOMENTUM, Model, Normalise, PassReport, Score};
 pub use probe::numerics_fingerprint;
+pub use strath_kernels::conv::Method;
+pub use survey::Work;

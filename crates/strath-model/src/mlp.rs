@@ -1,12 +1,10 @@
 //! Multi-layer perceptron: flatten, then Linear + ReLU for each hidden width, then Linear to the classes.
 
-use candle_core::Tensor;
 use strath_core::ImageShape;
 
-use crate::error::ModelError;
+use crate::error::Computed;
 use crate::init::Declarations;
-use crate::layer::{linear, relu};
-use crate::pass::Pass;
+use crate::route::{Images, Route};
 
 /// The network.
 #[derive(Debug, Clone)]
@@ -23,14 +21,11 @@ impl Mlp {
         Self { layers: widths.len() - 1 }
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
-        let mut x = x.flatten_from(1)?;
-        for k in 0..self.layers {
-            x = linear(&x, pass, &format!("layers.{k}"))?;
-            if k + 1 < self.layers {
-                x = relu(&x)?;
-            }
+    pub(crate) fn forward<R: Route>(&self, images: Images<'_>, route: &R) -> Computed<R::Value> {
+        let mut x = route.flat_images(images)?;
+        for k in 0..self.layers - 1 {
+            x = route.linear_relu(&x, &format!("layers.{k}"))?;
         }
-        Ok(x)
+        route.linear(&x, &format!("layers.{}", self.layers - 1))
     }
 }

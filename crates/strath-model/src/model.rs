@@ -1,16 +1,22 @@
 //! A network with the layout of its tensors: the gradient oracle of a training step.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use candle_core::{Device, Storage, Tensor};
 use strath_core::config::ModelKind;
 use strath_core::{ImageShape, Layout};
+use strath_kernels::conv::Method;
+use strath_kernels::cross_entropy;
 
 use crate::error::ModelError;
+use crate::flow::{self, Course, Sink};
 use crate::init::{Declarations, Declared};
-use crate::layer::{cross_entropy, scores};
+use crate::layer::{self, keeps_graph};
 use crate::pass::{Collected, Pass, Phase};
 use crate::registry::Network;
+use crate::route::Images;
+use crate::survey::{Survey, Work};
 
 /// How far running statistics move towards a batch's in one step, in PyTorch's sense of momentum.
 pub const BATCH_NORM_MOMENTUM: f64 = 0.1;
@@ -20,8 +26,9 @@ pub const BATCH_NORM_MOMENTUM: f64 = 0.1;
 pub struct Model {
     network: Network,
     shape: ImageShape,
-    parameters: Layout,
+    parameters: Arc<Layout>,
     statistics: Layout,
+    method: Method,
     /// As declared, in the order of `parameters`.
     declared: Vec<Declared>,
     batch_norms: Vec<(String, usize, usize)>,
@@ -36,6 +43,15 @@ pub struct PassReport {
     pub statistics: Vec<f32>,
 }
 
+/// What batch norm normalises by.
+#[derive(Debug, Clone, Copy)]
+pub enum Normalise<'a> {
+    /// The statistics of the batch, which depend on the weights.
+    ByBatch,
+    /// Running statistics, flat in their layout, which do not.
+    ByRunning(&'a [f32]),
+}
+
 /// One example's evaluation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Score {
@@ -46,11 +62,11 @@ pub struct Score {
 }
 
 impl Model {
-    /// The network of `kind` for images of `shape` and `classes` classes.
+    /// The network of `kind` for images of `shape` and `classes` classes, whose convolutions are computed by `method`.
     ///
     /// # Errors
     /// [`ModelError`] where the options or the images do not fit the network.
-    pub fn build(kind: &ModelKind, shape: ImageShape, classes: usize) -> Result<Self, ModelError> {
+    pub fn build(kind: &ModelKind, shape: ImageShape, classes: usize, method: Method) -> Result<Self, ModelError> {
         let mut tensors = Declarations::default();
         let network = Network::build(kind, shape, classes, &mut tensors)?;
         let Declarations { parameters: mut declared, batch_norms } = tensors;
@@ -60,7 +76,7 @@ impl Model {
             ["running_mean", "running_var"].map(|name| (format!("{prefix}.{name}"), vec![*channels]))
         };
         let statistics = Layout::new(batch_norms.iter().flat_map(running))?;
-        Ok(Self { network, shape, parameters, statistics, declared, batch_norms })
+        Ok(Self { network, shape, parameters: Arc::new(parameters), statistics, method, declared, batch_norms })
     }
 
     /// The trainable tensors, under PyTorch's names.
@@ -101,30 +117,76 @@ impl Model {
     }
 
     /// The mean loss over images `[n, C, H, W]` with labels `[n]`, and its gradient, written to `gradient`; training phase, so
-    /// that batch norm sees this batch. A loss that is not finite is returned as it is.
+    /// that batch norm sees this batch. A loss that is not finite is returned as it is. The weights are shared, not copied.
     ///
     /// # Errors
     /// [`ModelError::Length`] for a vector of another length than the model's, and the tensor library's errors.
     pub fn gradient(
         &self,
+        weights: &Arc<Vec<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+        gradient: &mut Vec<f32>,
+    ) -> Result<PassReport, ModelError> {
+        expect("weights", weights.len(), self.parameters.len())?;
+        expect("gradient", gradient.len(), self.parameters.len())?;
+        let images = self.images(images, labels.len())?;
+        let sink = Sink::new(std::mem::take(gradient));
+        let course = Course::training(&self.parameters, weights, sink.clone(), self.method)?;
+        let logits = self.network.forward(images, &course)?;
+        let (end, loss) = flow::cross_entropy(&logits, &course, labels, label_smoothing)?;
+        end.token().backward()?;
+        *gradient = sink.into_gradient();
+        Ok(PassReport { loss, statistics: self.flat_statistics(&course.collected()) })
+    }
+
+    /// The Hessian of the mean loss over images `[n, C, H, W]` with labels `[n]`, batch norm normalising by `by`, times `direction`:
+    /// exact, the gradient of `<gradient, direction>`.
+    ///
+    /// # Errors
+    /// [`ModelError::NoSecondDerivatives`] in a process whose candle does not keep the graph of gradients,
+    /// [`ModelError::Length`] for a vector of another length than the model's, and the tensor library's errors.
+    pub fn hessian_times(
+        &self,
         weights: &[f32],
         images: &[f32],
         labels: &[u32],
         label_smoothing: f64,
-        gradient: &mut [f32],
-    ) -> Result<PassReport, ModelError> {
-        expect("weights", weights.len(), self.parameters.len())?;
-        expect("gradient", gradient.len(), self.parameters.len())?;
-        let pass = Pass::new(&self.parameters, weights, Phase::Training(RefCell::default()))?;
-        let logits = self.network.forward(&self.input(images, labels.len())?, &pass)?;
-        let (objective, loss) = cross_entropy(&logits, labels, label_smoothing)?;
-        let mut grads = objective.backward()?;
-        for (entry, parameter) in self.parameters.entries().iter().zip(pass.parameters()) {
-            let found = grads.remove(parameter).ok_or_else(|| ModelError::NoGradient { name: entry.name.clone() })?;
-            copy(&found.contiguous()?, &mut gradient[entry.range()])?;
+        by: Normalise<'_>,
+        direction: &[f32],
+    ) -> Result<Vec<f32>, ModelError> {
+        if !keeps_graph() {
+            return Err(ModelError::NoSecondDerivatives);
         }
-        let Phase::Training(collected) = pass.phase else { unreachable!("the phase was chosen above") };
-        Ok(PassReport { loss, statistics: self.flat_statistics(&collected.into_inner()) })
+        expect("weights", weights.len(), self.parameters.len())?;
+        expect("direction", direction.len(), self.parameters.len())?;
+        let phase = match by {
+            Normalise::ByBatch => Phase::Training(RefCell::default()),
+            Normalise::ByRunning(statistics) => {
+                expect("statistics", statistics.len(), self.statistics.len())?;
+                Phase::Evaluation(&self.statistics, statistics)
+            }
+        };
+        let pass = Pass::new(&self.parameters, weights, phase)?;
+        let logits = self.network.forward(self.images(images, labels.len())?, &pass)?;
+        let gradients = layer::cross_entropy(&logits, labels, label_smoothing)?.0.backward()?;
+        let mut along = Tensor::new(0f32, &Device::Cpu)?;
+        for (entry, parameter) in self.parameters.entries().iter().zip(pass.parameters()) {
+            let gradient =
+                gradients.get(parameter).ok_or_else(|| ModelError::NoGradient { name: entry.name.clone() })?;
+            let direction = Tensor::from_slice(&direction[entry.range()], entry.shape.clone(), &Device::Cpu)?;
+            along = (along + (gradient * direction)?.sum_all()?)?;
+        }
+        let seconds = along.backward()?;
+        let mut product = vec![0.0; self.parameters.len()];
+        for (entry, parameter) in self.parameters.entries().iter().zip(pass.parameters()) {
+            // A parameter on whose gradient nothing depends, such as a bias that batch norm takes out again, has none.
+            if let Some(second) = seconds.get(parameter) {
+                copy(&second.contiguous()?, &mut product[entry.range()])?;
+            }
+        }
+        Ok(product)
     }
 
     /// The score of each of images `[n, C, H, W]` with labels `[n]`; evaluation phase, so that batch norm takes `statistics`.
@@ -133,22 +195,31 @@ impl Model {
     /// [`ModelError::Length`] for a vector of another length than the model's, and the tensor library's errors.
     pub fn evaluate(
         &self,
-        weights: &[f32],
+        weights: &Arc<Vec<f32>>,
         statistics: &[f32],
         images: &[f32],
         labels: &[u32],
     ) -> Result<Vec<Score>, ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
         expect("statistics", statistics.len(), self.statistics.len())?;
-        let pass = Pass::new(&self.parameters, weights, Phase::Evaluation(&self.statistics, statistics))?;
-        let logits = self.network.forward(&self.input(images, labels.len())?, &pass)?;
-        Ok(scores(&logits, labels)?)
+        let course = Course::evaluation(&self.parameters, weights, (&self.statistics, statistics), self.method);
+        let logits = self.network.forward(self.images(images, labels.len())?, &course)?;
+        Ok(scores(logits.dims().channels, &logits.values.buffer, labels))
     }
 
-    fn input(&self, images: &[f32], count: usize) -> Result<Tensor, ModelError> {
-        expect("images", images.len(), count * self.shape.values())?;
-        let ImageShape { channels, height, width } = self.shape;
-        Ok(Tensor::from_slice(images, (count, channels, height, width), &Device::Cpu)?)
+    /// The products of a pass over `examples` examples, layer by layer, forward order.
+    ///
+    /// # Errors
+    /// [`ModelError`] where the network is not one of its parameters.
+    pub fn work(&self, examples: usize) -> Result<Vec<Work>, ModelError> {
+        let survey = Survey::new(&self.parameters);
+        self.network.forward(Images { values: &[], count: examples, shape: self.shape }, &survey)?;
+        Ok(survey.into_work())
+    }
+
+    fn images<'a>(&self, values: &'a [f32], count: usize) -> Result<Images<'a>, ModelError> {
+        expect("images", values.len(), count * self.shape.values())?;
+        Ok(Images { values, count, shape: self.shape })
     }
 
     fn flat_statistics(&self, collected: &[Collected]) -> Vec<f32> {
@@ -162,6 +233,17 @@ impl Model {
         }
         flat
     }
+}
+
+/// Each example's loss, without smoothing, and whether its arg-max (the first of several) is its label.
+fn scores(classes: usize, logits: &[f32], labels: &[u32]) -> Vec<Score> {
+    let losses = cross_entropy::cross_entropy(classes, logits, labels, 0.0);
+    let rows = logits.chunks_exact(classes).zip(labels).zip(losses);
+    rows.map(|((x, label), loss)| {
+        let best = (1..classes).fold(0, |best, at| if x[at] > x[best] { at } else { best });
+        Score { loss, correct: best == *label as usize }
+    })
+    .collect()
 }
 
 fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), ModelError> {
@@ -197,7 +279,7 @@ mod tests {
 
     impl Setting {
         fn new(kind: &ModelKind) -> Self {
-            let model = Model::build(kind, SHAPE, 5).unwrap();
+            let model = Model::build(kind, SHAPE, 5, Method::Auto).unwrap();
             let weights = model.initial(1);
             let mut stream = Stream::new(2, Purpose::Probe);
             let images = (0..EXAMPLES * SHAPE.values()).map(|_| stream.normal()).collect();
@@ -210,29 +292,14 @@ mod tests {
             (0..self.weights.len()).map(|_| stream.normal()).collect()
         }
 
-        /// The Hessian of the loss times v: the gradient of <gradient, v>.
         fn hessian_times(&self, v: &[f32]) -> Vec<f32> {
-            let layout = &self.model.parameters;
-            let pass = Pass::new(layout, &self.weights, Phase::Training(RefCell::default())).unwrap();
-            let logits = self.model.network.forward(&self.model.input(&self.images, EXAMPLES).unwrap(), &pass).unwrap();
-            let grads = cross_entropy(&logits, &self.labels, 0.1).unwrap().0.backward().unwrap();
-            let along = layout.entries().iter().zip(pass.parameters()).map(|(entry, parameter)| {
-                let v = Tensor::from_slice(&v[entry.range()], entry.shape.clone(), &Device::Cpu).unwrap();
-                (grads.get(parameter).unwrap() * v).unwrap().sum_all().unwrap()
-            });
-            let along = along.reduce(|sum, term| (sum + term).unwrap()).unwrap();
-            let seconds = along.backward().unwrap();
-            let mut product = vec![0.0; layout.len()];
-            for (entry, parameter) in layout.entries().iter().zip(pass.parameters()) {
-                copy(&seconds.get(parameter).unwrap().contiguous().unwrap(), &mut product[entry.range()]).unwrap();
-            }
-            product
+            self.model.hessian_times(&self.weights, &self.images, &self.labels, 0.1, Normalise::ByBatch, v).unwrap()
         }
 
         fn gradient_at(&self, moved: f32, along: &[f32]) -> Vec<f32> {
             let weights: Vec<f32> = self.weights.iter().zip(along).map(|(w, v)| w + moved * v).collect();
             let mut gradient = vec![0.0; weights.len()];
-            self.model.gradient(&weights, &self.images, &self.labels, 0.1, &mut gradient).unwrap();
+            self.model.gradient(&Arc::new(weights), &self.images, &self.labels, 0.1, &mut gradient).unwrap();
             gradient
         }
     }
@@ -247,6 +314,49 @@ mod tests {
 
     fn vit() -> ModelKind {
         ModelKind::ViT { patch: 4, dim: 12, depth: 2, heads: 3, mlp_ratio: 2 }
+    }
+
+    fn kinds() -> Vec<ModelKind> {
+        vec![
+            ModelKind::Mlp { hidden: vec![9] },
+            ModelKind::ConvNet { widths: vec![5, 7] },
+            ModelKind::ResNet { depth: 8, skip: true },
+            ModelKind::ResNet { depth: 8, skip: false },
+            ModelKind::WideResNet { depth: 10, widen: 1 },
+            vit(),
+        ]
+    }
+
+    #[test]
+    fn both_routes_find_the_same_loss_gradient_and_statistics() {
+        for kind in kinds() {
+            let setting = Setting::new(&kind);
+            let Setting { model, weights, images, labels } = &setting;
+            let mut gradient = vec![0.0; weights.len()];
+            let report = model.gradient(&Arc::new(weights.clone()), images, labels, 0.1, &mut gradient).unwrap();
+            let pass = Pass::new(&model.parameters, weights, Phase::Training(RefCell::default())).unwrap();
+            let logits = model.network.forward(model.images(images, EXAMPLES).unwrap(), &pass).unwrap();
+            let (objective, loss) = layer::cross_entropy(&logits, labels, 0.1).unwrap();
+            let grads = objective.backward().unwrap();
+            let mut other = vec![0.0; weights.len()];
+            for (entry, parameter) in model.parameters.entries().iter().zip(pass.parameters()) {
+                copy(&grads.get(parameter).unwrap().contiguous().unwrap(), &mut other[entry.range()]).unwrap();
+            }
+            assert!((report.loss - loss).abs() < 1e-5, "{kind:?}: {} against {loss}", report.loss);
+            let difference: Vec<f32> = gradient.iter().zip(&other).map(|(a, b)| a - b).collect();
+            let off = length(&difference) / length(&other);
+            assert!(off < 1e-5, "{kind:?}: the gradients are {off:.1e} apart");
+            let Phase::Training(collected) = pass.phase else { panic!("this pass trains") };
+            let statistics = model.flat_statistics(&collected.into_inner());
+            assert!(report.statistics.iter().zip(&statistics).all(|(a, b)| (a - b).abs() < 1e-4), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_of_equal_logits_is_the_answer() {
+        let correct: Vec<bool> =
+            scores(3, &[1.0, 1.0, 0.0, 0.0, 2.0, 2.0], &[0, 2]).iter().map(|score| score.correct).collect();
+        assert_eq!(correct, [true, false]);
     }
 
     #[test]
@@ -267,14 +377,7 @@ mod tests {
         // A factor that wrongly counts as constant in the second derivative breaks the symmetry; and where ReLU has kinks, slopes
         // of the gradient cannot be measured.
         with_graph_kept("model::tests::the_hessian_of_every_network_is_symmetric", || {
-            for kind in [
-                ModelKind::Mlp { hidden: vec![9] },
-                ModelKind::ConvNet { widths: vec![5, 7] },
-                ModelKind::ResNet { depth: 8, skip: true },
-                ModelKind::ResNet { depth: 8, skip: false },
-                ModelKind::WideResNet { depth: 10, widen: 1 },
-                vit(),
-            ] {
+            for kind in kinds() {
                 let setting = Setting::new(&kind);
                 let (u, v) = (setting.direction(4), setting.direction(5));
                 let (hu, hv) = (setting.hessian_times(&u), setting.hessian_times(&v));

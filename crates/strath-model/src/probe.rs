@@ -1,9 +1,12 @@
 //! A small computation whose bits tell machines apart that compute differently.
 
+use std::sync::Arc;
+
 use strath_core::config::ModelKind;
 use strath_core::digest::Hasher;
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Digest, ImageShape};
+use strath_kernels::conv::Method;
 
 use crate::error::ModelError;
 use crate::model::Model;
@@ -22,9 +25,9 @@ pub fn numerics_fingerprint() -> Result<Digest, ModelError> {
     let labels: Vec<u32> = (0..9).map(|_| stream.below(10) as u32).collect();
     let mut hasher = Hasher::new();
     for kind in [resnet, vit] {
-        let model = Model::build(&kind, shape, 10)?;
+        let model = Model::build(&kind, shape, 10, Method::Auto)?;
         let mut gradient = vec![0.0; model.parameters().len()];
-        let report = model.gradient(&model.initial(0), &images, &labels, 0.1, &mut gradient)?;
+        let report = model.gradient(&Arc::new(model.initial(0)), &images, &labels, 0.1, &mut gradient)?;
         hasher.bytes(&report.loss.to_le_bytes()).floats(&gradient).floats(&report.statistics);
     }
     Ok(hasher.finish())

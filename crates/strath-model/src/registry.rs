@@ -1,15 +1,14 @@
 //! From `model.kind` to a network.
 
-use candle_core::Tensor;
 use strath_core::ImageShape;
 use strath_core::config::ModelKind;
 
 use crate::convnet::ConvNet;
-use crate::error::ModelError;
+use crate::error::{Computed, ModelError};
 use crate::init::Declarations;
 use crate::mlp::Mlp;
-use crate::pass::Pass;
 use crate::resnet::ResNet;
+use crate::route::{Images, Route};
 use crate::vit::{Options, ViT};
 use crate::wide_resnet::WideResNet;
 
@@ -46,13 +45,13 @@ impl Network {
     }
 
     /// Images [N, C, H, W] to logits [N, classes].
-    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
+    pub(crate) fn forward<R: Route>(&self, images: Images<'_>, route: &R) -> Computed<R::Value> {
         match self {
-            Self::Mlp(network) => network.forward(x, pass),
-            Self::ConvNet(network) => network.forward(x, pass),
-            Self::ResNet(network) => network.forward(x, pass),
-            Self::WideResNet(network) => network.forward(x, pass),
-            Self::ViT(network) => network.forward(x, pass),
+            Self::Mlp(network) => network.forward(images, route),
+            Self::ConvNet(network) => network.forward(images, route),
+            Self::ResNet(network) => network.forward(images, route),
+            Self::WideResNet(network) => network.forward(images, route),
+            Self::ViT(network) => network.forward(images, route),
         }
     }
 }

@@ -1,15 +1,11 @@
 //! ResNet-(6n+2) for small images (He et al. 2016, section 4.2), with option-A shortcuts, or without residual connections
 //! as in Li et al. 2018.
 
-use candle_core::Tensor;
 use strath_core::ImageShape;
 
-use crate::error::ModelError;
+use crate::error::{Computed, ModelError};
 use crate::init::{Declarations, strided};
-use crate::layer::{
-    Conv, add_relu, batch_norm, batch_norm_relu, convolution, global_average, linear, subsample_and_pad,
-};
-use crate::pass::Pass;
+use crate::route::{Conv, Follows, Images, Route};
 
 /// Channels of the three stages.
 const WIDTHS: [usize; 3] = [16, 32, 64];
@@ -66,25 +62,29 @@ impl ResNet {
         Ok(Self { blocks, skip })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
-        let mut x = convolution(x, pass, "stem.conv", Conv { stride: 1, padding: 1 })?; // [N, 16, H, W]
-        x = batch_norm_relu(&x, pass, "stem.bn")?;
+    pub(crate) fn forward<R: Route>(&self, images: Images<'_>, route: &R) -> Computed<R::Value> {
+        let mut x = route.images(images)?;
+        x = route.convolution(&x, "stem.conv", Conv { stride: 1, padding: 1 })?; // [N, H, W, 16]
+        x = route.batch_norm(&x, "stem.bn", Follows::Relu)?;
         for block in &self.blocks {
-            x = self.block(block, &x, pass)?;
+            x = self.block(block, &x, route)?;
         }
-        linear(&global_average(&x)?, pass, "classifier")
+        route.linear(&route.global_average(&x)?, "classifier")
     }
 
-    fn block(&self, block: &Block, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
+    fn block<R: Route>(&self, block: &Block, x: &R::Value, route: &R) -> Computed<R::Value> {
         let Block { prefix, stride, added } = block;
-        let y = convolution(x, pass, &format!("{prefix}.conv1"), Conv { stride: *stride, padding: 1 })?;
-        let y = batch_norm_relu(&y, pass, &format!("{prefix}.bn1"))?;
-        let y = convolution(&y, pass, &format!("{prefix}.conv2"), Conv { stride: 1, padding: 1 })?;
+        let y = route.convolution(x, &format!("{prefix}.conv1"), Conv { stride: *stride, padding: 1 })?;
+        let y = route.batch_norm(&y, &format!("{prefix}.bn1"), Follows::Relu)?;
+        let y = route.convolution(&y, &format!("{prefix}.conv2"), Conv { stride: 1, padding: 1 })?;
+        let norm = format!("{prefix}.bn2");
         if !self.skip {
-            return batch_norm_relu(&y, pass, &format!("{prefix}.bn2"));
+            return route.batch_norm(&y, &norm, Follows::Relu);
         }
-        let y = batch_norm(&y, pass, &format!("{prefix}.bn2"))?;
-        let shortcut = if *stride != 1 || *added > 0 { subsample_and_pad(x, *stride, *added)? } else { x.clone() };
-        Ok(add_relu(&shortcut, &y)?)
+        if *stride == 1 && *added == 0 {
+            return route.batch_norm(&y, &norm, Follows::AddRelu(x));
+        }
+        let shortcut = route.subsample_and_pad(x, *stride, *added)?;
+        route.batch_norm(&y, &norm, Follows::AddRelu(&shortcut))
     }
 }

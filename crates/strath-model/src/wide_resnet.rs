@@ -1,13 +1,11 @@
 //! WRN-depth-widen, depth = 6n + 4 (Zagoruyko and Komodakis 2016): pre-activation blocks with a 1x1 shortcut on the
 //! activated input where the shape changes.
 
-use candle_core::Tensor;
 use strath_core::ImageShape;
 
-use crate::error::ModelError;
+use crate::error::{Computed, ModelError};
 use crate::init::{Declarations, strided};
-use crate::layer::{Conv, batch_norm_relu, convolution, global_average, linear};
-use crate::pass::Pass;
+use crate::route::{Conv, Follows, Images, Route};
 
 const STEM: usize = 16;
 
@@ -66,21 +64,21 @@ impl WideResNet {
         Ok(Self { blocks })
     }
 
-    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass<'_>) -> Result<Tensor, ModelError> {
-        let mut x = convolution(x, pass, "stem", Conv { stride: 1, padding: 1 })?; // [N, 16, H, W]
+    pub(crate) fn forward<R: Route>(&self, images: Images<'_>, route: &R) -> Computed<R::Value> {
+        let mut x = route.convolution(&route.images(images)?, "stem", Conv { stride: 1, padding: 1 })?; // [N, H, W, 16]
         for Block { prefix, stride, has_shortcut } in &self.blocks {
-            let a = batch_norm_relu(&x, pass, &format!("{prefix}.bn1"))?;
-            let y = convolution(&a, pass, &format!("{prefix}.conv1"), Conv { stride: *stride, padding: 1 })?;
-            let y = batch_norm_relu(&y, pass, &format!("{prefix}.bn2"))?;
-            let y = convolution(&y, pass, &format!("{prefix}.conv2"), Conv { stride: 1, padding: 1 })?;
+            let a = route.batch_norm(&x, &format!("{prefix}.bn1"), Follows::Relu)?;
+            let y = route.convolution(&a, &format!("{prefix}.conv1"), Conv { stride: *stride, padding: 1 })?;
+            let y = route.batch_norm(&y, &format!("{prefix}.bn2"), Follows::Relu)?;
+            let y = route.convolution(&y, &format!("{prefix}.conv2"), Conv { stride: 1, padding: 1 })?;
             let shortcut = if *has_shortcut {
-                convolution(&a, pass, &format!("{prefix}.shortcut"), Conv { stride: *stride, padding: 0 })?
+                route.convolution(&a, &format!("{prefix}.shortcut"), Conv { stride: *stride, padding: 0 })?
             } else {
                 x
             };
-            x = (y + shortcut)?;
+            x = route.add(&y, &shortcut)?;
         }
-        let x = batch_norm_relu(&x, pass, "final_bn")?;
-        linear(&global_average(&x)?, pass, "classifier")
+        let x = route.batch_norm(&x, "final_bn", Follows::Relu)?;
+        route.linear(&route.global_average(&x)?, "classifier")
     }
 }

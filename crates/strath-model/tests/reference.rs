@@ -4,13 +4,13 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use safetensors::SafeTensors;
 use strath_core::ImageShape;
 use strath_core::config::{Layers, ModelKind};
 use strath_core::random::{Purpose, Stream};
-use strath_model::{Model, ModelError};
+use strath_model::{Method, Model, ModelError};
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/reference/cases");
@@ -35,7 +35,7 @@ fn every_case_has_this_models_tensors_and_its_first_clean_loss() {
         let (images, labels) = (data.tensor("train.images").unwrap(), data.tensor("train.labels").unwrap());
         let [_, channels, height, width] = *images.shape() else { panic!("images are [N, C, H, W]") };
         let shape = ImageShape { channels, height, width };
-        let model = Model::build(&config.model.kind, shape, 10).unwrap();
+        let model = Model::build(&config.model.kind, shape, 10, Method::Auto).unwrap();
 
         let init = std::fs::read(case.join("init.safetensors")).unwrap();
         let init = SafeTensors::deserialize(&init).unwrap();
@@ -59,7 +59,7 @@ fn every_case_has_this_models_tensors_and_its_first_clean_loss() {
             let labels: Vec<u32> = labels[range.clone()].iter().map(|b| i64::from_le_bytes(*b) as u32).collect();
             let images = &pixels[range.start * shape.values()..range.end * shape.values()];
             let smoothing = config.loss.label_smoothing;
-            let report = model.gradient(&weights, images, &labels, smoothing, &mut gradient).unwrap();
+            let report = model.gradient(&Arc::new(weights.clone()), images, &labels, smoothing, &mut gradient).unwrap();
             loss += report.loss * micro.size as f64 / plan.batch() as f64;
         }
         let expected = std::fs::read(case.join("expected.safetensors")).unwrap();
@@ -95,12 +95,12 @@ fn gradients_have_the_same_bits_for_one_two_and_three_threads() {
     let _guard = ONE_AT_A_TIME.lock().unwrap();
     let (images, labels) = batch(19);
     for kind in kinds() {
-        let model = Model::build(&kind, SHAPE, 10).unwrap();
+        let model = Model::build(&kind, SHAPE, 10, Method::Auto).unwrap();
         let weights = model.initial(0);
         let compute = |threads| {
             strath_kernels::threads::set(threads);
             let mut gradient = vec![0.0; weights.len()];
-            let report = model.gradient(&weights, &images, &labels, 0.1, &mut gradient).unwrap();
+            let report = model.gradient(&Arc::new(weights.clone()), &images, &labels, 0.1, &mut gradient).unwrap();
             (report, gradient.iter().map(|g| g.to_bits()).collect::<Vec<u32>>())
         };
         let alone = compute(1);
@@ -114,10 +114,10 @@ fn gradients_have_the_same_bits_for_one_two_and_three_threads() {
 fn gradients_are_the_slopes_of_the_loss() {
     let (images, labels) = batch(8);
     for kind in kinds() {
-        let model = Model::build(&kind, SHAPE, 10).unwrap();
+        let model = Model::build(&kind, SHAPE, 10, Method::Auto).unwrap();
         let weights = model.initial(2);
         let mut gradient = vec![0.0; weights.len()];
-        model.gradient(&weights, &images, &labels, 0.1, &mut gradient).unwrap();
+        model.gradient(&Arc::new(weights.clone()), &images, &labels, 0.1, &mut gradient).unwrap();
         // Along the gradient tilted at random: steep enough for f32, and wrong entries anywhere would show. The step is short
         // because the kinks of a deep ReLU network without shortcuts bend the loss: there the error falls in proportion to it,
         // from 8 per cent at 2e-3 to 0.6 here.
@@ -132,7 +132,7 @@ fn gradients_are_the_slopes_of_the_loss() {
             let loss = |by: f32| {
                 let moved: Vec<f32> = weights.iter().zip(&direction).map(|(w, d)| w + by * d).collect();
                 let mut unused = vec![0.0; weights.len()];
-                model.gradient(&moved, &images, &labels, 0.1, &mut unused).unwrap().loss
+                model.gradient(&Arc::new(moved), &images, &labels, 0.1, &mut unused).unwrap().loss
             };
             let slope = (loss(1e-4) - loss(-1e-4)) / 2e-4;
             let along: f64 = gradient.iter().zip(&direction).map(|(g, d)| f64::from(g * d)).sum();
@@ -146,16 +146,17 @@ fn evaluation_in_training_statistics_agrees_with_training() {
     // With running statistics equal to a batch's own (biased) moments, both phases compute the same logits.
     let (images, labels) = batch(16);
     for kind in kinds() {
-        let model = Model::build(&kind, SHAPE, 10).unwrap();
+        let model = Model::build(&kind, SHAPE, 10, Method::Auto).unwrap();
         let weights = model.initial(4);
         let mut gradient = vec![0.0; weights.len()];
-        let report = model.gradient(&weights, &images, &labels, 0.0, &mut gradient).unwrap();
+        let report = model.gradient(&Arc::new(weights.clone()), &images, &labels, 0.0, &mut gradient).unwrap();
         if model.statistics().is_empty() {
-            let scores = model.evaluate(&weights, &[], &images, &labels).unwrap();
+            let scores = model.evaluate(&Arc::new(weights.clone()), &[], &images, &labels).unwrap();
             let mean = scores.iter().map(|score| score.loss).sum::<f64>() / 16.0;
             assert!((mean - report.loss).abs() < 1e-6, "{kind:?}");
         } else {
-            let scores = model.evaluate(&weights, &model.initial_statistics(), &images, &labels).unwrap();
+            let scores =
+                model.evaluate(&Arc::new(weights.clone()), &model.initial_statistics(), &images, &labels).unwrap();
             assert!(scores.iter().all(|score| score.loss.is_finite()));
             assert_eq!(report.statistics.len(), model.statistics().len());
         }
@@ -165,7 +166,8 @@ fn evaluation_in_training_statistics_agrees_with_training() {
 #[test]
 fn initial_weights_follow_pytorchs_defaults_and_depend_on_seed_and_name() {
     let model =
-        Model::build(&ModelKind::ViT { patch: 4, dim: 48, depth: 1, heads: 3, mlp_ratio: 4 }, SHAPE, 10).unwrap();
+        Model::build(&ModelKind::ViT { patch: 4, dim: 48, depth: 1, heads: 3, mlp_ratio: 4 }, SHAPE, 10, Method::Auto)
+            .unwrap();
     let weights = model.initial(5);
     assert_eq!(weights, model.initial(5));
     assert_ne!(weights, model.initial(6));
@@ -203,15 +205,18 @@ fn initial_weights_follow_pytorchs_defaults_and_depend_on_seed_and_name() {
 #[test]
 fn what_does_not_fit_is_refused() {
     let vit = |patch, dim, heads| ModelKind::ViT { patch, dim, depth: 1, heads, mlp_ratio: 1 };
-    assert!(matches!(Model::build(&vit(3, 12, 3), SHAPE, 10), Err(ModelError::Images { .. })));
-    assert!(matches!(Model::build(&vit(4, 10, 3), SHAPE, 10), Err(ModelError::Option { option: "dim", .. })));
+    assert!(matches!(Model::build(&vit(3, 12, 3), SHAPE, 10, Method::Auto), Err(ModelError::Images { .. })));
+    assert!(matches!(
+        Model::build(&vit(4, 10, 3), SHAPE, 10, Method::Auto),
+        Err(ModelError::Option { option: "dim", .. })
+    ));
     let resnet = ModelKind::ResNet { depth: 9, skip: true };
-    assert!(matches!(Model::build(&resnet, SHAPE, 10), Err(ModelError::Option { found: 9, .. })));
-    let convnet = Model::build(&ModelKind::ConvNet { widths: vec![4, 4, 4, 4] }, SHAPE, 10).unwrap();
+    assert!(matches!(Model::build(&resnet, SHAPE, 10, Method::Auto), Err(ModelError::Option { found: 9, .. })));
+    let convnet = Model::build(&ModelKind::ConvNet { widths: vec![4, 4, 4, 4] }, SHAPE, 10, Method::Auto).unwrap();
     let refused = convnet.micro_batch_allowed(1);
     assert!(matches!(refused, Err(ModelError::OneValueAChannel { size: 1, area: 1, .. })), "{refused:?}");
     assert!(convnet.micro_batch_allowed(2).is_ok());
     let mut gradient = vec![0.0; convnet.parameters().len()];
-    let short = convnet.gradient(&convnet.initial(0), &[0.0; 3], &[1], 0.0, &mut gradient);
+    let short = convnet.gradient(&Arc::new(convnet.initial(0)), &[0.0; 3], &[1], 0.0, &mut gradient);
     assert!(matches!(short, Err(ModelError::Length { what: "images", .. })));
 }

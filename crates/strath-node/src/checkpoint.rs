@@ -229,7 +229,7 @@ pub fn decode(
         .map(|slot| Ok((slot.to_string(), read(&file, &format!("{slot}/"), model.parameters())?)))
         .collect::<Result<Vec<_>, CheckpointError>>()?;
     optimizer.restore(&slots)?;
-    Ok(TrainingState { step: facts.step, weights, statistics, optimizer })
+    Ok(TrainingState { step: facts.step, weights: weights.into(), statistics, optimizer })
 }
 
 /// The digest of a file's tensors in ascending order of name: `weights_sha256` where it is a model file, of whatever model.
@@ -291,7 +291,7 @@ mod tests {
 
     fn model(widths: &[usize]) -> Model {
         let shape = ImageShape { channels: 1, height: 8, width: 8 };
-        Model::build(&ModelKind::ConvNet { widths: widths.to_vec() }, shape, 10).unwrap()
+        Model::build(&ModelKind::ConvNet { widths: widths.to_vec() }, shape, 10, strath_model::Method::Auto).unwrap()
     }
 
     fn optimizer(model: &Model) -> Optimizer {
@@ -305,7 +305,7 @@ mod tests {
         let mut optimizer = optimizer(model);
         let gradient: Vec<f32> = (0..weights.len()).map(|at| at as f32 * 1e-3).collect();
         optimizer.update(&mut weights, &gradient, 0, 0.1);
-        TrainingState { step: 7, weights, statistics: model.initial_statistics(), optimizer }
+        TrainingState { step: 7, weights: weights.into(), statistics: model.initial_statistics(), optimizer }
     }
 
     #[test]

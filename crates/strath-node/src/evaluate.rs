@@ -1,6 +1,7 @@
 //! Loss and error over a whole split, shared out over the ranks, to the same bits for any number of them.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use strath_collective::{Bucket, Collective, CollectiveError, Payload, Reduced};
 use strath_core::fixed::{GRADIENT_BITS, to_f64, to_fixed};
@@ -52,7 +53,7 @@ pub enum EvaluateError {
 #[expect(clippy::too_many_arguments, reason = "the model, its weights, the examples and who shares the work")]
 pub fn evaluate(
     model: &Model,
-    weights: &[f32],
+    weights: &Arc<Vec<f32>>,
     statistics: &[f32],
     loader: &Loader,
     split: SplitName,

@@ -39,7 +39,7 @@ pub(crate) enum Work {
 pub(crate) struct Evaluating {
     prepared: Prepared,
     loader: Loader,
-    weights: Vec<f32>,
+    weights: Arc<Vec<f32>>,
     statistics: Vec<f32>,
     split: Split,
     rank: Rank,
@@ -122,13 +122,13 @@ fn initial_state(
     };
     let optimizer = Optimizer::new(&config.optimizer, decay, model.parameters().len());
     let Some(state) = state else {
-        let (weights, statistics) = (model.initial(config.run.seed), model.initial_statistics());
+        let (weights, statistics) = (model.initial(config.run.seed).into(), model.initial_statistics());
         return Ok(TrainingState { step: 0, weights, statistics, optimizer });
     };
     let decoded = if state.optimizer.is_empty() {
         checkpoint::decode_model(model, &state.model).map(|(weights, statistics)| TrainingState {
             step: state.step.0,
-            weights,
+            weights: weights.into(),
             statistics,
             optimizer,
         })

@@ -3,6 +3,7 @@
 //! An example of the data walks through `worker` -> [`step`] -> model and back, then [`strath_collective`], then the
 //! optimizer. The control plane's decisions are made in [`strath_protocol`]; here they are carried out.
 
+mod buffers;
 pub mod checkpoint;
 mod clock;
 pub mod coordinator;
@@ -21,6 +22,7 @@ pub mod step;
 pub mod summary;
 pub mod sums;
 pub mod tensorboard;
+pub mod trace;
 pub mod trainer;
 pub mod whereabouts;
 pub mod worker;

@@ -57,7 +57,7 @@ pub struct Ended {
 
 impl LocalWorkers {
     /// Starts `count` workers of `program` that join the coordinator at `address` with `token`, `flags` added; each logs to a
-    /// file of its own in `logs`.
+    /// file of its own in `logs`, and where a folder for `traces` is given writes its [`part`] of one there.
     ///
     /// # Errors
     /// [`LocalError`]; workers that were started by then end.
@@ -68,6 +68,7 @@ impl LocalWorkers {
         token: &str,
         logs: &Path,
         flags: &[&str],
+        traces: Option<&Path>,
     ) -> Result<Self, LocalError> {
         fs::create_dir_all(logs).map_err(|e| FileError::new("make", logs, e))?;
         let mut started = Self { workers: Vec::with_capacity(count) };
@@ -80,6 +81,7 @@ impl LocalWorkers {
             let mut child = Command::new(program)
                 .args(["worker", "--coordinator", &address.to_string(), "--token-from-stdin"])
                 .args(flags)
+                .args(traces.map(|traces| part(traces, index)).iter().flat_map(|part| [Path::new("--trace"), part]))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())
                 .stderr(file)
@@ -125,6 +127,11 @@ impl LocalWorkers {
             }
         }
     }
+}
+
+/// Where worker `index` writes its part of a trace.
+pub fn part(traces: &Path, index: usize) -> PathBuf {
+    traces.join(format!("trace-{index}.json"))
 }
 
 fn last_line(log: &Path) -> String {

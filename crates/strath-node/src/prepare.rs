@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use strath_core::Digest;
-use strath_core::config::{Config, ConfigError, DataKind};
+use strath_core::config::{Config, ConfigError, Convolution, DataKind, Isa};
 use strath_data::{DataError, Dataset};
-use strath_model::{Model, ModelError};
+use strath_kernels::isa as kernels;
+use strath_model::{Method, Model, ModelError};
 
 /// A worker's data and model.
 pub struct Prepared {
@@ -32,6 +33,9 @@ pub enum PrepareError {
     /// The model cannot be built, or not with this data.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// The processor does not have the instruction set that the run is pinned to.
+    #[error(transparent)]
+    Isa(#[from] kernels::Unsupported),
     /// The perturbed set is empty.
     #[error(transparent)]
     Perturbation(#[from] strath_sam::NothingToPerturb),
@@ -48,6 +52,7 @@ impl PrepareError {
     pub fn is_of_configuration(&self) -> bool {
         match self {
             Self::Config(_) | Self::Perturbation(_) | Self::UnusedPath { .. } => true,
+            Self::Isa(_) => false,
             Self::Data(error) => matches!(error, DataError::Limit { .. } | DataError::Augmentation { .. }),
             Self::Model(error) => matches!(
                 error,
@@ -70,7 +75,19 @@ pub fn prepare(configuration: &str, data_path: Option<PathBuf>) -> Result<Prepar
         config.data.path = Some(path);
     }
     let dataset = Dataset::load(&config.data, config.run.seed)?;
-    let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes())?;
+    let isa = match config.cluster.isa {
+        Isa::Auto => kernels::Isa::best(),
+        Isa::Avx512 => kernels::Isa::Avx512,
+        Isa::Avx2 => kernels::Isa::Avx2,
+        Isa::Portable => kernels::Isa::Portable,
+    };
+    isa.pin()?;
+    let method = match config.model.convolution {
+        Convolution::Auto => Method::Auto,
+        Convolution::Winograd => Method::Winograd,
+        Convolution::Direct => Method::Direct,
+    };
+    let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method)?;
     if let Ok(plan) = config.plan() {
         for micro in plan.micro_batches() {
             model.micro_batch_allowed(micro.size)?;

@@ -1,5 +1,6 @@
 //! One SAM step on this rank's share of the batch: the only place that knows its order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use strath_collective::{Bucket, Collective, Pending, Reduced};
@@ -8,10 +9,12 @@ use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
 use strath_core::{Assignment, Plan, Rank, Step};
 use strath_data::{Batch, Loader};
+use strath_kernels::vector;
 use strath_model::{BATCH_NORM_MOMENTUM, Model, ModelError, PassReport};
 use strath_protocol::message::Phase;
 use strath_sam::{Optimizer, Perturbation, clip, learning_rate};
 
+use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
@@ -28,7 +31,7 @@ pub struct TrainingState {
     /// Completed optimizer updates.
     pub step: u64,
     /// The parameters w, flat in the model's layout.
-    pub weights: Vec<f32>,
+    pub weights: Arc<Vec<f32>>,
     /// Batch norm's running statistics, flat in the layout of the model's statistics.
     pub statistics: Vec<f32>,
     /// The optimizer with its state.
@@ -44,6 +47,7 @@ pub struct Stepper {
     perturbation: Perturbation,
     config: Config,
     steps: u64,
+    buffers: Buffers,
 }
 
 /// What a rank gathers over a step.
@@ -83,7 +87,8 @@ impl Stepper {
         let perturbation = Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
         // Without a perturbation nothing has to be exchanged before the descent: every lane is the rank's own.
         let share = Share::new(&plan, assignment, rank, config.sam.rho > 0.0);
-        Ok(Self { model, loader, plan, share, perturbation, config, steps })
+        let buffers = Buffers::new(model.parameters().len());
+        Ok(Self { model, loader, plan, share, perturbation, config, steps, buffers })
     }
 
     /// The model.
@@ -168,11 +173,14 @@ impl Stepper {
         }
 
         enter(Phase::Update);
-        let mut gradient = floats(gradient);
+        let gradient = floats(gradient);
         let tally = Totals::read(&integers(tally));
-        let gradient_norm = clip(&mut gradient, self.config.optimizer.clip_norm);
+        let clipped = clip(&gradient, self.config.optimizer.clip_norm);
+        let gradient_norm = clipped.norm;
         let lr = learning_rate(state.step, self.steps, self.config.optimizer.lr, &self.config.schedule);
-        state.optimizer.update(&mut state.weights, &gradient, state.step, lr);
+        let weights = Arc::make_mut(&mut state.weights); // nobody else holds them between steps: nothing is copied
+        state.optimizer.update_clipped(weights, clipped, state.step, lr);
+        self.buffers.give(gradient);
         advance(&mut state.statistics, &tally.statistics);
         state.step += 1;
         clock.lap(|s| &mut s.update);
@@ -201,7 +209,7 @@ impl Stepper {
     /// This rank's part of the lane's gradient at w: the sum over its micro-batches of `(size / m) g`.
     fn ascent(
         &self,
-        weights: &[f32],
+        weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
         gathered: &mut Gathered,
@@ -210,7 +218,7 @@ impl Stepper {
         let mut sum = LaneSum::new(self.config.cluster.reduce, lane.micro_batches.len(), weights.len());
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let size = self.plan.micro_batches()[k].size;
-            let mut gradient = vec![0.0; weights.len()];
+            let mut gradient = sum.spent().unwrap_or_else(|| self.buffers.take());
             let pass = self.gradient(weights, batch, &mut gradient)?;
             self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
             sum.add(gradient, size as f64 / lane.size as f64).map_err(|found| {
@@ -243,7 +251,7 @@ impl Stepper {
     /// Lifts w by the epsilon of the lane's ascent gradient and adds this rank's descent gradients there, `(size / B) h`.
     fn descend(
         &self,
-        weights: &[f32],
+        weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
         mut ascent: Vec<f32>,
@@ -252,8 +260,9 @@ impl Stepper {
         let Gathered { sum, tally, clock } = gathered;
         let decay = self.decay_in_loss();
         add_decay(&mut ascent, weights, decay);
-        let mut lifted = vec![0.0; weights.len()];
+        let mut lifted = self.buffers.take();
         let lift = self.perturbation.lift(&ascent, weights, &mut lifted); // w + rho * dual(g_v), equation 2
+        let lifted = Arc::new(lifted);
         if part.is_first {
             tally.add_lane(lift, self.plan.lanes().len());
         }
@@ -268,6 +277,11 @@ impl Stepper {
             add_decay(&mut gradient, &lifted, decay);
             self.contribute(&gradient, share, part.lane, sum)?;
         }
+        self.buffers.give(gradient);
+        // The passes are over and have let go of it.
+        if let Ok(lifted) = Arc::try_unwrap(lifted) {
+            self.buffers.give(lifted);
+        }
         clock.lap(|s| &mut s.descent);
         Ok(())
     }
@@ -275,12 +289,12 @@ impl Stepper {
     /// The plain optimizer's gradients, rho = 0: `h_v = g_v`, one pass, and no lane has to be whole.
     fn plain(
         &self,
-        weights: &[f32],
+        weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        let mut gradient = vec![0.0; weights.len()];
+        let mut gradient = self.buffers.take();
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
             let pass = self.gradient(weights, batch, &mut gradient)?;
@@ -292,6 +306,7 @@ impl Stepper {
             add_decay(&mut gradient, weights, self.decay_in_loss());
             self.contribute(&gradient, share, part.lane, &mut gathered.sum)?;
         }
+        self.buffers.give(gradient);
         gathered.clock.lap(|s| &mut s.ascent);
         Ok(())
     }
@@ -326,7 +341,12 @@ impl Stepper {
         self.model.parameters().tensor_at(found.index) as u32
     }
 
-    fn gradient(&self, weights: &[f32], batch: &Batch, gradient: &mut [f32]) -> Result<PassReport, ModelError> {
+    fn gradient(
+        &self,
+        weights: &Arc<Vec<f32>>,
+        batch: &Batch,
+        gradient: &mut Vec<f32>,
+    ) -> Result<PassReport, ModelError> {
         self.model.gradient(weights, &batch.images, &batch.labels, self.config.loss.label_smoothing, gradient)
     }
 }
@@ -343,10 +363,7 @@ fn settle(done: Result<(), Interrupted>) -> Result<Fault, StepError> {
 /// `g + lambda w`, where the decay is part of the loss.
 fn add_decay(gradient: &mut [f32], weights: &[f32], decay: f64) {
     if decay != 0.0 {
-        let decay = decay as f32;
-        for (g, w) in gradient.iter_mut().zip(weights) {
-            *g += decay * w;
-        }
+        vector::add_scaled(gradient, weights, decay as f32);
     }
 }
 

@@ -79,18 +79,22 @@ impl Summary {
 
 /// The batch over the median step time; the first five steps are left out where there are more.
 pub fn images_per_s(batch: usize, step_seconds: impl Iterator<Item = f64>) -> f64 {
-    let mut seconds: Vec<f64> = step_seconds.collect();
-    if seconds.len() > 5 {
-        seconds.drain(..5);
+    let seconds: Vec<f64> = step_seconds.collect();
+    let counted = if seconds.len() > 5 { &seconds[5..] } else { &seconds[..] };
+    let median = median(counted.iter().copied());
+    if median > 0.0 { batch as f64 / median } else { 0.0 }
+}
+
+/// The median; 0 of nothing.
+pub fn median(values: impl Iterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.collect();
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match values.len() {
+        0 => 0.0,
+        n if n % 2 == 1 => values[middle],
+        _ => f64::midpoint(values[middle - 1], values[middle]),
     }
-    seconds.sort_by(f64::total_cmp);
-    let middle = seconds.len() / 2;
-    let median = match seconds.len() {
-        0 => return 0.0,
-        n if n % 2 == 1 => seconds[middle],
-        _ => f64::midpoint(seconds[middle - 1], seconds[middle]),
-    };
-    batch as f64 / median
 }
 
 #[cfg(test)]

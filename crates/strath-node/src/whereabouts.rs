@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use strath_core::Step;
 use strath_protocol::message::Phase;
 
+use crate::trace::Recorder;
+
 /// Bits of the phase in the word that holds step and phase.
 const PHASE_BITS: u32 = 8;
 
@@ -15,11 +17,26 @@ pub struct Whereabouts {
     place: AtomicU64,
     /// Images per second, as the bits of an `f64`.
     rate: AtomicU64,
+    /// Where every phase is noted, if that is wanted.
+    recorder: Option<Recorder>,
 }
 
 impl Whereabouts {
+    /// Whereabouts whose every change is noted for a trace.
+    pub fn recorded() -> Self {
+        Self { recorder: Some(Recorder::default()), ..Self::default() }
+    }
+
+    /// What was noted.
+    pub fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
+    }
+
     /// Says where training is.
     pub fn enter(&self, step: u64, phase: Phase) {
+        if let Some(recorder) = &self.recorder {
+            recorder.enter(step, phase);
+        }
         let code = Phase::ALL.iter().position(|known| *known == phase).expect("every phase is in the list of them");
         self.place.store(step << PHASE_BITS | code as u64, Ordering::Relaxed);
     }

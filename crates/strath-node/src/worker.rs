@@ -44,6 +44,8 @@ pub struct WorkerSettings {
     pub advertise: Option<SocketAddr>,
     /// How long to wait for a coordinator that is not there yet.
     pub connect_timeout: Duration,
+    /// Where to write this rank's part of a trace, if one is wanted.
+    pub trace: Option<PathBuf>,
 }
 
 /// Why a worker ended without the run being complete.
@@ -122,9 +124,10 @@ pub async fn run(
         sender: session.sender(),
         events,
         listener: Some(listener),
-        data: settings.data,
+        data: settings.data.clone(),
         stop: Arc::new(AtomicBool::new(false)),
-        here: Arc::new(Whereabouts::default()),
+        here: Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() }),
+        rank: Rank(0),
         generation: Generation(0),
         start: Step(0),
         admitted: None,
@@ -160,6 +163,12 @@ pub async fn run(
         peers.abort();
     }
     session.finish(FLUSH).await;
+    if let (Some(path), Some(recorder)) = (&settings.trace, runtime.here.recorder()) {
+        // The run is what counts; whoever asked for the trace is told that a part is missing.
+        if let Err(error) = recorder.write(path, runtime.rank) {
+            tracing::warn!("{error}");
+        }
+    }
     match outcome {
         WorkerOutcome::Done => Ok(WorkerEnd::Done),
         WorkerOutcome::Stopped => Ok(WorkerEnd::Stopped),
@@ -206,6 +215,8 @@ struct Runtime {
     stop: Arc<AtomicBool>,
     /// Where the training thread is.
     here: Arc<Whereabouts>,
+    /// The rank in it.
+    rank: Rank,
     /// The generation that the training thread works in; 0 before the first.
     generation: Generation,
     /// Completed steps that the generation began with.
@@ -269,7 +280,7 @@ impl Runtime {
         else {
             return;
         };
-        (self.generation, self.start) = (assign.generation, assign.start);
+        (self.generation, self.start, self.rank) = (assign.generation, assign.start, assign.rank);
         self.spawn(assign.generation, Phase::Connecting, move |events| {
             let ready = connect(prepared, listener, &admitted, &assign, state.as_ref());
             let _ = events.blocking_send(Report::Connected(Box::new(ready)));

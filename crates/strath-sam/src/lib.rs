@@ -10,7 +10,7 @@ pub mod perturbation;
 pub mod schedule;
 pub mod sums;
 
-pub use clip::clip;
+pub use clip::{Clipped, clip};
 pub use optimizer::Optimizer;
 pub use perturbation::{Lift, NothingToPerturb, Perturbation};
 pub use schedule::learning_rate;

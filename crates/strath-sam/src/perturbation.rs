@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use strath_core::Layout;
 use strath_core::config::{Norm, Perturb, SamTable};
+use strath_kernels::vector;
 
 use crate::sums::blocked_sum;
 
@@ -94,12 +95,10 @@ impl Perturbation {
                 }
             }
             Norm::P(2.0) => {
-                // No f32's square leaves the range of f64, so nothing has to be scaled by the largest entry first.
-                let squares = self.sum(|at| scaled(at) * scaled(at));
-                if squares > 0.0 {
-                    let factor = self.rho / squares.sqrt();
-                    for at in self.perturbed() {
-                        epsilon[at] = (factor * (scaled(at) * scale(at))) as f32;
+                if let Some(factor) = self.factor(gradient, weights) {
+                    for run in self.runs.iter().cloned() {
+                        let (g, w) = (&gradient[run.clone()], &weights[run.clone()]);
+                        vector::epsilon(g, w, factor, self.eta, &mut epsilon[run]);
                     }
                 }
             }
@@ -121,15 +120,42 @@ impl Perturbation {
 
     /// `w + epsilon` into `lifted`, a vector of its own: `w` never moves and is never restored by subtraction.
     ///
-    /// Passes over memory for p = 2: one over `g` (and `w` for ASAM), one that writes epsilon, one that adds `w`.
+    /// Passes over memory for p = 2: one over `g` (and `w` for ASAM) for its norm, 4 (8) bytes a value, and one that writes
+    /// `w + epsilon` and sums epsilon's squares, 12 bytes a value.
     pub fn lift(&self, gradient: &[f32], weights: &[f32], lifted: &mut [f32]) -> Lift {
+        if self.norm == Norm::P(2.0) {
+            return self.lift_in_one_pass(gradient, weights, lifted);
+        }
         self.epsilon(gradient, weights, lifted);
         let epsilon_norm = crate::l2_norm(lifted);
-        let is_zero = lifted.iter().all(|e| *e == 0.0);
-        for (sum, weight) in lifted.iter_mut().zip(weights) {
-            *sum += weight;
+        vector::add_scaled(lifted, weights, 1.0);
+        Lift { epsilon_norm, is_zero: epsilon_norm == 0.0 }
+    }
+
+    fn lift_in_one_pass(&self, gradient: &[f32], weights: &[f32], lifted: &mut [f32]) -> Lift {
+        let factor = self.factor(gradient, weights).unwrap_or(0.0);
+        let (mut squares, mut end) = (0.0, 0);
+        for run in self.runs.iter().cloned() {
+            lifted[end..run.start].copy_from_slice(&weights[end..run.start]);
+            end = run.end;
+            let (g, w) = (&gradient[run.clone()], &weights[run.clone()]);
+            squares += vector::lift(g, w, factor, self.eta, &mut lifted[run]);
         }
-        Lift { epsilon_norm, is_zero }
+        lifted[end..].copy_from_slice(&weights[end..]);
+        // The square of no f32 but 0 is 0 in f64.
+        Lift { epsilon_norm: squares.sqrt(), is_zero: squares == 0.0 }
+    }
+
+    /// `rho / ||t g||_2`; `None` where the gradient is zero. No f32's square leaves the range of f64, so nothing has to be scaled by the
+    /// largest entry first.
+    fn factor(&self, gradient: &[f32], weights: &[f32]) -> Option<f64> {
+        let squares: f64 = (self.runs.iter().cloned())
+            .map(|run| match self.eta {
+                None => vector::sum_of_squares(&gradient[run]),
+                Some(eta) => vector::sum_of_scaled_squares(&gradient[run.clone()], &weights[run], eta),
+            })
+            .sum();
+        (squares > 0.0).then(|| self.rho / squares.sqrt())
     }
 
     fn perturbed(&self) -> impl Iterator<Item = usize> + '_ {
@@ -220,6 +246,26 @@ mod tests {
             let lift =
                 Perturbation::new(&table, &layout(2), &[false]).unwrap().lift(&[0.0, -0.0], &[1.0, 2.0], &mut lifted);
             assert_eq!((lifted, lift), (vec![1.0, 2.0], Lift { epsilon_norm: 0.0, is_zero: true }));
+        }
+    }
+
+    #[test]
+    fn lifted_weights_are_the_weights_plus_epsilon_whatever_is_perturbed() {
+        let layout = Layout::new(["a", "b", "c"].map(|name| (name.to_string(), vec![5000]))).unwrap();
+        let gradient: Vec<f32> = (0..15_000).map(|at| (at % 77) as f32 - 30.0).collect();
+        let weights: Vec<f32> = (0..15_000).map(|at| 0.01 * (at % 13) as f32 - 0.05).collect();
+        for (norm, eta) in
+            [(Norm::P(2.0), None), (Norm::P(2.0), Some(0.1)), (Norm::P(3.0), None), (Norm::Infinity, None)]
+        {
+            for perturb in [Perturb::All, Perturb::NormOnly, Perturb::NoNorm] {
+                let table = sam(0.5, norm, eta, perturb);
+                let perturbation = Perturbation::new(&table, &layout, &[false, true, false]).unwrap();
+                let (mut epsilon, mut lifted) = (vec![f32::NAN; 15_000], vec![f32::NAN; 15_000]);
+                perturbation.epsilon(&gradient, &weights, &mut epsilon);
+                let lift = perturbation.lift(&gradient, &weights, &mut lifted);
+                assert!((0..15_000).all(|at| lifted[at] == weights[at] + epsilon[at]), "{table:?}");
+                assert!((lift.epsilon_norm / crate::l2_norm(&epsilon) - 1.0).abs() < 1e-12 && !lift.is_zero);
+            }
         }
     }
 

@@ -47,6 +47,7 @@ enum Command {
     Worker(command::worker::Worker),
     Status(command::status::Status),
     Eval(command::eval::Eval),
+    Bench(command::bench::Bench),
     Config(command::config::Config),
     Data(command::data::Data),
 }
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         Command::Worker(worker) => worker.run(),
         Command::Status(status) => status.run(),
         Command::Eval(eval) => eval.run(),
+        Command::Bench(bench) => bench.run(),
         Command::Config(config) => config.run(),
         Command::Data(data) => data.run(),
     };

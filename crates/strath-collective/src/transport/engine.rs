@@ -1,25 +1,22 @@
-//! The thread that drives machines over links.
+//! Drives machines over links; the one who holds it decides when.
 //!
-//! It never blocks but in `poll`: operations come through a channel and a wake, results go back through each operation's
-//! own channel. The first failure ends everything; the peers are told whose fault it is.
+//! Nothing here blocks or sleeps: [`Driver::turn`] reads and writes what can be read and written at once, and
+//! [`Driver::watch`] says what to sleep on until there is more. Operations end through their own channels. The first failure
+//! ends everything; the peers are told whose fault it is.
 
 mod ends;
 mod inbound;
 mod outbound;
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use strath_core::{Fault, Step};
+use strath_core::Fault;
 
 use super::farewell::Farewell;
 use super::link::{Key, Link, Presence};
-use super::mesh::local;
-use super::wake::{Wakeable, Waker};
-use crate::bucket::Bucket;
+use super::watch::{Events, Watch};
 use crate::collective::Identity;
 use crate::error::CollectiveError;
 use crate::frame::{Header, Phase};
@@ -36,79 +33,6 @@ const BREAK_TIMEOUT: Duration = Duration::from_millis(200);
 /// Bytes read from one peer before the others have their turn.
 const READ_BUDGET: usize = 1024 * 1024;
 
-/// The handle of the thread.
-#[derive(Debug)]
-pub(crate) struct Engine {
-    remote: Remote,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What can be asked of the thread from anywhere.
-#[derive(Debug, Clone)]
-pub(crate) struct Remote {
-    requests: Sender<Request>,
-    waker: Waker,
-}
-
-enum Request {
-    Start { machine: Box<dyn Machine + Send>, reply: Sender<Outcome> },
-    Expire { key: Key, waited: Duration },
-    Abort,
-    Close,
-}
-
-impl Engine {
-    /// Starts the thread.
-    pub(super) fn start(identity: Identity, links: Vec<Link>) -> Result<Self, CollectiveError> {
-        let failed = |doing| move |e: std::io::Error| local(identity.rank, doing, &e);
-        let (wakeable, waker) = Wakeable::new().map_err(failed("make a socket pair"))?;
-        let (requests, inbox) = channel();
-        let driver =
-            Driver { identity, links, wakeable, inbox, operations: BTreeMap::new(), ending: None, closing_since: None };
-        let thread = thread::Builder::new().name(format!("strath-data-{}", identity.rank));
-        let thread = thread.spawn(|| driver.run()).map_err(failed("start the data-plane thread"))?;
-        Ok(Self { remote: Remote { requests, waker }, thread: Some(thread) })
-    }
-
-    /// Starts an operation.
-    pub(crate) fn submit(&self, machine: Box<dyn Machine + Send>, reply: Sender<Outcome>) {
-        self.remote.ask(Request::Start { machine, reply });
-    }
-
-    /// Ends all operations.
-    pub(crate) fn abort(&self) {
-        self.remote.ask(Request::Abort);
-    }
-
-    /// A handle for one operation.
-    pub(crate) fn remote(&self) -> Remote {
-        self.remote.clone()
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        self.remote.ask(Request::Close);
-        if let Some(thread) = self.thread.take() {
-            // A panic there was reported by its hook; every operation then failed as aborted.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Remote {
-    /// Says that the caller waits no longer. The operation is answered at once.
-    pub(crate) fn expire(&self, step: Step, bucket: Bucket, waited: Duration) {
-        self.ask(Request::Expire { key: (step, bucket), waited });
-    }
-
-    fn ask(&self, request: Request) {
-        // A thread that is gone has dropped the operations, which their callers see.
-        let _ = self.requests.send(request);
-        self.waker.wake();
-    }
-}
-
 /// An operation under way.
 struct Operation {
     machine: Box<dyn Machine + Send>,
@@ -120,8 +44,15 @@ struct Operation {
 /// Why everything ended.
 #[derive(Debug, Clone)]
 enum Ending {
-    Lost { link: usize, cause: String },
+    Lost {
+        link: usize,
+        cause: String,
+    },
     Failed(CollectiveError),
+    /// A peer named this rank as the one at fault.
+    Blamed {
+        by: usize,
+    },
     Aborted,
 }
 
@@ -131,100 +62,123 @@ impl Ending {
     }
 }
 
-struct Driver {
+/// Operations under way, and the links that they travel on.
+pub(super) struct Driver {
     identity: Identity,
     /// In order of rank.
     links: Vec<Link>,
-    wakeable: Wakeable,
-    inbox: Receiver<Request>,
     operations: BTreeMap<Key, Operation>,
     ending: Option<Ending>,
+    /// A peer's last word, while what the others have sent is still being taken.
+    heard: Option<Ending>,
     /// When no more was to be done but to send what is left.
     closing_since: Option<Instant>,
+    /// Whether something was read or written in this turn.
+    moved: bool,
+}
+
+/// Whether a turn found something to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Bytes were read or written.
+    Moved,
+    /// There was nothing to read and no room to write.
+    Idle,
 }
 
 fn key(header: &Header) -> Key {
     (header.step, header.bucket)
 }
 
-/// A duration as `poll` takes it.
-pub(super) fn timespec(duration: Duration) -> Timespec {
-    Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
-}
-
 impl Driver {
-    fn run(mut self) {
-        let mut is_open = true;
-        while is_open || self.links.iter().any(|link| link.outbound.is_pending()) {
-            let events = self.sleep();
-            if events.first().is_some_and(|woken| *woken) {
-                self.wakeable.reset();
-            }
-            while let Ok(request) = self.inbox.try_recv() {
-                is_open &= !matches!(request, Request::Close);
-                self.take(request);
-            }
-            for at in 0..self.links.len() {
-                if events[1 + 2 * at] {
-                    self.read(at);
-                }
-                if events[2 + 2 * at] {
-                    self.check_outbound(at);
-                }
-            }
-            self.lose_the_broken();
-            self.cut_late_farewells();
-            for at in 0..self.links.len() {
-                self.write(at);
-            }
+    /// Drives nothing yet.
+    pub(super) fn new(identity: Identity, links: Vec<Link>) -> Self {
+        Self {
+            identity,
+            links,
+            operations: BTreeMap::new(),
+            ending: None,
+            heard: None,
+            closing_since: None,
+            moved: false,
         }
     }
 
-    /// Waits for something to do. For each descriptor, whether there is: the wake, then both connections of each link.
-    fn sleep(&mut self) -> Vec<bool> {
-        let mut sources = vec![PollFd::new(&self.wakeable, PollFlags::IN)];
-        for link in &self.links {
-            // A source reports a reset even where nothing is asked of it, and would end every poll: one that is not read now
-            // gives its place to a second, silent watch on the wake.
-            let inbound = if link.is_read() && self.ending.is_none() {
-                PollFd::new(&link.inbound.stream, PollFlags::IN)
-            } else {
-                PollFd::new(&self.wakeable, PollFlags::empty())
-            };
-            // The peer sends nothing on this connection: whatever can be read is its end.
-            let flags = if link.outbound.is_pending() { PollFlags::IN | PollFlags::OUT } else { PollFlags::IN };
-            let outbound = match &link.outbound.stream {
-                Some(stream) => PollFd::new(stream, flags),
-                None => PollFd::new(&self.wakeable, PollFlags::empty()),
-            };
-            sources.extend([inbound, outbound]);
+    /// Reads what is there and writes what there is room for.
+    pub(super) fn turn(&mut self) -> Turn {
+        self.moved = false;
+        for at in 0..self.links.len() {
+            self.read(at);
         }
-        let timeout = self.timeout().map(timespec);
-        let count = poll(&mut sources, timeout.as_ref());
-        // An interrupted poll says nothing; the next one will.
-        sources.iter().map(|source| count.is_ok() && !source.revents().is_empty()).collect()
+        self.settle();
+        if self.moved { Turn::Moved } else { Turn::Idle }
+    }
+
+    /// The same once a [`watch`](Self::watch) has found something.
+    pub(super) fn take_events(&mut self, events: &Events) {
+        for at in 0..self.links.len() {
+            if events.inbound(at) {
+                self.read(at);
+            }
+            if events.outbound(at) {
+                self.check_outbound(at);
+            }
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        self.lose_the_broken();
+        self.cut_late_farewells();
+        for at in 0..self.links.len() {
+            self.write(at);
+        }
+    }
+
+    /// Whether something waits for room on a connection.
+    pub(super) fn is_pending(&self) -> bool {
+        self.links.iter().any(|link| link.outbound.is_pending())
+    }
+
+    /// Closes every connection.
+    pub(super) fn close(&mut self) {
+        self.links.clear();
+    }
+
+    /// What to sleep on until there is something to do: both connections of each link.
+    pub(super) fn watch(&self) -> Watch {
+        let mut watch = Watch::new(self.timeout());
+        for link in &self.links {
+            let inbound = (link.is_read() && self.ending.is_none()).then(|| link.inbound.stream.clone());
+            watch.push(inbound, link.outbound.stream.clone(), link.outbound.is_pending());
+        }
+        watch
     }
 
     fn timeout(&self) -> Option<Duration> {
         let left = |since: Instant, limit: Duration| limit.saturating_sub(since.elapsed());
         let broken = self.links.iter().filter(|l| l.presence == Presence::Here).filter_map(|l| l.broken_since);
         let breaks = broken.map(|since| left(since, BREAK_TIMEOUT));
-        let unsaid = self.closing_since.filter(|_| self.links.iter().any(|l| l.outbound.is_pending()));
+        let unsaid = self.closing_since.filter(|_| self.is_pending());
         breaks.chain(unsaid.map(|since| left(since, FAREWELL_TIMEOUT))).min()
     }
 
-    fn take(&mut self, request: Request) {
-        match request {
-            Request::Start { machine, reply } => self.start(machine, reply),
-            Request::Expire { key, waited } => self.expire(key, waited),
-            Request::Close if self.operations.is_empty() && self.ending.is_none() => {
-                self.say_farewell(Farewell::Finished);
-            }
-            Request::Abort | Request::Close => self.end(Ending::Aborted),
+    /// Ends all operations.
+    pub(super) fn abort(&mut self) {
+        self.end(Ending::Aborted);
+    }
+
+    /// Says the last words: no operation will be started any more.
+    pub(super) fn finish(&mut self) {
+        if self.operations.is_empty() && self.ending.is_none() {
+            self.say_farewell(Farewell::Finished);
+        } else {
+            self.end(Ending::Aborted);
         }
     }
 
-    fn start(&mut self, machine: Box<dyn Machine + Send>, reply: Sender<Outcome>) {
+    /// Starts an operation.
+    pub(super) fn start(&mut self, machine: Box<dyn Machine + Send>, reply: Sender<Outcome>) {
         let tag = machine.reduction().tag().clone();
         let key = (tag.step, tag.bucket);
         if let Some(ending) = &self.ending {
@@ -251,9 +205,13 @@ impl Driver {
             self.take_frames(at);
         }
         self.finish_if_complete(key);
+        for at in 0..self.links.len() {
+            self.write(at);
+        }
     }
 
-    fn expire(&mut self, key: Key, waited: Duration) {
+    /// Says that an operation's caller waits no longer. The operation is answered at once.
+    pub(super) fn expire(&mut self, key: Key, waited: Duration) {
         let Some(operation) = self.operations.get(&key) else { return };
         let group = operation.machine.reduction().tag().group.clone();
         // Where nothing is missing, some peer does not take what this rank sends.

@@ -2,7 +2,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
@@ -72,6 +73,12 @@ impl Link {
         })
     }
 
+    /// Whether both ends of the connection have one address: then no network lies between them.
+    pub(super) fn is_on_this_host(&self) -> bool {
+        let ends = (self.inbound.stream.local_addr(), self.inbound.stream.peer_addr());
+        matches!(ends, (Ok(here), Ok(there)) if here.ip() == there.ip())
+    }
+
     /// Whether the peer is to be read now.
     pub(super) fn is_read(&self) -> bool {
         let parked = self.inbound.early_bytes > EARLY_BYTES && self.broken_since.is_none();
@@ -93,8 +100,8 @@ fn notice_silence(stream: &TcpStream) -> io::Result<()> {
 /// Frames from a peer.
 #[derive(Debug)]
 pub(super) struct Inbound {
-    /// The connection.
-    pub(super) stream: TcpStream,
+    /// The connection, shared with whoever sleeps until it has something to read.
+    pub(super) stream: Arc<TcpStream>,
     /// Bytes `start..end` are read and not taken.
     buffer: Vec<u8>,
     start: usize,
@@ -120,7 +127,7 @@ pub(super) enum Filled {
 impl Inbound {
     fn new(stream: TcpStream) -> Self {
         let buffer = vec![0; SMALL_BYTES];
-        Self { stream, buffer, start: 0, end: 0, early: BTreeMap::new(), early_bytes: 0 }
+        Self { stream: Arc::new(stream), buffer, start: 0, end: 0, early: BTreeMap::new(), early_bytes: 0 }
     }
 
     /// Reads once.
@@ -129,7 +136,7 @@ impl Inbound {
         if room == 0 {
             return Ok(Filled::Nothing);
         }
-        match self.stream.read(&mut self.buffer[self.end..self.end + room]) {
+        match (&*self.stream).read(&mut self.buffer[self.end..self.end + room]) {
             Ok(0) => Ok(Filled::End),
             Ok(n) => {
                 self.end += n;
@@ -142,11 +149,12 @@ impl Inbound {
     }
 
     /// The index in the buffer up to which to read: a long segment is read to its end, so that the next one starts at the
-    /// front and nothing large is ever moved; short frames are read many at once.
+    /// front; short frames are read many at once. Where long segments have come before, the next is read with its header in
+    /// one call: segments of one operation are of one length, so little of another one comes with it and has to be moved.
     fn wanted(&self) -> usize {
         match self.header() {
             Ok(Some(header)) => (self.start + HEADER_BYTES + header.body_bytes()).max(SMALL_BYTES),
-            _ => SMALL_BYTES,
+            _ => self.buffer.len(),
         }
     }
 
@@ -202,7 +210,7 @@ impl Inbound {
 #[derive(Debug)]
 pub(super) struct Outbound {
     /// The connection, until it breaks.
-    pub(super) stream: Option<TcpStream>,
+    pub(super) stream: Option<Arc<TcpStream>>,
     /// Frames that are not encoded yet: their values stay where they are.
     pub(super) queue: VecDeque<Header>,
     /// Bytes `sent..filled` are encoded and not written.
@@ -213,7 +221,7 @@ pub(super) struct Outbound {
 
 impl Outbound {
     fn new(stream: TcpStream) -> Self {
-        Self { stream: Some(stream), queue: VecDeque::new(), scratch: Vec::new(), sent: 0, filled: 0 }
+        Self { stream: Some(Arc::new(stream)), queue: VecDeque::new(), scratch: Vec::new(), sent: 0, filled: 0 }
     }
 
     /// Whether there is something to write and a connection to write it on.
@@ -221,14 +229,14 @@ impl Outbound {
         self.stream.is_some() && (self.sent < self.filled || !self.queue.is_empty())
     }
 
-    /// Encodes the next frame, or several short ones, once the former are written. `values` writes a frame's values and is
-    /// called once for each frame taken off the queue.
-    pub(super) fn encode(&mut self, mut values: impl FnMut(&Header, &mut [u8])) {
+    /// Encodes the next frame, or several short ones, once the former are written. `values` seals a frame's header and
+    /// writes its values, and is called once for each frame taken off the queue.
+    pub(super) fn encode(&mut self, mut values: impl FnMut(&mut Header, &mut [u8])) {
         if self.sent < self.filled {
             return;
         }
         (self.sent, self.filled) = (0, 0);
-        while let Some(header) = self.queue.front() {
+        while let Some(mut header) = self.queue.front().copied() {
             let whole = HEADER_BYTES + header.body_bytes();
             if self.filled > 0 && self.filled + whole > SMALL_BYTES {
                 break;
@@ -238,18 +246,26 @@ impl Outbound {
                 self.scratch.resize(end, 0);
             }
             let (head, body) = self.scratch[self.filled..end].split_at_mut(HEADER_BYTES);
+            values(&mut header, body);
             head.copy_from_slice(&header.to_bytes());
-            values(header, body);
-            self.filled = end;
+            self.filled += HEADER_BYTES + header.body_bytes();
             self.queue.pop_front();
+        }
+    }
+
+    /// Ends the connection, also for whoever sleeps on it.
+    pub(super) fn close(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            // A connection that the peer has ended already cannot be ended again.
+            let _ = stream.shutdown(Shutdown::Both);
         }
     }
 
     /// Writes what is encoded as far as the kernel takes it. `true`: all of it.
     pub(super) fn write(&mut self) -> io::Result<bool> {
-        let Some(stream) = &mut self.stream else { return Ok(true) };
+        let Some(stream) = &self.stream else { return Ok(true) };
         while self.sent < self.filled {
-            match stream.write(&self.scratch[self.sent..self.filled]) {
+            match (&**stream).write(&self.scratch[self.sent..self.filled]) {
                 Ok(n) => self.sent += n,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

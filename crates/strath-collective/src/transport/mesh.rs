@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use strath_core::Rank;
 
-use super::engine::timespec;
 use super::handshake::{HELLO_BYTES, Hello};
 use super::link::Link;
+use super::watch::timespec;
 use crate::collective::{Identity, Member};
 use crate::error::{CollectiveError, Mismatch};
 

@@ -1,7 +1,8 @@
-//! The sockets: connections to every peer, and the one thread that serves them.
+//! The sockets: connections to every peer, and who serves them.
 //!
 //! [`mesh`] connects (with [`handshake`]), [`link`] is one peer's two connections with what is being read and written,
-//! [`engine`] the thread that drives machines over links. Another transport takes the place of `mesh` and `link`.
+//! [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what that thread sleeps
+//! on. Another transport takes the place of `mesh` and `link`.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the clock is read and where threads wait")]
 
@@ -10,17 +11,20 @@ mod farewell;
 mod handshake;
 mod link;
 mod mesh;
+mod turns;
 mod wake;
+mod watch;
 
 use std::net::TcpListener;
 use std::time::Duration;
 
-pub(crate) use engine::{Engine, Outcome, Remote};
+pub(crate) use engine::Outcome;
+pub(crate) use turns::{Engine, Turns};
 
 use crate::collective::{Identity, Member};
 use crate::error::CollectiveError;
 
-/// Connects to every peer and starts the thread that serves them.
+/// Connects to every peer and starts the background thread that serves them while nobody waits.
 ///
 /// # Errors
 /// As [`crate::Collective::connect`].

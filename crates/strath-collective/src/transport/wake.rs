@@ -36,10 +36,10 @@ impl Wakeable {
 
     /// Takes the wakes so far, once a poll has found this end readable. Whatever was handed over before a wake that this
     /// takes can be seen afterwards, so look for it then.
-    pub(crate) fn reset(&mut self) {
+    pub(crate) fn reset(&self) {
         // The byte goes first: were the flag lowered before it is read, a new byte could be read with the old one and a
         // raised flag be left without a byte.
-        let _ = self.stream.read(&mut [0; 8]);
+        let _ = (&self.stream).read(&mut [0; 8]);
         self.waker.0.rung.store(false, Ordering::SeqCst);
     }
 }

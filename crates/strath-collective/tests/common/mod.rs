@@ -3,20 +3,22 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use strath_collective::{Payload, Reduced};
-use strath_core::fixed::{GRADIENT_BITS, to_f32, wide_to_f32};
+use strath_core::fixed::{GRADIENT_BITS, to_f32, to_fixed, wide_to_f32};
 use strath_core::random::{Purpose, Stream};
 
 /// The kinds of a payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Exact,
+    /// Exact sums to which every third rank brings fixed point, the others one micro-batch's weighted values.
+    Mixed,
     Wide,
     Integers,
     Floats,
     Halves,
 }
 
-pub(crate) const KINDS: [Kind; 5] = [Kind::Exact, Kind::Wide, Kind::Integers, Kind::Floats, Kind::Halves];
+pub(crate) const KINDS: [Kind; 6] = [Kind::Exact, Kind::Mixed, Kind::Wide, Kind::Integers, Kind::Floats, Kind::Halves];
 
 /// The term of `rank`: numbers that use all their bits, the same for the same arguments.
 pub(crate) fn term(kind: Kind, rank: u32, len: usize) -> Payload {
@@ -27,11 +29,19 @@ pub(crate) fn term(kind: Kind, rank: u32, len: usize) -> Payload {
     };
     match kind {
         Kind::Exact => Payload::Exact(words(8)),
+        Kind::Mixed => {
+            let values: Vec<f32> = words(8).iter().map(|v| to_f32(*v, GRADIENT_BITS)).collect();
+            if rank % 3 == 2 { Payload::Exact(fixed(&values)) } else { Payload::Weighted(values) }
+        }
         Kind::Wide => Payload::Wide { high: words(8), low: words(8) },
         Kind::Integers => Payload::Integers(words(0)),
         Kind::Floats => Payload::Floats(words(8).iter().map(|v| to_f32(*v, GRADIENT_BITS)).collect()),
         Kind::Halves => Payload::Halves(words(8).iter().map(|v| to_f32(*v, GRADIENT_BITS)).collect()),
     }
+}
+
+fn fixed(values: &[f32]) -> Vec<i64> {
+    values.iter().map(|v| to_fixed(f64::from(*v), GRADIENT_BITS)).collect()
 }
 
 /// The sum of integer kinds over ranks, as a child would write it.
@@ -46,10 +56,11 @@ pub(crate) fn oracle(kind: Kind, ranks: &[u32], len: usize) -> Reduced {
     };
     let upper = sum(|payload| match payload {
         Payload::Exact(values) | Payload::Integers(values) | Payload::Wide { high: values, .. } => values,
+        Payload::Weighted(values) => fixed(&values),
         Payload::Floats(_) | Payload::Halves(_) => panic!("floats have no oracle: their sum depends on the order"),
     });
     match kind {
-        Kind::Exact => Reduced::Floats(upper.iter().map(|v| to_f32(*v, GRADIENT_BITS)).collect()),
+        Kind::Exact | Kind::Mixed => Reduced::Floats(upper.iter().map(|v| to_f32(*v, GRADIENT_BITS)).collect()),
         Kind::Wide => {
             let lower = sum(|payload| if let Payload::Wide { low, .. } = payload { low } else { Vec::new() });
             Reduced::Floats(upper.iter().zip(lower).map(|(h, l)| wide_to_f32(*h, l)).collect())

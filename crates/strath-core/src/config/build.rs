@@ -8,9 +8,9 @@ use super::keys::KEYS;
 use super::render::Effective;
 use super::replace::Replaced;
 use super::tables::{
-    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, DataKind, DataTable, Device, LaneSizes,
-    LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb, Reduce, RunLength,
-    RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
+    Device, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
+    Reduce, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
 };
 use super::tree::{Tree, assignment};
 
@@ -231,7 +231,12 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
             }
         }
     };
-    Ok(ModelTable { kind, init: tree.text("model.init").map(PathBuf::from) })
+    let convolution = match tree.text("model.convolution") {
+        Some("direct") => Convolution::Direct,
+        Some("winograd") => Convolution::Winograd,
+        _ => Convolution::Auto,
+    };
+    Ok(ModelTable { kind, convolution, init: tree.text("model.init").map(PathBuf::from) })
 }
 
 fn sam(tree: &Tree) -> Result<SamTable, ConfigError> {
@@ -316,6 +321,12 @@ fn cluster(tree: &Tree) -> ClusterTable {
         workers: size(tree, "cluster.workers"),
         min_workers: size(tree, "cluster.min_workers"),
         device: if tree.text("cluster.device") == Some("cpu") { Device::Cpu } else { Device::Auto },
+        isa: match tree.text("cluster.isa") {
+            Some("avx512") => Isa::Avx512,
+            Some("avx2") => Isa::Avx2,
+            Some("portable") => Isa::Portable,
+            _ => Isa::Auto,
+        },
         threads: tree.size("cluster.threads"),
         reduce: match tree.text("cluster.reduce") {
             Some("f32") => Reduce::F32,

@@ -189,6 +189,12 @@ pub const KEYS: &[Key] = &[
     option("data.classes", count(2, LARGEST_DIMENSION), "number of classes; to be given for safetensors only")
         .only_with("data.kind", &["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "safetensors"]),
     key("model.kind", Kind::Choice(&["mlp", "convnet", "resnet", "wide-resnet", "vit"]), None, "the network"),
+    key(
+        "model.convolution",
+        Kind::Choice(&["auto", "winograd", "direct"]),
+        Some("\"auto\""),
+        "3x3 at stride 1: auto takes Winograd's kernels backward; winograd: forward too; direct: nowhere",
+    ),
     option("model.init", Kind::Path, "safetensors file of the initial tensors; else drawn from the seed"),
     option("model.hidden", DIMENSIONS, "mlp: hidden widths").only_with("model.kind", &["mlp"]),
     option("model.widths", DIMENSIONS, "convnet: channels of each block; [16, 32, 64]")
@@ -262,9 +268,9 @@ pub const KEYS: &[Key] = &[
     option("cluster.threads", count(1, MOST_THREADS), "compute threads a worker; cores / workers on the host"),
     key(
         "cluster.isa",
-        Kind::Choice(&["auto"]),
+        Kind::Choice(&["auto", "avx512", "avx2", "portable"]),
         Some("\"auto\""),
-        "instruction set of the kernels: the best of the processor",
+        "instruction set of the kernels; auto: the best of the processor",
     ),
     key(
         "cluster.reduce",
@@ -295,7 +301,6 @@ pub const KEYS: &[Key] = &[
 /// A key, or a table with all its keys; with values: only those of the key (`cuda` stands for `cuda:0` too).
 const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
-    ("cluster.isa", Some(&["avx512", "avx2", "portable"])),
     ("cluster.transport", Some(&["shm", "nccl"])),
     ("cluster.device", Some(&["cuda"])),
     ("cluster.rejoin_timeout_s", None),
@@ -303,7 +308,6 @@ const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("telemetry", None),
     ("study", None),
     ("model.compute", None),
-    ("model.convolution", None),
 ];
 
 /// Whether `path = value` (`value` where it is a text) is what this build has not.

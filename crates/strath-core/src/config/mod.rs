@@ -21,7 +21,7 @@ pub use origin::Origin;
 pub use render::{Effective, Row};
 pub use resume::resumable;
 pub use tables::{
-    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, DataKind, DataTable, Device, LaneSizes,
-    LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb, Reduce, RunLength,
-    RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
+    Device, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
+    Reduce, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
 };

@@ -8,8 +8,8 @@ use super::keys::KEYS;
 use super::merge::Layers;
 use super::origin::Origin;
 use super::tables::{
-    Algorithm, Augmentation, Config, DataKind, Device, LaneSizes, ModelKind, Norm, Numerics, OptimizerKind, Perturb,
-    Reduce, RunLength, Schedule, Transport, WeightDecay,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
+    OptimizerKind, Perturb, Reduce, RunLength, Schedule, Transport, WeightDecay,
 };
 
 /// A valid configuration with the origin of each value.
@@ -143,6 +143,12 @@ impl Config {
     }
 
     fn model_values(&self, values: &mut Values) {
+        let convolution = match self.model.convolution {
+            Convolution::Auto => "auto",
+            Convolution::Winograd => "winograd",
+            Convolution::Direct => "direct",
+        };
+        values.put("model.convolution", convolution);
         values.maybe("model.init", self.model.init.as_ref().map(|path| path.to_string_lossy().into_owned()));
         let kind = match &self.model.kind {
             ModelKind::Mlp { hidden } => {
@@ -253,7 +259,13 @@ impl Config {
             },
         );
         values.maybe("cluster.threads", cluster.threads.map(|v| v as i64));
-        values.put("cluster.isa", "auto");
+        let isa = match self.cluster.isa {
+            Isa::Auto => "auto",
+            Isa::Avx512 => "avx512",
+            Isa::Avx2 => "avx2",
+            Isa::Portable => "portable",
+        };
+        values.put("cluster.isa", isa);
         values.put(
             "cluster.reduce",
             match cluster.reduce {

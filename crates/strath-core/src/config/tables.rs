@@ -136,8 +136,21 @@ pub enum Augmentation {
 pub struct ModelTable {
     /// Which network, with its options.
     pub kind: ModelKind,
+    /// Which convolution kernels may serve.
+    pub convolution: Convolution,
     /// File with the initial tensors (safetensors); absolute. `None`: drawn from the seed.
     pub init: Option<PathBuf>,
+}
+
+/// `model.convolution`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Convolution {
+    /// The fastest whose forward products are plain sums: Winograd's for the backward ones of 3x3 at stride 1, else direct.
+    Auto,
+    /// Winograd's for the forward product too, at about twice its rounding error.
+    Winograd,
+    /// Plain sums only.
+    Direct,
 }
 
 /// `model.kind` and its options, as in the reference models.
@@ -325,6 +338,8 @@ pub struct ClusterTable {
     pub min_workers: usize,
     /// Where workers compute.
     pub device: Device,
+    /// Instruction set of the kernels.
+    pub isa: Isa,
     /// Compute threads a worker; `None`: cores of the host / workers on it.
     pub threads: Option<usize>,
     /// How gradients are summed.
@@ -348,6 +363,19 @@ pub enum Device {
     Auto,
     /// The processor.
     Cpu,
+}
+
+/// `cluster.isa`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isa {
+    /// The best of the processor.
+    Auto,
+    /// AVX-512.
+    Avx512,
+    /// AVX2 with FMA.
+    Avx2,
+    /// Any processor's.
+    Portable,
 }
 
 /// `cluster.transport`

@@ -78,13 +78,11 @@ fn what_this_build_lacks_is_refused_as_such() {
     for assignment in [
         "data.kind=image-folder",
         "data.kind=parquet",
-        "cluster.isa=avx2",
         "cluster.transport=nccl",
         "cluster.device=cuda:0",
         "cluster.rejoin_timeout_s=300",
         "telemetry.every=50",
         "model.compute=bf16",
-        "model.convolution=direct",
         "cluster.verify_every_steps=100",
         "study.m=[1, 2]",
     ] {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use strath_core::config::{
-    Algorithm, Augmentation, Config, DataKind, Device, LaneSizes, ModelKind, Norm, Numerics, OptimizerKind, Perturb,
-    Reduce, RunLength, Schedule, Transport, WeightDecay, resumable,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
+    OptimizerKind, Perturb, Reduce, RunLength, Schedule, Transport, WeightDecay, resumable,
 };
 
 use crate::support::{config, resolve, with};
@@ -102,6 +102,12 @@ prop_compose! {
         (config.data.shuffle, config.data.label_noise, config.data.train_limit) = (shuffle, noise, limit);
         config.data.augment = augment;
         config.model.kind = model;
+        config.model.convolution = match (cpu, tcp) {
+            (true, _) => Convolution::Direct,
+            (false, true) => Convolution::Winograd,
+            (false, false) => Convolution::Auto,
+        };
+        config.cluster.isa = if tcp { Isa::Avx2 } else { Isa::Auto };
         config.model.init = init.map(PathBuf::from);
         config.loss.label_smoothing = smoothing;
         (config.batch.size, config.sam.m, config.batch.micro) = (batch, lanes, micro);

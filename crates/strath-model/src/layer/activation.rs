@@ -1,11 +1,11 @@
 //! ReLU, GELU and softmax as custom ops.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, D, Layout, Result, Shape, Tensor};
-use strath_kernels::activation::{self as kernel, Derivative};
-use strath_kernels::softmax as rows;
+use strath_kernels::gelu::{self, Derivative};
+use strath_kernels::pointwise as kernel;
+use strath_kernels::rows;
 
-use super::slices::{output, slice, tensor, with_values};
-use super::twice::keeps_graph;
+use super::slices::{output, slice};
 
 /// `max(x, 0)`; its derivative at 0 is 0.
 pub(crate) fn relu(x: &Tensor) -> Result<Tensor> {
@@ -106,7 +106,7 @@ impl CustomOp1 for Gelu {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = slice(storage, layout)?;
         let mut y = vec![0.0; x.len()];
-        kernel::gelu(self.0, x, &mut y);
+        gelu::exact(self.0, x, &mut y);
         Ok(output(y, layout.shape()))
     }
 
@@ -137,19 +137,8 @@ impl CustomOp1 for Softmax {
     }
 
     fn bwd(&self, _: &Tensor, y: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {
-        if keeps_graph() {
-            let inner = (g * y)?.sum_keepdim(D::Minus1)?;
-            return Ok(Some(g.broadcast_sub(&inner)?.mul(y)?)); // y is the node itself, which this op differentiates
-        }
-        let width = width(y.shape())?;
-        let dx = with_values(y, |y| {
-            with_values(g, |g| {
-                let mut dx = vec![0.0; y.len()];
-                rows::softmax_backward(width, y, g, &mut dx);
-                dx
-            })
-        })??;
-        Ok(Some(tensor(dx, y.shape())?))
+        let inner = (g * y)?.sum_keepdim(D::Minus1)?;
+        Ok(Some(g.broadcast_sub(&inner)?.mul(y)?)) // y is the node itself, which this op differentiates
     }
 }
 

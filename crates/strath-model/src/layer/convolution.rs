@@ -10,20 +10,17 @@
 //! ```
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
-use strath_kernels::convolution as kernel;
+use strath_kernels::conv as kernel;
 
 use super::slices::{output, slice};
 use crate::error::Computed;
 use crate::pass::Pass;
+use crate::route::Conv;
 
-/// Kernel size, stride and padding of a convolution layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Conv {
-    pub(crate) stride: usize,
-    pub(crate) padding: usize,
-}
+/// Second derivatives are taken with the plain sums.
+const METHOD: kernel::Method = kernel::Method::Direct;
 
-/// `y [N, O, oh, ow] = F(x [N, C, H, W], prefix.weight [O, C, kh, kw])`, without a bias.
+/// `y [N, oh, ow, O] = F(x [N, H, W, C], prefix.weight [O, C, kh, kw])`, without a bias.
 pub(crate) fn convolution(x: &Tensor, pass: &Pass<'_>, prefix: &str, conv: Conv) -> Computed<Tensor> {
     let weight = pass.get(prefix, "weight")?;
     let shape = shape_of(x, weight, conv)?;
@@ -31,7 +28,7 @@ pub(crate) fn convolution(x: &Tensor, pass: &Pass<'_>, prefix: &str, conv: Conv)
 }
 
 fn shape_of(x: &Tensor, weight: &Tensor, conv: Conv) -> Result<kernel::Shape> {
-    let (images, inputs, height, width) = x.dims4()?;
+    let (images, height, width, inputs) = x.dims4()?;
     let (outputs, _, kh, kw) = weight.dims4()?;
     let Conv { stride, padding } = conv;
     Ok(kernel::Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding })
@@ -77,13 +74,15 @@ impl CustomOp2 for Product {
             Ok(output(out, dims.to_vec()))
         };
         match self.kind {
-            Kind::Forward => compute([images, outputs, oh, ow], &|y| kernel::forward(&self.shape, first, second, y)),
-            Kind::BackwardData => {
-                compute([images, inputs, height, width], &|dx| kernel::backward_data(&self.shape, first, second, dx))
+            Kind::Forward => {
+                compute([images, oh, ow, outputs], &|y| kernel::forward(&self.shape, METHOD, first, second, y))
             }
-            Kind::BackwardWeight => {
-                compute([outputs, inputs, kh, kw], &|dw| kernel::backward_weight(&self.shape, first, second, dw))
-            }
+            Kind::BackwardData => compute([images, height, width, inputs], &|dx| {
+                kernel::backward_data(&self.shape, METHOD, first, second, dx);
+            }),
+            Kind::BackwardWeight => compute([outputs, inputs, kh, kw], &|dw| {
+                kernel::backward_weight(&self.shape, METHOD, first, second, dw);
+            }),
         }
     }
 
@@ -127,7 +126,7 @@ mod tests {
             padding: 1,
         };
         let (oh, ow) = shape.output();
-        let (x, w, y) = ([2, 2, 5, 4], [3, 2, 3, 2], [2, 3, oh, ow]);
+        let (x, w, y) = ([2, 5, 4, 2], [3, 2, 3, 2], [2, oh, ow, 3]);
         for (kind, first, second, result) in
             [(Kind::Forward, x, w, y), (Kind::BackwardData, y, w, x), (Kind::BackwardWeight, x, y, w)]
         {
@@ -172,10 +171,10 @@ mod tests {
             stride: 2,
             padding: 1,
         };
-        let (x, w, v) = (var(&[3, 2, 6, 5], 1), var(&[4, 2, 3, 3], 2), var(&[4, 2, 3, 3], 3));
+        let (x, w, v) = (var(&[3, 6, 5, 2], 1), var(&[4, 2, 3, 3], 2), var(&[4, 2, 3, 3], 3));
         let gradient = |w: &Var| {
             let y = x.apply_op2(w, Product { kind: Kind::Forward, shape }).unwrap();
-            let objective = crate::layer::gelu(&y).unwrap().sqr().unwrap().sum_all().unwrap();
+            let objective = crate::layer::activation::gelu(&y).unwrap().sqr().unwrap().sum_all().unwrap();
             objective.backward().unwrap().get(w).unwrap().clone()
         };
         let along = (gradient(&w) * v.as_tensor()).unwrap().sum_all().unwrap();

@@ -1,11 +1,12 @@
-//! Layers: each a function of (input, named parameters, phase), made of custom ops on the kernels.
+//! Layers on candle tensors: custom ops and candle's own, whose gradients are part of candle's graph.
 //!
-//! The products that carry most of the work, convolution and the matrix product, have backwards that are themselves made of
-//! these ops, so that they can be differentiated any number of times. The fused norms, softmax and the loss hand back plain
-//! kernels' results, except where candle keeps the graph of gradients: there they are composed of ops.
+//! Every op's backward is itself made of ops that have one, so that it can be differentiated any number of times: convolution
+//! and the matrix product are each other's derivatives, norms and attention are composed. This is the route for exact
+//! Hessian-vector products, and what the training route, [`crate::flow`], is tested against.
 
 mod activation;
 mod convolution;
+mod graph;
 mod loss;
 mod norm;
 mod pool;
@@ -14,13 +15,10 @@ mod shortcut;
 mod slices;
 mod twice;
 
-pub(crate) use activation::{add_relu, gelu, relu, softmax};
-pub(crate) use convolution::{Conv, convolution};
-pub(crate) use loss::{cross_entropy, scores};
-pub(crate) use norm::{batch_norm, batch_norm_relu, layer_norm};
-pub(crate) use pool::global_average;
-pub(crate) use product::{Side, linear, product};
-pub(crate) use shortcut::subsample_and_pad;
+pub(crate) use loss::cross_entropy;
+pub(crate) use norm::{BATCH_NORM_FLOOR, LAYER_NORM_FLOOR};
+pub(crate) use slices::scalar;
+pub(crate) use twice::keeps_graph;
 
 #[cfg(test)]
 pub(crate) use twice::tests::with_graph_kept;

@@ -5,9 +5,9 @@ use strath_kernels::pool as kernel;
 
 use super::slices::{output, slice};
 
-/// x [N, C, H, W] to its means over H and W, [N, C].
+/// x [N, H, W, C] to its means over H and W, [N, C].
 pub(crate) fn global_average(x: &Tensor) -> Result<Tensor> {
-    let (_, _, height, width) = x.dims4()?;
+    let (_, height, width, _) = x.dims4()?;
     x.contiguous()?.apply_op1(Average { height, width })
 }
 
@@ -22,9 +22,9 @@ impl CustomOp1 for Average {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (images, channels, height, width) = layout.shape().dims4()?;
+        let (images, height, width, channels) = layout.shape().dims4()?;
         let mut y = vec![0.0; images * channels];
-        kernel::average(height * width, slice(storage, layout)?, &mut y);
+        kernel::average_rows(height * width, channels, slice(storage, layout)?, &mut y);
         Ok(output(y, (images, channels)))
     }
 
@@ -47,8 +47,8 @@ impl CustomOp1 for Spread {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (images, channels) = layout.shape().dims2()?;
         let mut x = vec![0.0; images * channels * self.height * self.width];
-        kernel::spread(self.height * self.width, slice(storage, layout)?, &mut x);
-        Ok(output(x, (images, channels, self.height, self.width)))
+        kernel::spread_rows(self.height * self.width, channels, slice(storage, layout)?, &mut x);
+        Ok(output(x, (images, self.height, self.width, channels)))
     }
 
     fn bwd(&self, _: &Tensor, _: &Tensor, g: &Tensor) -> Result<Option<Tensor>> {

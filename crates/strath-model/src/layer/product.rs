@@ -1,6 +1,6 @@
 //! Matrix products as custom ops, and the linear layer made of them.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, D, Layout, Result, Shape, Tensor};
 pub(crate) use strath_kernels::product::Side;
 use strath_kernels::product::{Sizes, batched};
 
@@ -13,11 +13,17 @@ pub(crate) fn product((a, a_side): (&Tensor, Side), (b, b_side): (&Tensor, Side)
     a.contiguous()?.apply_op2(&b.contiguous()?, Product { a_side, b_side })
 }
 
-/// `x [n, in] W' + b` with `prefix.weight` [out, in] and `prefix.bias` [out].
+/// `x W' + b` of rows x [.., in] with `prefix.weight` [out, ..], whose other axes are as many as `in`, and `prefix.bias` [out].
 pub(crate) fn linear(x: &Tensor, pass: &Pass<'_>, prefix: &str) -> Computed<Tensor> {
     let (weight, bias) = (pass.get(prefix, "weight")?, pass.get(prefix, "bias")?);
-    let y = product((&x.unsqueeze(0)?, Side::Plain), (&weight.unsqueeze(0)?, Side::Transposed))?.squeeze(0)?;
-    Ok(y.broadcast_add(bias)?)
+    let mut dims = x.dims().to_vec();
+    let (inputs, outputs) = (x.dim(D::Minus1)?, weight.dim(0)?);
+    let x = x.reshape((1, x.elem_count() / inputs, inputs))?;
+    let y = product((&x, Side::Plain), (&weight.reshape((1, outputs, inputs))?, Side::Transposed))?;
+    if let Some(last) = dims.last_mut() {
+        *last = outputs;
+    }
+    Ok(y.reshape(dims)?.broadcast_add(bias)?)
 }
 
 #[derive(Debug, Clone, Copy)]

@@ -1,14 +1,13 @@
 //! candle's switch for second derivatives.
 //!
-//! A fused kernel's gradient is a plain result: differentiated again it would count as constant, and the second derivative
-//! would be wrong without a word. Where candle keeps the graph of gradients, the fused layers are therefore composed of ops
-//! whose gradients are ops in turn.
+//! Without it candle detaches each gradient: differentiated again it would count as constant, and the second derivative would be
+//! wrong without a word.
 
 use std::sync::OnceLock;
 
 /// Whether candle keeps the graph of gradients: its variable `CANDLE_GRAD_DO_NOT_DETACH` is set to anything but 0. candle reads
 /// it at a thread's first backward, so it is to be set before the process starts.
-pub(super) fn keeps_graph() -> bool {
+pub(crate) fn keeps_graph() -> bool {
     static KEEPS: OnceLock<bool> = OnceLock::new();
     *KEEPS
         .get_or_init(|| std::env::var("CANDLE_GRAD_DO_NOT_DETACH").is_ok_and(|value| !value.is_empty() && value != "0"))

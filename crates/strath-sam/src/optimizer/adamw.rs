@@ -1,5 +1,7 @@
 //! Adam with decoupled weight decay (Loshchilov and Hutter 2019), in PyTorch's form.
 
+use strath_kernels::vector;
+
 /// `w <- w (1 - lr lambda)`; `m <- b1 m + (1 - b1) G`; `v <- b2 v + (1 - b2) G^2`;
 /// `w <- w - lr m^ / (sqrt(v^) + eps)` with `m^ = m / (1 - b1^t)`, `v^ = v / (1 - b2^t)` at update t, from 1.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,20 +21,20 @@ impl AdamW {
         Self { beta1, beta2, eps: adam_eps as f32, weight_decay, first: zeros.clone(), second: zeros }
     }
 
-    /// One update at step `step` (0-based); one pass over weights, gradient and both moments.
-    pub fn update(&mut self, weights: &mut [f32], gradient: &[f32], step: u64, lr: f64) {
+    /// One update at step `step` (0-based) by a gradient, multiplied by `clip` on the way: one pass over weights, gradient and
+    /// both moments, 28 bytes a value.
+    pub fn update(&mut self, weights: &mut [f32], gradient: &[f32], clip: Option<f64>, step: u64, lr: f64) {
         let update = (step + 1) as f64;
-        let (b1, b2) = (self.beta1 as f32, self.beta2 as f32);
-        let (c1, c2) = ((1.0 - self.beta1) as f32, (1.0 - self.beta2) as f32);
-        // The corrections are scalars: taken in f64 and folded into the rate and the root.
-        let rate = (lr / (1.0 - libm::pow(self.beta1, update))) as f32;
-        let root = (1.0 / (1.0 - libm::pow(self.beta2, update))) as f32;
-        let keep = (1.0 - lr * self.weight_decay) as f32;
-        for (((w, g), m), v) in weights.iter_mut().zip(gradient).zip(&mut self.first).zip(&mut self.second) {
-            *m = b1 * *m + c1 * g;
-            *v = b2 * *v + c2 * (g * g);
-            *w = keep * *w - rate * *m / ((*v * root).sqrt() + self.eps);
-        }
+        let scalars = vector::AdamW {
+            first: (self.beta1 as f32, (1.0 - self.beta1) as f32),
+            second: (self.beta2 as f32, (1.0 - self.beta2) as f32),
+            // The corrections are scalars: taken in f64 and folded into the rate and the root.
+            rate: (lr / (1.0 - libm::pow(self.beta1, update))) as f32,
+            root: (1.0 / (1.0 - libm::pow(self.beta2, update))) as f32,
+            keep: (1.0 - lr * self.weight_decay) as f32,
+            eps: self.eps,
+        };
+        vector::adamw(weights, gradient, &mut self.first, &mut self.second, clip, scalars);
     }
 
     pub(super) fn slots(&self) -> Vec<(&'static str, &[f32])> {
@@ -52,7 +54,7 @@ mod tests {
     fn the_first_update_moves_by_the_rate_against_the_sign() {
         let mut adamw = AdamW::new(0.9, 0.999, 0.0, 0.0, 2);
         let mut w = [1.0, 1.0];
-        adamw.update(&mut w, &[1e-3, -50.0], 0, 0.125);
+        adamw.update(&mut w, &[1e-3, -50.0], None, 0, 0.125);
         assert!((w[0] - 0.875).abs() < 1e-6 && (w[1] - 1.125).abs() < 1e-6, "{w:?}");
     }
 
@@ -63,7 +65,7 @@ mod tests {
         let mut w = [0.5f32];
         let (mut x, mut m, mut v) = (0.5f64, 0.0, 0.0);
         for (step, g) in [0.3f64, -0.2, 0.7, 0.05].into_iter().enumerate() {
-            adamw.update(&mut w, &[g as f32], step as u64, lr);
+            adamw.update(&mut w, &[g as f32], None, step as u64, lr);
             let t = step as i32 + 1;
             x *= 1.0 - lr * decay;
             m = b1 * m + (1.0 - b1) * g;

@@ -8,6 +8,8 @@ use strath_core::config::{OptimizerKind, OptimizerTable};
 pub use adamw::AdamW;
 pub use sgd::Sgd;
 
+use crate::clip::Clipped;
+
 /// The update rule of a run with its state.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Optimizer {
@@ -41,9 +43,18 @@ impl Optimizer {
 
     /// One update of `weights` by the reduced gradient at step `step` (0-based) with learning rate `lr`.
     pub fn update(&mut self, weights: &mut [f32], gradient: &[f32], step: u64, lr: f64) {
+        self.updated(weights, gradient, None, step, lr);
+    }
+
+    /// One [`update`](Self::update) by a clipped gradient, clipped on the way: still one pass.
+    pub fn update_clipped(&mut self, weights: &mut [f32], clipped: Clipped<'_>, step: u64, lr: f64) {
+        self.updated(weights, clipped.gradient, clipped.factor, step, lr);
+    }
+
+    fn updated(&mut self, weights: &mut [f32], gradient: &[f32], clip: Option<f64>, step: u64, lr: f64) {
         match self {
-            Self::Sgd(sgd) => sgd.update(weights, gradient, lr),
-            Self::AdamW(adamw) => adamw.update(weights, gradient, step, lr),
+            Self::Sgd(sgd) => sgd.update(weights, gradient, clip, lr),
+            Self::AdamW(adamw) => adamw.update(weights, gradient, clip, step, lr),
         }
     }
 
@@ -83,6 +94,27 @@ impl Optimizer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clipping_on_the_way_gives_the_bits_of_clipping_first() {
+        let gradient: Vec<f32> = (0..1000).map(|at| 0.37 * at as f32 - 100.0).collect();
+        for kind in [
+            OptimizerKind::Sgd { momentum: 0.0, nesterov: false },
+            OptimizerKind::Sgd { momentum: 0.9, nesterov: false },
+            OptimizerKind::Sgd { momentum: 0.9, nesterov: true },
+            OptimizerKind::AdamW { beta1: 0.9, beta2: 0.99, adam_eps: 1e-8 },
+        ] {
+            let table = OptimizerTable { kind, lr: 0.1, weight_decay: 0.01, clip_norm: None };
+            let (mut first, mut second) = (Optimizer::new(&table, 0.01, 1000), Optimizer::new(&table, 0.01, 1000));
+            let (mut a, mut b) = (vec![1.0; 1000], vec![1.0; 1000]);
+            for step in 0..3 {
+                let clipped = crate::clip(&gradient, Some(2.0));
+                first.update(&mut a, &clipped.to_vec(), step, 0.1);
+                second.update_clipped(&mut b, clipped, step, 0.1);
+            }
+            assert_eq!((&a, &first), (&b, &second));
+        }
+    }
 
     #[test]
     fn a_restored_optimizer_continues_where_the_first_left_off() {

@@ -63,7 +63,7 @@ impl Eval {
             let program = std::env::current_exe().map_err(Failure::other)?;
             let logs = Scratch::new()?;
             let workers = config.cluster.workers;
-            let local = LocalWorkers::start(&program, workers, address, &token, &logs.0, &log::flag())
+            let local = LocalWorkers::start(&program, workers, address, &token, &logs.0, &log::flag(), None)
                 .await
                 .map_err(Failure::other)?;
             let settings = CoordinatorSettings {

@@ -1,5 +1,6 @@
 //! A file for each command.
 
+pub mod bench;
 pub mod config;
 pub mod coordinator;
 pub mod data;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 use strath_core::config::{Effective, LaneSizes, Reduce};
 use strath_node::coordinator::{CoordinatorSettings, RunEnd};
-use strath_node::local::LocalWorkers;
+use strath_node::local::{LocalWorkers, part};
 use strath_node::summary::Summary;
 use strath_protocol::Gather;
 use strath_protocol::message::Job;
@@ -30,6 +30,9 @@ pub struct Train {
     /// Worker processes to start; the same as --set cluster.workers=N.
     #[arg(long, value_name = "N")]
     workers: Option<usize>,
+    /// Write what each rank did when, as a Chrome trace.
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
@@ -53,7 +56,9 @@ impl Train {
         let token = runtime::token()?;
         let program = std::env::current_exe().map_err(Failure::other)?;
         let workers = config.cluster.workers;
-        let local = LocalWorkers::start(&program, workers, address, &token, &path.join("logs"), &log::flag())
+        let logs = path.join("logs");
+        let traces = self.trace.as_deref().map(|_| logs.as_path());
+        let local = LocalWorkers::start(&program, workers, address, &token, &logs, &log::flag(), traces)
             .await
             .map_err(Failure::other)?;
         let settings = CoordinatorSettings {
@@ -68,6 +73,14 @@ impl Train {
             local: Some(local),
         };
         let end = strath_node::coordinator::run(settings, telling::observer(), runtime::stop_signals()?).await;
+        if let Some(trace) = &self.trace {
+            let parts: Vec<PathBuf> = (0..workers).map(|index| part(&logs, index)).collect();
+            strath_node::trace::merge(&parts, trace).map_err(Failure::other)?;
+            log::say(&format!(
+                "trace of every rank: {}; open it in ui.perfetto.dev or chrome://tracing",
+                trace.display()
+            ));
+        }
         finish(end?, &path, &config)
     }
 }

@@ -39,6 +39,9 @@ pub struct Worker {
     /// Seconds to wait for a coordinator that is not there yet.
     #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
     connect_timeout: u64,
+    /// Write this rank's part of a trace here.
+    #[arg(long, hide = true)]
+    trace: Option<PathBuf>,
     /// Read the join token from standard input, and leave when that closes.
     #[arg(long, hide = true)]
     token_from_stdin: bool,
@@ -59,6 +62,7 @@ impl Worker {
             listen: self.listen,
             advertise: self.advertise,
             connect_timeout: Duration::from_secs(self.connect_timeout),
+            trace: self.trace,
         };
         runtime::block_on(async {
             match strath_node::worker::run(settings, runtime::stop_signals()?, left).await {

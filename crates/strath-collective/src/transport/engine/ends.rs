@@ -36,7 +36,7 @@ impl Driver {
     /// Peers that have not taken this rank's last frames in time do without them.
     pub(super) fn cut_late_farewells(&mut self) {
         if self.closing_since.is_some_and(|since| since.elapsed() >= FAREWELL_TIMEOUT) {
-            self.links.iter_mut().for_each(|link| link.outbound.stream = None);
+            self.links.iter_mut().for_each(|link| link.outbound.close());
         }
     }
 
@@ -66,6 +66,7 @@ impl Driver {
         if self.ending.is_some() {
             return;
         }
+        let ending = self.heard.take().unwrap_or(ending);
         let operations = std::mem::take(&mut self.operations);
         for (key, operation) in operations {
             // Whoever has dropped the receiver does not want to know.
@@ -76,7 +77,8 @@ impl Driver {
             Ending::Failed(CollectiveError::PeerSilent { rank, .. } | CollectiveError::Protocol { rank, .. }) => {
                 Farewell::BecauseOf(*rank)
             }
-            Ending::Failed(_) | Ending::Aborted => Farewell::Aborted,
+            // Were the blamed to blame in turn, the others would take the word that comes first.
+            Ending::Failed(_) | Ending::Aborted | Ending::Blamed { .. } => Farewell::Aborted,
         };
         self.ending = Some(ending);
         for link in &mut self.links {
@@ -90,6 +92,11 @@ impl Driver {
             Ending::Lost { link, cause } => {
                 let member = self.links[*link].member;
                 let cause = cause.clone();
+                CollectiveError::PeerLost { rank: member.rank, address: member.address, step, phase, cause }
+            }
+            Ending::Blamed { by } => {
+                let member = self.links[*by].member;
+                let cause = "it ended the exchange, for it had no valid answer from this rank".to_owned();
                 CollectiveError::PeerLost { rank: member.rank, address: member.address, step, phase, cause }
             }
             Ending::Failed(error) => error.clone(),

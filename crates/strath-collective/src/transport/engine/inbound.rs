@@ -17,8 +17,12 @@ impl Driver {
                 Ok(Filled::Nothing) => return,
                 Ok(Filled::End) => return self.lose(at, "it closed the connection"),
                 Err(error) => return self.lose(at, &error.to_string()),
-                Ok(Filled::Some(_)) => return self.take_frames(at),
+                Ok(Filled::Some(_)) => {
+                    self.moved = true;
+                    return self.take_frames(at);
+                }
                 Ok(Filled::All(read)) => {
+                    self.moved = true;
                     self.take_frames(at);
                     budget = budget.saturating_sub(read);
                     if budget == 0 {
@@ -104,11 +108,24 @@ impl Driver {
                 self.drop_outbound(at);
                 self.check_presence(at);
             }
-            Farewell::Aborted => self.end(Ending::lost(at, "it ended the exchange")),
+            Farewell::Aborted => self.heed(at, Ending::lost(at, "it ended the exchange")),
             Farewell::BecauseOf(rank) => match self.links.iter().position(|l| l.member.rank == rank) {
-                Some(culprit) => self.end(Ending::lost(culprit, &format!("rank {said_by} reports it"))),
-                None => self.end(Ending::lost(at, "it ended the exchange, for it had no valid answer from this rank")),
+                Some(culprit) => self.heed(at, Ending::lost(culprit, &format!("rank {said_by} reports it"))),
+                None => self.heed(at, Ending::Blamed { by: at }),
             },
+        }
+    }
+
+    /// Ends everything as a peer's last word says, once what the others have sent is taken: that may complete an operation
+    /// that the peer had completed when it spoke. Of several last words the first counts.
+    fn heed(&mut self, said_by: usize, ending: Ending) {
+        self.links[said_by].presence = Presence::Left;
+        if self.heard.is_none() {
+            self.heard = Some(ending.clone());
+            for at in 0..self.links.len() {
+                self.read(at);
+            }
+            self.end(ending);
         }
     }
 }

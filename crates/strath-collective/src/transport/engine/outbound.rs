@@ -25,11 +25,13 @@ impl Driver {
             let operations = &mut self.operations;
             self.links[at].outbound.encode(|header, out| {
                 if let Some(operation) = operations.get_mut(&key(header)) {
-                    operation.machine.encode(header, out);
+                    *header = operation.machine.seal(*header);
+                    operation.machine.encode(header, &mut out[..header.body_bytes()]);
                     operation.unread -= 1;
                     read.push(key(header));
                 }
             });
+            self.moved = true;
             let written = self.links[at].outbound.write();
             for key in read {
                 self.finish_if_complete(key);
@@ -44,7 +46,7 @@ impl Driver {
 
     pub(super) fn check_outbound(&mut self, at: usize) {
         let Some(stream) = &self.links[at].outbound.stream else { return };
-        match std::io::Read::read(&mut &*stream, &mut [0]) {
+        match std::io::Read::read(&mut &**stream, &mut [0]) {
             Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::Interrupted) => {}
             _ => self.break_outbound(at),
         }
@@ -52,7 +54,7 @@ impl Driver {
 
     /// The peer no longer reads. What it has sent tells whether it has left or is lost, so that is read first.
     pub(super) fn break_outbound(&mut self, at: usize) {
-        self.links[at].outbound.stream = None;
+        self.links[at].outbound.close();
         self.links[at].broken_since = Some(Instant::now());
         self.take_frames(at);
         self.read(at);
@@ -60,7 +62,7 @@ impl Driver {
 
     /// Forgets what a peer that has left was still to be sent.
     pub(super) fn drop_outbound(&mut self, at: usize) {
-        self.links[at].outbound.stream = None;
+        self.links[at].outbound.close();
         for header in std::mem::take(&mut self.links[at].outbound.queue) {
             if let Some(operation) = self.operations.get_mut(&key(&header)) {
                 operation.unread -= 1;

@@ -1,35 +1,4 @@
-//! Softmax and cross-entropy over the last axis.
-
-use crate::threads::for_chunks;
-
-/// Rows that one thread computes in one go.
-const ROWS: usize = 64;
-
-/// y = softmax of each row of x [rows, width], shifted by the row's largest value.
-pub fn softmax(width: usize, x: &[f32], y: &mut [f32]) {
-    for_chunks(y, ROWS * width, |k, y| {
-        for (y, x) in y.chunks_exact_mut(width).zip(x[k * ROWS * width..].chunks_exact(width)) {
-            let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            y.iter_mut().zip(x).for_each(|(y, x)| *y = libm::expf(x - largest));
-            let sum: f64 = y.iter().map(|v| f64::from(*v)).sum();
-            for v in y {
-                *v = (f64::from(*v) / sum) as f32;
-            }
-        }
-    });
-}
-
-/// dx = y (g - <g, y>) for each row: the gradient through a softmax whose result was y.
-pub fn softmax_backward(width: usize, y: &[f32], g: &[f32], dx: &mut [f32]) {
-    for_chunks(dx, ROWS * width, |k, dx| {
-        let start = k * ROWS * width;
-        let rows = y[start..].chunks_exact(width).zip(g[start..].chunks_exact(width));
-        for (dx, (y, g)) in dx.chunks_exact_mut(width).zip(rows) {
-            let inner: f64 = y.iter().zip(g).map(|(y, g)| f64::from(*y) * f64::from(*g)).sum();
-            dx.iter_mut().zip(y.iter().zip(g)).for_each(|(dx, (y, g))| *dx = y * (g - inner as f32));
-        }
-    });
-}
+//! Cross-entropy over the last axis, in `f64`: there is one row an example.
 
 /// Cross-entropy of each row of logits [rows, classes] against its label, in `f64`:
 /// `logsumexp(x) - (1 - s) x[label] - s mean(x)` with label smoothing s, as PyTorch's.
@@ -80,15 +49,6 @@ fn log_sum_exp(x: &[f32]) -> f64 {
 mod tests {
     use super::*;
     use crate::product::tests::values;
-    use crate::threads::tests::same_bits;
-
-    #[test]
-    fn rows_of_a_softmax_sum_to_one_and_large_logits_do_not_overflow() {
-        let mut y = [0.0; 6];
-        softmax(3, &[1000.0, 1000.0, -1000.0, 0.0, 0.0, 0.0], &mut y);
-        assert_eq!(y[..3], [0.5, 0.5, 0.0]);
-        assert!(y[3..].iter().all(|v| (v - 1.0 / 3.0).abs() < 1e-7));
-    }
 
     #[test]
     fn cross_entropy_has_its_closed_forms() {
@@ -108,15 +68,6 @@ mod tests {
         let mean = |x: &[f32]| cross_entropy(classes, x, &labels, smoothing).iter().sum::<f64>() / rows as f64;
         let mut dx = vec![0.0; x.len()];
         cross_entropy_backward(classes, &x, &labels, smoothing, 1.0, &mut dx);
-        let g = values(x.len(), 12);
-        let (mut y, mut through) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-        softmax(classes, &x, &mut y);
-        softmax_backward(classes, &y, &g, &mut through);
-        let weighted = |x: &[f32]| {
-            let mut y = vec![0.0; x.len()];
-            softmax(classes, x, &mut y);
-            y.iter().zip(&g).map(|(y, g)| f64::from(*y) * f64::from(*g)).sum::<f64>()
-        };
         for at in 0..x.len() {
             let moved = |by: f32| {
                 let mut x = x.clone();
@@ -125,18 +76,6 @@ mod tests {
             };
             let slope = |f: &dyn Fn(&[f32]) -> f64| (f(&moved(1e-2)) - f(&moved(-1e-2))) / 2e-2;
             assert!((slope(&mean) - f64::from(dx[at])).abs() < 1e-4);
-            assert!((slope(&weighted) - f64::from(through[at])).abs() < 1e-4);
         }
-    }
-
-    #[test]
-    fn rows_do_not_depend_on_threads() {
-        let x = values(300 * 17, 4);
-        same_bits(|| {
-            let (mut y, mut dx) = (vec![0.0; x.len()], vec![0.0; x.len()]);
-            softmax(17, &x, &mut y);
-            softmax_backward(17, &y, &x, &mut dx);
-            dx
-        });
     }
 }

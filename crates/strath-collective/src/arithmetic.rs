@@ -1,0 +1,266 @@
+//! The loops over values: sums, conversions and packing, in the widest registers that the machine has.
+//!
+//! Each is a plain loop, compiled once for every instruction set that LLVM vectorises it for. All give the same bits: integer
+//! arithmetic is exact, floats are added element by element, and every conversion rounds once, to nearest, ties to even.
+#![allow(unsafe_code, reason = "calls of functions for instruction sets that were found at run time")]
+
+use half::bf16;
+use strath_core::fixed::{GRADIENT_BITS, to_f32, to_fixed};
+
+/// Defines a function whose body is compiled for AVX-512, for AVX2 and for any machine.
+macro_rules! vectorised {
+    ($(#[$doc:meta])* fn $name:ident($($arg:ident: $type:ty),*) $(-> $result:ty)? $body:block) => {
+        $(#[$doc])*
+        pub(crate) fn $name($($arg: $type),*) $(-> $result)? {
+            #[inline(always)]
+            #[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+            fn plain($($arg: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl")]
+                fn avx512($($arg: $type),*) $(-> $result)? { plain($($arg),*) }
+                #[target_feature(enable = "avx2")]
+                fn avx2($($arg: $type),*) $(-> $result)? { plain($($arg),*) }
+                if is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                {
+                    // SAFETY: the features were just found; avx512bw implies avx512f.
+                    return unsafe { avx512($($arg),*) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: the feature was just found.
+                    return unsafe { avx2($($arg),*) };
+                }
+            }
+            plain($($arg),*)
+        }
+    };
+}
+
+/// Values converted between two looks at their magnitude: small enough for the first-level cache.
+const BLOCK: usize = 512;
+/// Below this magnitude a value times 2^48 is less than 2^51, and adding [`SHIFT`] leaves its integer in the mantissa.
+const FAST_LIMIT: f32 = 8.0;
+/// 1.5 * 2^52: the sum with a number below 2^51 in magnitude has a unit of one.
+const SHIFT: f64 = 6_755_399_441_055_744.0;
+const SCALE: f64 = (1u64 << GRADIENT_BITS) as f64;
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn is_fast(values: impl Iterator<Item = f32>) -> bool {
+    // As integers, magnitudes compare like the floats that they are, and what is not finite is larger than all.
+    let largest = values.fold(0, |largest: u32, v| largest.max(v.to_bits() & (u32::MAX >> 1)));
+    largest < FAST_LIMIT.to_bits()
+}
+
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn fast_fixed(value: f32) -> i64 {
+    let shifted = f64::from(value) * SCALE + SHIFT;
+    (shifted.to_bits() as i64).wrapping_sub(SHIFT.to_bits() as i64)
+}
+
+vectorised! {
+    /// `values += body`, `f32`.
+    fn add_f32(values: &mut [f32], body: &[u8]) {
+        for (value, body) in values.iter_mut().zip(body.as_chunks().0) {
+            *value += f32::from_le_bytes(*body);
+        }
+    }
+}
+
+vectorised! {
+    /// `values += body`, `bf16` terms.
+    fn add_bf16(values: &mut [f32], body: &[u8]) {
+        for (value, body) in values.iter_mut().zip(body.as_chunks().0) {
+            *value += bf16::from_le_bytes(*body).to_f32();
+        }
+    }
+}
+
+vectorised! {
+    /// `values += body`, two's complement, wrapping.
+    fn add_i64(values: &mut [i64], body: &[u8]) {
+        for (value, body) in values.iter_mut().zip(body.as_chunks().0) {
+            *value = value.wrapping_add(i64::from_le_bytes(*body));
+        }
+    }
+}
+
+vectorised! {
+    /// `sums += fixed(terms)` with 48 fractional bits, as [`to_fixed`] does it.
+    fn add_fixed(sums: &mut [i64], terms: &[f32]) {
+        for (sums, terms) in sums.chunks_mut(BLOCK).zip(terms.chunks(BLOCK)) {
+            if is_fast(terms.iter().copied()) {
+                for (sum, term) in sums.iter_mut().zip(terms) {
+                    *sum = sum.wrapping_add(fast_fixed(*term));
+                }
+            } else {
+                for (sum, term) in sums.iter_mut().zip(terms) {
+                    *sum = sum.wrapping_add(to_fixed(f64::from(*term), GRADIENT_BITS));
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// The same with terms as they travel.
+    fn add_fixed_body(sums: &mut [i64], body: &[u8]) {
+        for (sums, body) in sums.chunks_mut(BLOCK).zip(body.chunks(4 * BLOCK)) {
+            let terms = body.as_chunks().0;
+            if is_fast(terms.iter().map(|t| f32::from_le_bytes(*t))) {
+                for (sum, term) in sums.iter_mut().zip(terms) {
+                    *sum = sum.wrapping_add(fast_fixed(f32::from_le_bytes(*term)));
+                }
+            } else {
+                for (sum, term) in sums.iter_mut().zip(terms) {
+                    *sum = sum.wrapping_add(to_fixed(f64::from(f32::from_le_bytes(*term)), GRADIENT_BITS));
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `sums = fixed(terms) + fixed(body)`, terms of two ranks, in one pass.
+    fn fixed_sum(sums: &mut [i64], terms: &[f32], body: &[u8]) {
+        let blocks = terms.chunks(BLOCK).zip(body.chunks(4 * BLOCK));
+        for (sums, (terms, body)) in sums.chunks_mut(BLOCK).zip(blocks) {
+            let body = body.as_chunks().0;
+            let pairs = sums.iter_mut().zip(terms.iter().zip(body));
+            if is_fast(terms.iter().copied()) && is_fast(body.iter().map(|t| f32::from_le_bytes(*t))) {
+                for (sum, (term, body)) in pairs {
+                    *sum = fast_fixed(*term).wrapping_add(fast_fixed(f32::from_le_bytes(*body)));
+                }
+            } else {
+                for (sum, (term, body)) in pairs {
+                    let [one, other] = [*term, f32::from_le_bytes(*body)].map(|t| to_fixed(f64::from(t), GRADIENT_BITS));
+                    *sum = one.wrapping_add(other);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// Each sum with 48 fractional bits rounded to `f32` once.
+    fn round_fixed(sums: &[i64], out: &mut [f32]) {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = to_f32(*sum, GRADIENT_BITS);
+        }
+    }
+}
+
+vectorised! {
+    /// The bits that two's complement needs for the value of largest magnitude, without its sign bit.
+    fn largest_bits(values: &[i64]) -> u32 {
+        let magnitudes = values.iter().fold(0, |all: i64, v| all | (v ^ (v >> 63)));
+        i64::BITS - magnitudes.leading_zeros()
+    }
+}
+
+vectorised! {
+    /// The lower 32 bits of each value.
+    fn write_low(values: &[i64], out: &mut [u8]) {
+        for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+            *out = (*value as u32).to_le_bytes();
+        }
+    }
+}
+
+vectorised! {
+    /// Bits 32 to 39 of each value.
+    fn write_fifth(values: &[i64], out: &mut [u8]) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = (*value >> 32) as u8;
+        }
+    }
+}
+
+vectorised! {
+    /// Bits 32 to 47 of each value.
+    fn write_fifth_and_sixth(values: &[i64], out: &mut [u8]) {
+        for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+            *out = ((*value >> 32) as u16).to_le_bytes();
+        }
+    }
+}
+
+vectorised! {
+    /// Bits 48 to 55 of each value.
+    fn write_seventh(values: &[i64], out: &mut [u8]) {
+        for (out, value) in out.iter_mut().zip(values) {
+            *out = (*value >> 48) as u8;
+        }
+    }
+}
+
+vectorised! {
+    /// Adds values of five bytes: the planes of their lower 32 bits and of their fifth bytes, which carry the sign.
+    fn add_five(sums: &mut [i64], low: &[u8], fifth: &[u8]) {
+        for ((sum, low), fifth) in sums.iter_mut().zip(low.as_chunks().0).zip(fifth) {
+            let value = i64::from(fifth.cast_signed()) << 32 | i64::from(u32::from_le_bytes(*low));
+            *sum = sum.wrapping_add(value);
+        }
+    }
+}
+
+vectorised! {
+    /// Adds values of six bytes: the planes of their lower 32 bits and of the 16 above, which carry the sign.
+    fn add_six(sums: &mut [i64], low: &[u8], upper: &[u8]) {
+        for ((sum, low), upper) in sums.iter_mut().zip(low.as_chunks().0).zip(upper.as_chunks().0) {
+            let value = i64::from(i16::from_le_bytes(*upper)) << 32 | i64::from(u32::from_le_bytes(*low));
+            *sum = sum.wrapping_add(value);
+        }
+    }
+}
+
+vectorised! {
+    /// Adds values of seven bytes: the planes of their lower 32 bits, of the 16 above, and of their seventh bytes, which
+    /// carry the sign.
+    fn add_seven(sums: &mut [i64], low: &[u8], middle: &[u8], seventh: &[u8]) {
+        let planes = low.as_chunks().0.iter().zip(middle.as_chunks().0).zip(seventh);
+        for (sum, ((low, middle), seventh)) in sums.iter_mut().zip(planes) {
+            let upper = i64::from(seventh.cast_signed()) << 16 | i64::from(u16::from_le_bytes(*middle));
+            *sum = sum.wrapping_add(upper << 32 | i64::from(u32::from_le_bytes(*low)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn conversion_is_that_of_the_scalar_function_for_every_magnitude() {
+        let magnitudes = (0..60).map(|e| 2f32.powi(14 - e) * 1.234_567);
+        let mut terms: Vec<f32> = magnitudes.flat_map(|m| [m, -m]).collect();
+        // Ties, both zeros, the limit of the fast path, and the largest that a gradient may hold.
+        let unit = 2f32.powi(-48);
+        terms.extend([0.5 * unit, 1.5 * unit, 2.5 * unit, -0.5 * unit, 0.0, -0.0, 8.0, -8.0, 7.999_999_5, 32_767.998]);
+        let want: Vec<i64> = terms.iter().map(|t| 7 + to_fixed(f64::from(*t), GRADIENT_BITS)).collect();
+        let body: Vec<u8> = terms.iter().flat_map(|t| t.to_le_bytes()).collect();
+        let mut of_two = vec![0; terms.len()];
+        fixed_sum(&mut of_two, &terms, &body);
+        assert_eq!(of_two, want.iter().map(|w| 2 * (w - 7)).collect::<Vec<_>>(), "of two ranks");
+        for blocks in [1, BLOCK] {
+            let (mut sums, mut of_body) = (vec![7; terms.len()], vec![7; terms.len()]);
+            for at in (0..terms.len()).step_by(terms.len().div_ceil(blocks)) {
+                let end = (at + terms.len().div_ceil(blocks)).min(terms.len());
+                add_fixed(&mut sums[at..end], &terms[at..end]);
+                add_fixed_body(&mut of_body[at..end], &body[4 * at..4 * end]);
+            }
+            assert_eq!((&sums, &of_body), (&want, &want), "in {blocks} calls");
+        }
+    }
+
+    #[test]
+    fn bits_of_the_largest_are_those_of_either_sign() {
+        for (values, bits) in [(&[0, -1][..], 0), (&[1], 1), (&[-2], 1), (&[127, -128], 7), (&[128], 8), (&[-129], 8)] {
+            assert_eq!(largest_bits(values), bits, "{values:?}");
+        }
+        assert_eq!(largest_bits(&[i64::MIN]), 63);
+    }
+}

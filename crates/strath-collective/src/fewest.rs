@@ -1,0 +1,122 @@
+//! Fixed-point sums in the fewest whole bytes: five to eight a value, as many as a segment's largest magnitude needs.
+//!
+//! A segment of n values of w bytes travels as planes, so that packing is narrowing and unpacking is widening, which every
+//! vector instruction set does many values at a time:
+//!
+//! ```text
+//! w = 5   n x u32 (bits 0-31)   n x u8  (32-39)
+//! w = 6   n x u32               n x u16 (32-47)
+//! w = 7   n x u32               n x u16           n x u8 (48-55)
+//! w = 8   n x u64
+//! ```
+
+use std::ops::RangeInclusive;
+
+use crate::arithmetic as loops;
+
+/// Bytes a value may take.
+pub const WIDTHS: RangeInclusive<usize> = 5..=8;
+
+/// The fewest bytes that hold every value, sign included.
+pub fn width(values: &[i64]) -> usize {
+    // One more bit, for the sign.
+    let bytes = (loops::largest_bits(values) as usize + 1).div_ceil(8);
+    bytes.max(*WIDTHS.start())
+}
+
+/// Packs values into `out`, whose length says how many bytes each has: at least their [`width`].
+///
+/// # Panics
+/// Where `out` is not 5 to 8 times as long as `values`.
+pub fn pack(values: &[i64], out: &mut [u8]) {
+    let n = values.len();
+    if n == 0 {
+        return;
+    }
+    assert!(out.len().is_multiple_of(n) && WIDTHS.contains(&(out.len() / n)), "{} bytes for {n} values", out.len());
+    if out.len() == 8 * n {
+        for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+            *out = value.to_le_bytes();
+        }
+        return;
+    }
+    let (low, upper) = out.split_at_mut(4 * n);
+    loops::write_low(values, low);
+    match upper.len() / n {
+        1 => loops::write_fifth(values, upper),
+        2 => loops::write_fifth_and_sixth(values, upper),
+        _ => {
+            let (middle, seventh) = upper.split_at_mut(2 * n);
+            loops::write_fifth_and_sixth(values, middle);
+            loops::write_seventh(values, seventh);
+        }
+    }
+}
+
+/// Adds packed values to `sums`; the length of `body` says how many bytes each has.
+///
+/// # Panics
+/// Where `body` is not 5 to 8 times as long as `sums`.
+pub fn add(sums: &mut [i64], body: &[u8]) {
+    let n = sums.len();
+    if n == 0 {
+        return;
+    }
+    assert!(body.len().is_multiple_of(n) && WIDTHS.contains(&(body.len() / n)), "{} bytes for {n} values", body.len());
+    if body.len() == 8 * n {
+        return loops::add_i64(sums, body);
+    }
+    let (low, upper) = body.split_at(4 * n);
+    match upper.len() / n {
+        1 => loops::add_five(sums, low, upper),
+        2 => loops::add_six(sums, low, upper),
+        _ => {
+            let (middle, seventh) = upper.split_at(2 * n);
+            loops::add_seven(sums, low, middle, seventh);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn through_the_wire(values: &[i64], width: usize) -> Vec<i64> {
+        let mut out = vec![0xaa; values.len() * width];
+        pack(values, &mut out);
+        let mut sums: Vec<i64> = (0..values.len() as i64).collect();
+        add(&mut sums, &out);
+        (0..).zip(sums).map(|(at, sum): (i64, i64)| sum.wrapping_sub(at)).collect()
+    }
+
+    #[test]
+    fn every_width_is_taken_up_to_its_edges_and_not_beyond() {
+        assert_eq!((width(&[]), width(&[0]), width(&[1, -1])), (5, 5, 5));
+        for bytes in WIDTHS {
+            let (most, least) = (i64::MAX >> (64 - 8 * bytes), i64::MIN >> (64 - 8 * bytes));
+            for n in [1usize, 7, 16, 67] {
+                for edge in [most, least, most - 1, least + 1] {
+                    let mut values: Vec<i64> = (0..n as i64).map(|v| if v % 2 == 0 { v } else { -v }).collect();
+                    values[n / 2] = edge;
+                    assert_eq!(width(&values), bytes, "{edge:#x}");
+                    for at_least in bytes..=8 {
+                        assert_eq!(through_the_wire(&values, at_least), values, "{edge:#x} in {at_least} bytes");
+                    }
+                }
+            }
+            if bytes < 8 {
+                assert_eq!((width(&[most + 1]), width(&[least - 1])), (bytes + 1, bytes + 1));
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_packed_comes_back(values in prop::collection::vec(any::<i64>(), 0..200), shift in 0u32..40) {
+            let values: Vec<i64> = values.iter().map(|v| v >> shift).collect();
+            prop_assert_eq!(through_the_wire(&values, width(&values)), values);
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Who drives: whoever waits for an operation, and a background thread while nobody does.
+//!
+//! ```text
+//!  all_reduce ── starts and sends at once ─┐
+//!  wait ──────── reads, writes, yields; after SPIN without a byte sleeps in poll ─┼─► Driver, behind a lock
+//!  background ── sleeps in poll, drives while nobody waits, naps while someone does ─┘
+//! ```
+//!
+//! Handing an operation to a thread costs two changes of thread, tens of microseconds; so the thread that needs the sum does
+//! the work. The background thread is for what nobody waits for: overlapping operations, peers that come late, results
+//! still owed, connections that end. Once woken while somebody waits it naps, each time longer while that wait lasts.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use super::engine::{Driver, Outcome, Turn};
+use super::link::{Key, Link};
+use super::mesh::local;
+use super::wake::{Wakeable, Waker};
+use super::watch::Watch;
+use crate::choice::Placement;
+use crate::collective::Identity;
+use crate::error::CollectiveError;
+use crate::machine::Machine;
+
+/// How long a wait without a byte yields its core before it sleeps in `poll`. A sleep that ends costs tens of microseconds;
+/// longer than this, it is the peers that are late.
+const SPIN: Duration = Duration::from_micros(200);
+/// The background thread's first nap while somebody waits, and the longest.
+const SHORTEST_NAP: Duration = Duration::from_millis(1);
+const LONGEST_NAP: Duration = Duration::from_millis(64);
+/// How often one who waits while another drives looks whether that one still does.
+const FOLLOW: Duration = Duration::from_millis(2);
+
+/// The handle of the links, the operations on them and the background thread.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    turns: Arc<Turns>,
+    placement: Placement,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What those who drive share.
+pub(crate) struct Turns {
+    driver: Mutex<Driver>,
+    /// Held by the one of the waiting that drives, with what ends its sleep.
+    leader: Mutex<Wakeable>,
+    leader_bell: Waker,
+    /// Whether the leader sleeps; set and read under the driver's lock.
+    leader_sleeps: AtomicBool,
+    background_bell: Waker,
+    /// Whether the background thread naps for so long that whoever ends a wait has to call it.
+    naps_long: AtomicBool,
+    /// How many wait.
+    waiting: AtomicUsize,
+    /// How many waits there have been.
+    waits: AtomicU64,
+    is_closing: AtomicBool,
+}
+
+impl std::fmt::Debug for Turns {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Turns").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// Starts the background thread.
+    pub(super) fn start(identity: Identity, links: Vec<Link>) -> Result<Self, CollectiveError> {
+        let failed = |doing| move |e: std::io::Error| local(identity.rank, doing, &e);
+        let is_near = |link: &Link| link.is_on_this_host();
+        let placement = if links.iter().all(is_near) { Placement::OneHost } else { Placement::ManyHosts };
+        let (leader, leader_bell) = Wakeable::new().map_err(failed("make a socket pair"))?;
+        let (background, background_bell) = Wakeable::new().map_err(failed("make a socket pair"))?;
+        let turns = Arc::new(Turns {
+            driver: Mutex::new(Driver::new(identity, links)),
+            leader: Mutex::new(leader),
+            leader_bell,
+            leader_sleeps: AtomicBool::new(false),
+            background_bell,
+            naps_long: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
+            waits: AtomicU64::new(0),
+            is_closing: AtomicBool::new(false),
+        });
+        let thread = thread::Builder::new().name(format!("strath-data-{}", identity.rank));
+        let shared = Arc::clone(&turns);
+        let thread = thread.spawn(move || shared.guard(&background)).map_err(failed("start the data-plane thread"))?;
+        Ok(Self { turns, placement, thread: Some(thread) })
+    }
+
+    /// Starts an operation and sends what can be sent at once.
+    pub(crate) fn submit(&self, machine: Box<dyn Machine + Send>, reply: Sender<Outcome>) {
+        // Without a driver the reply is dropped here, which its receiver sees.
+        self.turns.ask(|driver| driver.start(machine, reply));
+    }
+
+    /// Ends all operations.
+    pub(crate) fn abort(&self) {
+        self.turns.ask(|driver| {
+            driver.abort();
+            driver.turn();
+        });
+    }
+
+    /// Where the ranks are.
+    pub(crate) fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// What an operation's wait needs.
+    pub(crate) fn turns(&self) -> Arc<Turns> {
+        Arc::clone(&self.turns)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.turns.ask(Driver::finish);
+        self.turns.is_closing.store(true, Ordering::SeqCst);
+        self.turns.background_bell.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was reported by its hook; every operation then failed as aborted.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Counts one who waits for as long as it lives.
+struct Waiting<'a>(&'a Turns);
+
+impl<'a> Waiting<'a> {
+    fn new(turns: &'a Turns) -> Self {
+        turns.waits.fetch_add(1, Ordering::SeqCst);
+        turns.waiting.fetch_add(1, Ordering::SeqCst);
+        Self(turns)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if self.0.waiting.fetch_sub(1, Ordering::SeqCst) == 1 && self.0.naps_long.load(Ordering::SeqCst) {
+            self.0.background_bell.wake();
+        }
+    }
+}
+
+impl Turns {
+    /// The driver, or `None` where a thread panicked while it held it: then nothing goes on.
+    fn driver(&self) -> Option<MutexGuard<'_, Driver>> {
+        self.driver.lock().ok()
+    }
+
+    /// Has the driver do something, and someone look after what that leaves to be written.
+    fn ask(&self, request: impl FnOnce(&mut Driver)) {
+        let Some(mut driver) = self.driver() else { return };
+        request(&mut driver);
+        let (is_pending, leader_sleeps) = (driver.is_pending(), self.leader_sleeps.load(Ordering::SeqCst));
+        drop(driver);
+        if leader_sleeps {
+            self.leader_bell.wake();
+        } else if is_pending && self.waiting.load(Ordering::SeqCst) == 0 {
+            self.background_bell.wake();
+        }
+    }
+
+    /// Waits for an operation's outcome, at most `deadline`. `None`: there will be none.
+    pub(crate) fn wait(&self, key: Key, outcome: &Receiver<Outcome>, deadline: Duration) -> Option<Outcome> {
+        let since = Instant::now();
+        let _waiting = Waiting::new(self);
+        loop {
+            match self.leader.try_lock() {
+                Ok(bell) => return self.lead(key, outcome, &bell, since, deadline),
+                // Nothing is ever half done to a bell.
+                Err(std::sync::TryLockError::Poisoned(bell)) => {
+                    return self.lead(key, outcome, &bell.into_inner(), since, deadline);
+                }
+                Err(std::sync::TryLockError::WouldBlock) => {}
+            }
+            match outcome.recv_timeout(FOLLOW.min(deadline.saturating_sub(since.elapsed()))) {
+                Ok(outcome) => return Some(outcome),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) if since.elapsed() >= deadline => {
+                    return self.expire(key, outcome, deadline);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Drives until the outcome is there.
+    fn lead(
+        &self,
+        key: Key,
+        outcome: &Receiver<Outcome>,
+        bell: &Wakeable,
+        since: Instant,
+        deadline: Duration,
+    ) -> Option<Outcome> {
+        let mut idle_since = since;
+        loop {
+            let mut driver = self.driver()?;
+            let turn = driver.turn();
+            if let Ok(outcome) = outcome.try_recv() {
+                if driver.is_pending() {
+                    self.background_bell.wake();
+                }
+                return Some(outcome);
+            }
+            let now = Instant::now();
+            if now - since >= deadline {
+                drop(driver);
+                return self.expire(key, outcome, deadline);
+            }
+            if turn == Turn::Moved {
+                idle_since = now;
+            } else if now - idle_since >= SPIN {
+                let watch = driver.watch();
+                self.leader_sleeps.store(true, Ordering::SeqCst);
+                drop(driver);
+                let events = watch.sleep(bell, Some(deadline.saturating_sub(now - since)));
+                let mut driver = self.driver()?;
+                self.leader_sleeps.store(false, Ordering::SeqCst);
+                driver.take_events(&events);
+                idle_since = Instant::now();
+            } else {
+                drop(driver);
+                thread::yield_now();
+            }
+        }
+    }
+
+    /// Gives up. The operation is answered at once, with the sum if that came in the last moment.
+    fn expire(&self, key: Key, outcome: &Receiver<Outcome>, waited: Duration) -> Option<Outcome> {
+        self.ask(|driver| driver.expire(key, waited));
+        self.background_bell.wake();
+        outcome.try_recv().ok()
+    }
+
+    /// What the background thread does, until all is said that is to be said once the handle is dropped.
+    fn guard(&self, bell: &Wakeable) {
+        let (mut nap, mut seen) = (SHORTEST_NAP, 0);
+        let mut events = None;
+        loop {
+            let is_closing = self.is_closing.load(Ordering::SeqCst);
+            if !is_closing && self.waiting.load(Ordering::SeqCst) > 0 {
+                let waits = self.waits.load(Ordering::SeqCst);
+                nap = if waits == seen { (nap * 2).min(LONGEST_NAP) } else { SHORTEST_NAP };
+                seen = waits;
+                self.naps_long.store(nap > SHORTEST_NAP, Ordering::SeqCst);
+                if self.waiting.load(Ordering::SeqCst) > 0 {
+                    Watch::new(None).sleep(bell, Some(nap));
+                }
+                self.naps_long.store(false, Ordering::SeqCst);
+                events = None;
+                continue;
+            }
+            let Some(mut driver) = self.driver() else { break };
+            match events.take() {
+                Some(events) => driver.take_events(&events),
+                None => _ = driver.turn(),
+            }
+            if is_closing && !driver.is_pending() {
+                break;
+            }
+            let watch = driver.watch();
+            drop(driver);
+            events = Some(watch.sleep(bell, None));
+        }
+        self.driver.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+}

@@ -1,0 +1,67 @@
+//! The parameters of a pass, and where their gradients go: flat vectors, in the layout of the model.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use strath_core::Layout;
+
+use crate::error::ModelError;
+
+/// The parameters of a pass.
+#[derive(Clone)]
+pub(crate) struct Parameters {
+    layout: Arc<Layout>,
+    weights: Arc<Vec<f32>>,
+}
+
+/// One parameter of a pass, for a layer and its way back.
+#[derive(Clone)]
+pub(crate) struct Parameter {
+    weights: Arc<Vec<f32>>,
+    range: Range<usize>,
+    pub(crate) shape: Vec<usize>,
+}
+
+impl Parameters {
+    pub(crate) fn new(layout: Arc<Layout>, weights: Arc<Vec<f32>>) -> Self {
+        Self { layout, weights }
+    }
+
+    /// The parameter `prefix.name`.
+    pub(crate) fn get(&self, prefix: &str, name: &str) -> Result<Parameter, ModelError> {
+        let full = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
+        let entry = self.layout.get(&full).ok_or(ModelError::NoGradient { name: full })?;
+        Ok(Parameter { weights: self.weights.clone(), range: entry.range(), shape: entry.shape.clone() })
+    }
+}
+
+impl Parameter {
+    pub(crate) fn values(&self) -> &[f32] {
+        &self.weights[self.range.clone()]
+    }
+}
+
+/// Where the gradients of a pass's parameters go.
+#[derive(Clone, Default)]
+pub(crate) struct Sink(Arc<Mutex<Vec<f32>>>);
+
+impl Sink {
+    /// A sink that fills a vector of the model's length.
+    pub(crate) fn new(gradient: Vec<f32>) -> Self {
+        Self(Arc::new(Mutex::new(gradient)))
+    }
+
+    /// Calls `write` with the place of one parameter's gradient; every parameter is used by one layer, which fills it.
+    pub(crate) fn fill(&self, parameter: &Parameter, write: impl FnOnce(&mut [f32])) {
+        write(&mut self.lock()[parameter.range.clone()]);
+    }
+
+    /// The filled vector; a copy would be left to whoever still holds the sink.
+    pub(crate) fn into_gradient(self) -> Vec<f32> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<f32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,286 @@
+//! `strath bench allreduce`: worker processes on this machine, over loopback, against what the link could carry.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use super::link;
+use super::size::Size;
+use crate::outcome::Failure;
+use crate::{runtime, telling};
+
+/// Longest that a rank may take for what is waited for next: to start, to connect, to measure one size.
+pub const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Time of an all-reduce over processes of this machine, for each size
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns: bytes of the f32 payload; us, the median over rounds of rank 0's time in the call, each after a barrier;
+algbw = bytes / time; busbw = algbw * 2(N-1)/N; percent of the bound 2(N-1)/N * bytes / link bandwidth, which is what one
+loopback connection carried one way just before.
+
+Examples:
+  strath bench allreduce
+  strath bench allreduce --workers 4 --sizes 1KiB,1MiB,64MiB --reduce f32 --json")]
+pub struct Allreduce {
+    #[command(flatten)]
+    what: Measured,
+    /// Print JSON, one object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What is measured: the same for the command and for each of its ranks.
+#[derive(Debug, Clone, Args)]
+pub struct Measured {
+    /// Worker processes.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(2..=16))]
+    pub workers: u32,
+    /// Sizes of the f32 payload.
+    #[arg(
+        long,
+        value_name = "SIZES",
+        value_delimiter = ',',
+        default_value = "1KiB,16KiB,256KiB,1MiB,4MiB,16MiB,64MiB"
+    )]
+    pub sizes: Vec<Size>,
+    /// Number format of the sum.
+    #[arg(long, value_enum, default_value_t = Format::Exact)]
+    pub reduce: Format,
+    /// What carries it.
+    #[arg(long, value_enum, default_value_t = Carrier::Auto)]
+    pub transport: Carrier,
+    /// How it is exchanged.
+    #[arg(long, value_enum, default_value_t = Route::Auto)]
+    pub algorithm: Route,
+    /// Micro-batches whose gradients each rank adds: from two on exact sums are wider than f32.
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub parts: u32,
+}
+
+/// `cluster.reduce`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// f32 sums
+    F32,
+    /// fixed-point sums
+    Exact,
+    /// terms and results rounded to bf16
+    Bf16,
+}
+
+/// `cluster.transport`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Carrier {
+    /// the fastest there is: loopback sockets
+    Auto,
+    /// loopback sockets
+    Tcp,
+    /// shared memory, not built yet
+    Shm,
+}
+
+/// `cluster.algorithm`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Route {
+    /// the faster one
+    Auto,
+    /// neighbour to neighbour
+    Ring,
+    /// straight to the owner
+    Direct,
+}
+
+/// What rank 0 says of each size.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Timing {
+    /// Bytes of the f32 payload.
+    pub bytes: usize,
+    /// What carried it.
+    pub transport: String,
+    /// How it was exchanged.
+    pub algorithm: String,
+    /// Median of its time in the call, microseconds.
+    pub us: f64,
+}
+
+/// A line of the result.
+#[derive(Debug, Serialize)]
+struct Row {
+    workers: u32,
+    bytes: usize,
+    reduce: String,
+    transport: String,
+    algorithm: String,
+    us: f64,
+    algbw_gbs: f64,
+    busbw_gbs: f64,
+    percent_of_bound: f64,
+}
+
+impl Allreduce {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), Failure> {
+        if self.what.transport == Carrier::Shm {
+            return Err(Failure::Usage("shared memory is not built yet: use --transport tcp or auto".into()));
+        }
+        let link = link::bandwidth().map_err(Failure::other)?;
+        let ranks = Ranks::start(&self.what)?;
+        if !self.json {
+            telling::print(&header(link))?;
+        }
+        for _ in &self.what.sizes {
+            let row = Row::new(&self.what, link, ranks.next()?);
+            telling::print(&if self.json {
+                serde_json::to_string(&row).map_err(Failure::other)? + "\n"
+            } else {
+                row.line()
+            })?;
+        }
+        ranks.finish()
+    }
+}
+
+fn header(link: f64) -> String {
+    format!(
+        "loopback carries {:.2} GB/s one way\n{:>7} {:>8} {:>6} {:>9} {:>9} {:>10} {:>10} {:>10} {:>8}\n",
+        link / 1e9,
+        "workers",
+        "bytes",
+        "reduce",
+        "transport",
+        "algorithm",
+        "us",
+        "algbw GB/s",
+        "busbw GB/s",
+        "% bound"
+    )
+}
+
+impl Row {
+    fn new(what: &Measured, link: f64, timing: Timing) -> Self {
+        let n = f64::from(what.workers);
+        let moved = 2.0 * (n - 1.0) / n * timing.bytes as f64;
+        let seconds = timing.us * 1e-6;
+        Self {
+            workers: what.workers,
+            bytes: timing.bytes,
+            reduce: name(&what.reduce),
+            transport: timing.transport,
+            algorithm: timing.algorithm,
+            us: timing.us,
+            algbw_gbs: timing.bytes as f64 / seconds / 1e9,
+            busbw_gbs: moved / seconds / 1e9,
+            percent_of_bound: 100.0 * moved / link / seconds,
+        }
+    }
+
+    fn line(&self) -> String {
+        format!(
+            "{:>7} {:>8} {:>6} {:>9} {:>9} {:>10.1} {:>10.3} {:>10.3} {:>8.1}\n",
+            self.workers,
+            Size(self.bytes).to_string(),
+            self.reduce,
+            self.transport,
+            self.algorithm,
+            self.us,
+            self.algbw_gbs,
+            self.busbw_gbs,
+            self.percent_of_bound
+        )
+    }
+}
+
+fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
+}
+
+/// The worker processes. Dropping ends those that still run; each also ends by itself when this process does.
+struct Ranks {
+    children: Vec<Child>,
+    /// What rank 0 prints.
+    lines: Receiver<String>,
+}
+
+impl Ranks {
+    /// Starts this program once for each rank, and tells each where all of them listen.
+    fn start(what: &Measured) -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(Failure::other)?;
+        let key = runtime::ring_key()?;
+        let key = format!("{:032x}", u128::from_be_bytes(key.0));
+        let sizes: Vec<String> = what.sizes.iter().map(Size::to_string).collect();
+        let mut ranks = Self { children: Vec::new(), lines: channel().1 };
+        let mut addresses = Vec::new();
+        for rank in 0..what.workers {
+            let child = Command::new(&program)
+                .args(["bench", "allreduce-rank", "--rank", &rank.to_string(), "--key", &key])
+                .args(["--workers", &what.workers.to_string(), "--sizes", &sizes.join(",")])
+                .args(["--reduce", &name(&what.reduce), "--transport", &name(&what.transport)])
+                .args(["--algorithm", &name(&what.algorithm), "--parts", &what.parts.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .map_err(Failure::other)?;
+            ranks.children.push(child);
+        }
+        for rank in (0..ranks.children.len()).rev() {
+            // Rank 0's lines come last, and stay.
+            let stdout = ranks.children[rank].stdout.take();
+            let (sender, lines) = channel();
+            thread::spawn(move || {
+                let lines = stdout.into_iter().flat_map(|stdout| BufReader::new(stdout).lines().map_while(Result::ok));
+                // Who has hung up wants no more lines.
+                lines.map(|line| sender.send(line)).take_while(Result::is_ok).for_each(drop);
+            });
+            ranks.lines = lines;
+            addresses.push(ranks.line()?);
+        }
+        addresses.reverse();
+        for child in &mut ranks.children {
+            if let Some(stdin) = &mut child.stdin {
+                writeln!(stdin, "{}", addresses.join(",")).map_err(Failure::other)?;
+            }
+        }
+        Ok(ranks)
+    }
+
+    fn line(&self) -> Result<String, Failure> {
+        let gone = |_| Failure::Other(format!("a rank ended or said nothing for {} s", DEADLINE.as_secs()));
+        self.lines.recv_timeout(DEADLINE).map_err(gone)
+    }
+
+    fn next(&self) -> Result<Timing, Failure> {
+        serde_json::from_str(&self.line()?).map_err(Failure::other)
+    }
+
+    /// Waits until all have ended.
+    fn finish(mut self) -> Result<(), Failure> {
+        let since = Instant::now();
+        for (rank, child) in self.children.iter_mut().enumerate() {
+            loop {
+                match child.try_wait().map_err(Failure::other)? {
+                    Some(status) if status.success() => break,
+                    Some(status) => return Err(Failure::Other(format!("rank {rank} ended with {status}"))),
+                    None if since.elapsed() < DEADLINE => thread::sleep(Duration::from_millis(2)),
+                    None => return Err(Failure::Other(format!("rank {rank} does not end"))),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Ranks {
+    fn drop(&mut self) {
+        for child in &mut self.children {
+            // One that has ended cannot be ended again.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `strath bench` and `train --trace`: what they print is whole, adds up and comes from runs that ended well.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod support;
+
+use serde_json::Value;
+use support::{repository, run, sha, stderr, train};
+
+/// The lines that `strath bench ... --json` prints.
+fn bench(arguments: &[&str]) -> Vec<Value> {
+    let output = run(&[&["bench"], arguments, &["--json"]].concat());
+    assert!(output.status.success(), "{arguments:?}: {}", stderr(&output));
+    let said = String::from_utf8(output.stdout).unwrap();
+    said.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn positive(row: &Value, key: &str) -> f64 {
+    let value = row[key].as_f64().unwrap_or_else(|| panic!("{key} in {row}"));
+    assert!(value > 0.0 && value.is_finite(), "{key} in {row}");
+    value
+}
+
+#[test]
+fn bench_step_names_every_phase_and_they_fill_the_step() {
+    let rows = bench(&["step", "--steps", "40"]);
+    let names: Vec<&str> = rows.iter().map(|row| row["phase"].as_str().unwrap()).collect();
+    assert_eq!(names, ["data", "ascent", "epsilon", "exchange", "descent", "reduce", "update", "idle", "step"]);
+    let (step, parts) = rows.split_last().unwrap();
+    let step_ms = positive(step, "ms");
+    let sum: f64 = parts.iter().map(|row| row["ms"].as_f64().unwrap()).sum();
+    assert!((0.5..1.5).contains(&(sum / step_ms)), "parts {sum} ms, step {step_ms} ms");
+    for phase in ["ascent", "descent"] {
+        let row = rows.iter().find(|row| row["phase"] == phase).unwrap();
+        positive(row, "gflops");
+        // A thread cannot beat its own peak; one worker of the digits has one. Both are measured, on a shared machine.
+        assert!(positive(row, "percent_of_peak") < 300.0, "{row}");
+    }
+}
+
+#[test]
+fn bench_kernels_measures_the_three_products_of_each_layer() {
+    let rows = bench(&["kernels", "--batch", "4"]);
+    let products = |layer: &str| -> Vec<&str> {
+        let of = rows.iter().filter(|row| row["layer"].as_str().unwrap().starts_with(layer));
+        of.map(|row| row["product"].as_str().unwrap()).collect()
+    };
+    // The images want no gradient.
+    assert_eq!(products("3x3 1->16"), ["forward", "backward-weight"]);
+    assert_eq!(products("3x3 16->32"), ["forward", "backward-data", "backward-weight"]);
+    assert!(products("product").contains(&"backward-weight"));
+    for row in &rows {
+        for key in ["us", "gflops", "percent_of_peak", "times"] {
+            positive(row, key);
+        }
+    }
+}
+
+#[test]
+fn bench_allreduce_measures_each_size_in_each_format() {
+    for reduce in ["exact", "f32", "bf16"] {
+        let rows = bench(&["allreduce", "--workers", "3", "--sizes", "1KiB,256KiB", "--reduce", reduce]);
+        let sizes: Vec<u64> = rows.iter().map(|row| row["bytes"].as_u64().unwrap()).collect();
+        assert_eq!(sizes, [1024, 262_144], "{reduce}");
+        for row in &rows {
+            assert_eq!((row["workers"].as_u64(), row["reduce"].as_str()), (Some(3), Some(reduce)));
+            let algorithm = positive(row, "algbw_gbs");
+            // 2 (N - 1) / N for three ranks.
+            assert!((positive(row, "busbw_gbs") / algorithm - 4.0 / 3.0).abs() < 1e-6, "{row}");
+            positive(row, "percent_of_bound");
+        }
+    }
+}
+
+#[test]
+fn a_trace_holds_the_phases_of_every_rank_and_step() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("trace.json");
+    let config = repository().join("configs/digits.toml");
+    let arguments = ["--workers", "3", "--set", "run.steps=4", "--trace", trace.to_str().unwrap()];
+    let traced = train(&config, &folder.path().join("traced"), &arguments);
+    let plain = train(&config, &folder.path().join("plain"), &arguments[..4]);
+    assert_eq!(sha(&traced), sha(&plain), "a trace changes nothing");
+
+    let file: Value = serde_json::from_slice(&std::fs::read(trace).unwrap()).unwrap();
+    let events = file["traceEvents"].as_array().unwrap();
+    for rank in 0..3 {
+        for phase in ["ascent", "descent", "reduce"] {
+            // Counted as errors count them: the steps done before.
+            for step in 0..4 {
+                let found = events.iter().any(|event| {
+                    event["ph"] == "X"
+                        && event["pid"] == rank
+                        && event["name"] == phase
+                        && event["args"]["step"] == step
+                        && event["dur"].as_f64().unwrap() >= 0.0
+                });
+                assert!(found, "no {phase} of rank {rank} in step {step}");
+            }
+        }
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 3, "the parts are gone");
+}
+
+#[test]
+fn each_instruction_set_trains_with_bits_of_its_own_whoever_computes() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = repository().join("configs/digits.toml");
+    let here = if is_x86_feature("avx512f") {
+        vec!["portable", "avx2", "avx512"]
+    } else if is_x86_feature("avx2") {
+        vec!["portable", "avx2"]
+    } else {
+        vec!["portable"]
+    };
+    for isa in here {
+        let key = format!("cluster.isa={isa}");
+        let [one, two] = ["1", "2"].map(|workers| {
+            let out = folder.path().join(format!("{isa}-{workers}"));
+            sha(&train(&config, &out, &["--workers", workers, "--set", &key, "--set", "run.steps=10"]))
+        });
+        assert_eq!(one, two, "{isa}");
+    }
+}
+
+fn is_x86_feature(name: &str) -> bool {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    text.split_whitespace().any(|word| word == name)
+}
