@@ -51,10 +51,11 @@ fn field(error: &CollectiveError) -> &'static str {
 }
 
 #[test]
-fn ranks_of_two_runs_refuse_each_other_at_once() {
+fn ranks_of_two_runs_refuse_each_other_and_the_first_at_once() {
     let errors = two_that_differ(Identity { run: RunId(0xbad), ..identity(1, 2) });
     assert_eq!(errors.each_ref().map(|(e, _)| field(e)), ["run", "run"]);
-    assert!(errors.iter().all(|(_, after)| *after < SHORT), "{errors:?}");
+    // Whoever is first leaves, perhaps before it has answered: then the other waits for somebody who does, to its deadline.
+    assert!(errors.iter().any(|(_, after)| *after < SHORT / 2), "{errors:?}");
     let CollectiveError::Handshake { rank, mismatch, .. } = &errors[0].0 else { unreachable!() };
     assert_eq!((rank.0, mismatch.expected, mismatch.found), (1, 0xfeed, 0xbad));
 }
