@@ -120,28 +120,30 @@ fn a_configuration_that_does_not_fit_the_data_or_the_model_is_bad_usage() {
 fn one_example_that_overflows_in_a_lane_of_three_ranks_fails_them_all_alike() {
     let (folder, out) = scratch();
     let data = folder.path().join("data.safetensors");
-    // Two batches of 16; one micro-batch of the second is beyond what a network's products can hold.
-    let mut pixels = vec![0.5f32; 32 * 16];
-    pixels[24 * 16..28 * 16].fill(3e38);
+    // 200 batches of 16; one micro-batch of the last is beyond what a network's products can hold. Checkpoints are written while
+    // training goes on: those of the many steps before have had their time.
+    let examples = 200 * 16;
+    let mut pixels = vec![0.5f32; examples * 16];
+    pixels[(examples - 8) * 16..(examples - 4) * 16].fill(3e38);
     let pixels: Vec<u8> = pixels.iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
-    let labels: Vec<u8> = (0..32i64).flat_map(|at| (at % 3).to_le_bytes()).collect();
+    let labels: Vec<u8> = (0..examples as i64).flat_map(|at| (at % 3).to_le_bytes()).collect();
     let view =
         |dtype, shape: &[usize], bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
     let (f32, i64) = (safetensors::Dtype::F32, safetensors::Dtype::I64);
     let tensors = [
-        ("train.images", view(f32, &[32, 1, 4, 4], &pixels)),
-        ("train.labels", view(i64, &[32], &labels)),
+        ("train.images", view(f32, &[examples, 1, 4, 4], &pixels)),
+        ("train.labels", view(i64, &[examples], &labels)),
         ("test.images", view(f32, &[1, 1, 4, 4], &pixels[..64])),
         ("test.labels", view(i64, &[1], &labels[..8])),
     ];
     std::fs::write(&data, safetensors::serialize(tensors, None).unwrap()).unwrap();
     let config = folder.path().join("run.toml");
-    let text = "[run]\nsteps = 4\n[data]\nkind = \"safetensors\"\npath = \"data.safetensors\"\nclasses = 3\nshuffle = false\n\
-        [model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 16\nmicro = 4\n[sam]\nm = 16\n[checkpoint]\nevery_steps = 1\n";
+    let text = "[run]\nsteps = 400\n[data]\nkind = \"safetensors\"\npath = \"data.safetensors\"\nclasses = 3\nshuffle = false\n\
+        [model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 16\nmicro = 4\n[sam]\nm = 16\n[checkpoint]\nevery_steps = 10\n";
     std::fs::write(&config, text).unwrap();
     let train = ["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", "3"];
     let refusal = attempt(&train);
-    let parts = ["not finite", "lane 0", "examples 0..16", "step 1", "the checkpoint of step 1 is whole"];
+    let parts = ["not finite", "lane 0", "examples 0..16", "step 199", "the checkpoint of step ", " is whole"];
     refusal.names(1, &parts);
     let reason =
         |text: &str| text.split("the loss at w").nth(1).map(|rest| rest.lines().next().unwrap()[..60].to_string());
