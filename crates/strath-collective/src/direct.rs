@@ -127,20 +127,11 @@ impl Direct {
             self.outgoing.push_back(Outgoing { to: self.reduction.rank_at(place), header });
         }
     }
-
-    fn place_of(&self, from: Rank) -> Result<u32, Mismatch> {
-        let group = &self.reduction.tag().group;
-        if !group.contains(&from.0) || from == self.reduction.tag().rank {
-            let expected = u64::from(self.reduction.rank_at((self.reduction.place() + 1) % self.reduction.size()).0);
-            return Err(Mismatch { field: "sender", expected, found: u64::from(from.0) });
-        }
-        Ok(from.0 - group.start)
-    }
 }
 
 impl Machine for Direct {
     fn admit(&self, from: Rank, header: &Header) -> Result<(), Mismatch> {
-        let place = self.place_of(from)?;
+        let place = self.reduction.place_of(from)?;
         self.reduction.check_operation(header)?;
         let progress = &self.peers[place as usize];
         match header.phase {
@@ -173,7 +164,7 @@ impl Machine for Direct {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        let place = self.place_of(from)?;
+        let place = self.reduction.place_of(from)?;
         self.reduction.note_fault(header);
         if header.phase == Phase::Reduce {
             self.take_terms(place, header, body);
@@ -198,7 +189,7 @@ impl Machine for Direct {
     }
 
     fn awaits(&self, rank: Rank) -> bool {
-        self.place_of(rank).is_ok_and(|place| {
+        self.reduction.place_of(rank).is_ok_and(|place| {
             let progress = &self.peers[place as usize];
             progress.contributed < self.reduction.segments(self.reduction.place())
                 || progress.gathered < self.reduction.segments(place)

@@ -44,20 +44,11 @@ impl Exchange {
         let outgoing = (1..size).map(|d| Outgoing { to: reduction.rank_at((place + d) % size), header }).collect();
         Self { terms: vec![None; size as usize], reduction, outgoing }
     }
-
-    fn place_of(&self, from: Rank) -> Result<u32, Mismatch> {
-        let group = &self.reduction.tag().group;
-        if !group.contains(&from.0) || from == self.reduction.tag().rank {
-            let expected = u64::from(self.reduction.rank_at((self.reduction.place() + 1) % self.reduction.size()).0);
-            return Err(Mismatch { field: "sender", expected, found: u64::from(from.0) });
-        }
-        Ok(from.0 - group.start)
-    }
 }
 
 impl Machine for Exchange {
     fn admit(&self, from: Rank, header: &Header) -> Result<(), Mismatch> {
-        let place = self.place_of(from)?;
+        let place = self.reduction.place_of(from)?;
         self.reduction.check_operation(header)?;
         self.reduction.check_whole(header)?;
         Mismatch::check("segments", u64::from(self.terms[place as usize].is_none()), 1)
@@ -66,7 +57,7 @@ impl Machine for Exchange {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        let place = self.place_of(from)?;
+        let place = self.reduction.place_of(from)?;
         self.reduction.note_fault(header);
         self.terms[place as usize] = Some((*header, body.to_vec()));
         Ok(())
@@ -85,7 +76,7 @@ impl Machine for Exchange {
     }
 
     fn awaits(&self, rank: Rank) -> bool {
-        self.place_of(rank).is_ok_and(|place| self.terms[place as usize].is_none())
+        self.reduction.place_of(rank).is_ok_and(|place| self.terms[place as usize].is_none())
     }
 
     fn slowest(&self) -> Option<Rank> {

@@ -75,6 +75,19 @@ impl Reduction {
         Rank(self.tag.group.start + place)
     }
 
+    /// The place of a rank that may send to this one: any other of the group.
+    ///
+    /// # Errors
+    /// [`Mismatch`] where it is this rank itself or outside the group.
+    pub fn place_of(&self, from: Rank) -> Result<u32, Mismatch> {
+        let Tag { group, rank, .. } = &self.tag;
+        if !group.contains(&from.0) || from == *rank {
+            let expected = u64::from(self.rank_at((self.place() + 1) % self.size()).0);
+            return Err(Mismatch { field: "sender", expected, found: u64::from(from.0) });
+        }
+        Ok(from.0 - group.start)
+    }
+
     /// Number of segments of a chunk.
     pub fn segments(&self, chunk: u32) -> usize {
         self.cut.segments(self.chunk(chunk).len())

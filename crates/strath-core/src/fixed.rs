@@ -65,16 +65,6 @@ fn weighted(value: f32, weight: f64) -> f64 {
     f64::from((f64::from(value) * weight) as f32)
 }
 
-/// The contributions `f32(weight * v)` of one vector to a gradient's sum, before they are converted: [`FixedSum::add`] takes them
-/// with weight 1.
-///
-/// # Errors
-/// [`OutOfRange`] where an unweighted value is not finite or reaches [`GRADIENT_LIMIT`].
-pub fn gradient_terms(values: &[f32], weight: f64) -> Result<Vec<f32>, OutOfRange> {
-    first_out_of_range(values, GRADIENT_LIMIT)?;
-    Ok(values.iter().map(|v| weighted(*v, weight) as f32).collect())
-}
-
 /// A sum of weighted vectors with one `i64` an entry: the reduced descent gradient (48 fractional bits) and the batch-norm
 /// statistics (32).
 #[derive(Debug, Clone, PartialEq)]
@@ -201,16 +191,6 @@ mod tests {
             sum.add(&[largest], 1.0 / 3.0).unwrap();
         }
         assert_eq!(sum.to_f32(), [largest]);
-    }
-
-    #[test]
-    fn the_terms_of_one_vector_add_up_to_what_the_vector_does() {
-        let values = [0.1f32, -32_767.0, 3e-15, 0.0];
-        let (mut plain, mut of_terms) = (FixedSum::gradient(4), FixedSum::gradient(4));
-        plain.add(&values, 1.0 / 3.0).unwrap();
-        of_terms.add(&gradient_terms(&values, 1.0 / 3.0).unwrap(), 1.0).unwrap();
-        assert_eq!(plain, of_terms);
-        assert_eq!(gradient_terms(&[0.0, GRADIENT_LIMIT], 0.1), Err(OutOfRange { index: 1 }));
     }
 
     #[test]

@@ -195,6 +195,20 @@ pub(crate) mod tests {
         got.iter().zip(want).fold(0.0f64, |m, (g, w)| m.max((f64::from(*g) - w).abs())) / largest
     }
 
+    /// Checks a gradient of `f` at `from` against central differences at a distance of `by`, within `tolerance` of the larger of
+    /// the slope and 1.
+    pub(crate) fn assert_slope(from: &[f32], got: &[f32], by: f64, tolerance: f64, f: &dyn Fn(&[f32]) -> f64) {
+        for at in 0..from.len() {
+            let moved = |by: f32| {
+                let mut from = from.to_vec();
+                from[at] += by;
+                f(&from)
+            };
+            let slope = (moved(by as f32) - moved(-by as f32)) / (2.0 * by);
+            assert!((slope - f64::from(got[at])).abs() < tolerance * slope.abs().max(1.0), "{slope} {}", got[at]);
+        }
+    }
+
     fn naive(sizes: Sizes, (a, a_side): (&[f32], Side), (b, b_side): (&[f32], Side)) -> Vec<f64> {
         let Sizes { batch, rows, inner, columns } = sizes;
         let mut c = Vec::new();

@@ -23,5 +23,6 @@ mod wide_resnet;
 pub use error::ModelError;
 pub use model::{BATCH_NORM_MOMENTUM, Model, Normalise, PassReport, Score};
 pub use probe::numerics_fingerprint;
+pub use registry::convolution_method;
 pub use strath_kernels::conv::Method;
 pub use survey::Work;

@@ -1,7 +1,8 @@
-//! From `model.kind` to a network.
+//! From `model.kind` and `model.convolution` to a network and its kernels.
 
 use strath_core::ImageShape;
-use strath_core::config::ModelKind;
+use strath_core::config::{Convolution, ModelKind};
+use strath_kernels::conv::Method;
 
 use crate::convnet::ConvNet;
 use crate::error::{Computed, ModelError};
@@ -11,6 +12,15 @@ use crate::resnet::ResNet;
 use crate::route::{Images, Route};
 use crate::vit::{Options, ViT};
 use crate::wide_resnet::WideResNet;
+
+/// The kernels that `model.convolution` asks for.
+pub fn convolution_method(asked: Convolution) -> Method {
+    match asked {
+        Convolution::Auto => Method::Auto,
+        Convolution::Winograd => Method::Winograd,
+        Convolution::Direct => Method::Direct,
+    }
+}
 
 /// One of the built-in networks.
 #[derive(Debug, Clone)]

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use strath_core::Digest;
-use strath_core::config::{Config, ConfigError, Convolution, DataKind, Isa};
+use strath_core::config::{Config, ConfigError, DataKind, Isa};
 use strath_data::{DataError, Dataset};
 use strath_kernels::isa as kernels;
-use strath_model::{Method, Model, ModelError};
+use strath_model::{Model, ModelError, convolution_method};
 
 /// A worker's data and model.
 pub struct Prepared {
@@ -82,11 +82,7 @@ pub fn prepare(configuration: &str, data_path: Option<PathBuf>) -> Result<Prepar
         Isa::Portable => kernels::Isa::Portable,
     };
     isa.pin()?;
-    let method = match config.model.convolution {
-        Convolution::Auto => Method::Auto,
-        Convolution::Winograd => Method::Winograd,
-        Convolution::Direct => Method::Direct,
-    };
+    let method = convolution_method(config.model.convolution);
     let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method)?;
     if let Ok(plan) = config.plan() {
         for micro in plan.micro_batches() {

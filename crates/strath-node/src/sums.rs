@@ -3,8 +3,7 @@
 use strath_collective::Payload;
 use strath_core::config::Reduce;
 use strath_core::fixed::{
-    FixedSum, GRADIENT_BITS, GRADIENT_LIMIT, OutOfRange, STATISTIC_BITS, STATISTIC_LIMIT, gradient_terms, to_f64,
-    to_fixed,
+    FixedSum, GRADIENT_BITS, GRADIENT_LIMIT, OutOfRange, STATISTIC_BITS, STATISTIC_LIMIT, to_f64, to_fixed,
 };
 use strath_kernels::vector;
 use strath_sam::Lift;
@@ -125,9 +124,11 @@ impl DescentSum {
     /// [`OutOfRange`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
     pub fn add(&mut self, gradient: &[f32], weight: f64) -> Result<(), OutOfRange> {
         in_range(match self {
-            Self::None(_) => {
-                *self = Self::One(gradient_terms(gradient, weight)?);
-                None
+            Self::None(len) => {
+                let mut terms = vec![0.0; *len];
+                let found = vector::add_floats(&mut terms, gradient, weight, GRADIENT_LIMIT);
+                *self = Self::One(terms);
+                found
             }
             Self::One(terms) => {
                 let mut sum = vec![0; terms.len()];
@@ -325,6 +326,20 @@ mod tests {
         assert_eq!(payload(&[]), Payload::Weighted(vec![0.0, 0.0]));
         assert_eq!(payload(&[[2.0, -1.0]]), Payload::Weighted(vec![1.0, -0.5]));
         assert_eq!(payload(&[[2.0, -1.0], [4.0, 1.0]]), Payload::Exact(vec![3 * unit, 0]));
+    }
+
+    #[test]
+    fn the_terms_of_one_vector_add_up_to_what_the_vector_does() {
+        let values = [0.1f32, -32_767.0, 3e-15, 0.0];
+        let (mut plain, mut of_terms) = (FixedSum::gradient(4), FixedSum::gradient(4));
+        plain.add(&values, 1.0 / 3.0).unwrap();
+        let mut one = DescentSum::new(Reduce::Exact, 4);
+        one.add(&values, 1.0 / 3.0).unwrap();
+        let Payload::Weighted(terms) = one.into_payload() else { panic!("one micro-batch stays in f32") };
+        of_terms.add(&terms, 1.0).unwrap();
+        assert_eq!(plain, of_terms);
+        let mut beyond = DescentSum::new(Reduce::Exact, 2);
+        assert_eq!(beyond.add(&[0.0, GRADIENT_LIMIT], 0.1), Err(OutOfRange { index: 1 }));
     }
 
     #[test]

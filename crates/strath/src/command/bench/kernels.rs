@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
-use strath_core::config::Convolution;
 use strath_kernels::conv::{self, Method};
 use strath_kernels::isa::Isa;
 use strath_kernels::peak::fma_peak;
 use strath_kernels::product::{Side, Sizes, batched};
-use strath_model::{Model, Work};
+use strath_model::{Model, Work, convolution_method};
+use strath_node::summary::median;
 
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
@@ -46,11 +46,7 @@ impl Kernels {
     pub fn run(self) -> Result<(), Failure> {
         let config = self.changes.resolve(self.config.as_deref(), workers_flag(None))?.config;
         let dataset = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
-        let method = match config.model.convolution {
-            Convolution::Auto => Method::Auto,
-            Convolution::Winograd => Method::Winograd,
-            Convolution::Direct => Method::Direct,
-        };
+        let method = convolution_method(config.model.convolution);
         let model =
             Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method).map_err(Failure::other)?;
         let mut counted: Vec<(Work, usize)> = Vec::new();
@@ -148,10 +144,6 @@ fn timed(name: &'static str, work: &Work, mut run: impl FnMut()) -> (&'static st
         run();
         times.push(began.elapsed().as_secs_f64());
     }
-    let middle = |values: &mut Vec<f64>| {
-        values.sort_by(f64::total_cmp);
-        values[values.len() / 2]
-    };
-    let (seconds, peak) = (middle(&mut times), middle(&mut peaks));
+    let (seconds, peak) = (median(times.into_iter()), median(peaks.into_iter()));
     (name, seconds * 1e6, 100.0 * work.flops() / seconds / 1e9 / peak)
 }
