@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{Kind, term};
-use ranks::{LONG, culprit, identity, listeners, world};
+use ranks::{LONG, culprit, hello_of_rank_1, identity, listeners, world};
 use strath_collective::{Bucket, Collective, CollectiveError, Member, Payload};
 use strath_core::config::Algorithm;
 use strath_core::{Fault, Rank, Step};
@@ -250,14 +250,7 @@ fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
     let (mut listeners, members) = listeners(2);
     let theirs = listeners.pop().unwrap();
     let address = members[0].address;
-    let mut hello = Vec::from(*b"STRL\x01\0\0\0");
-    for word in [0xfeedu64, 3] {
-        hello.extend(word.to_le_bytes());
-    }
-    for word in [1u32, 0, 2] {
-        hello.extend(word.to_le_bytes());
-    }
-    hello.extend([3; 16]);
+    let hello = hello_of_rank_1(2);
     let (over, until_over) = channel::<()>();
     let words = words.to_vec();
     let peer = thread::spawn(move || {
@@ -285,7 +278,7 @@ fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
 #[test]
 fn a_peer_that_sends_no_valid_header_breaks_the_protocol() {
     let header = |at: usize, value: u8| {
-        let mut bytes = Vec::from(*b"STRS\x01\0\x01\x01");
+        let mut bytes = Vec::from(*b"STRS\x02\0\x01\x01");
         for word in [0xfeedu64, 3, 0, 0] {
             bytes.extend(word.to_le_bytes());
         }
@@ -295,7 +288,7 @@ fn a_peer_that_sends_no_valid_header_breaks_the_protocol() {
     };
     for (words, field) in [
         (vec![0xab; 4096], "magic"),
-        (header(4, 2), "version"),
+        (header(4, 1), "version"),
         (header(6, 9), "phase"),
         (header(7, 9), "encoding"),
         (header(68, 3), "width"),
@@ -313,7 +306,7 @@ fn a_peer_that_sends_no_valid_header_breaks_the_protocol() {
 
 #[test]
 fn a_peer_that_stops_within_a_header_is_lost_if_it_closes_and_silent_if_not() {
-    let half = b"STRS\x01\0\x01\x01";
+    let half = b"STRS\x02\0\x01\x01";
     let error = peer_that_says(half, Then::Closes);
     assert!(matches!(error, CollectiveError::PeerLost { rank: Rank(1), .. }), "{error}");
     let error = peer_that_says(half, Then::Stays);

@@ -10,7 +10,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use ranks::{LONG, identity, listeners};
+use ranks::{LONG, hello_of_rank_1, identity, listeners};
 use strath_collective::{Collective, CollectiveError, Identity, Member};
 use strath_core::config::Algorithm;
 use strath_core::{Generation, Rank, RunId};
@@ -51,11 +51,11 @@ fn field(error: &CollectiveError) -> &'static str {
 }
 
 #[test]
-fn ranks_of_two_runs_refuse_each_other_and_the_first_at_once() {
+fn ranks_of_two_runs_refuse_each_other_at_once() {
     let errors = two_that_differ(Identity { run: RunId(0xbad), ..identity(1, 2) });
     assert_eq!(errors.each_ref().map(|(e, _)| field(e)), ["run", "run"]);
-    // Whoever is first leaves, perhaps before it has answered: then the other waits for somebody who does, to its deadline.
-    assert!(errors.iter().any(|(_, after)| *after < SHORT / 2), "{errors:?}");
+    // Neither waits for the other, which may be gone already, to its deadline.
+    assert!(errors.iter().all(|(_, after)| *after < SHORT), "{errors:?}");
     let CollectiveError::Handshake { rank, mismatch, .. } = &errors[0].0 else { unreachable!() };
     assert_eq!((rank.0, mismatch.expected, mismatch.found), (1, 0xfeed, 0xbad));
 }
@@ -142,7 +142,31 @@ fn another_protocol_version_is_named() {
     let mut answer = *b"STRL\x63...............................................";
     answer[5] = 0;
     let error = impostor(answer);
-    assert!(error.to_string().contains("found protocol version 99, expected 1"), "{error}");
+    assert!(error.to_string().contains("found protocol version 99, expected 2"), "{error}");
+}
+
+#[test]
+fn a_worker_of_the_protocol_version_before_is_refused_at_once_and_told_why() {
+    let (mut listeners, members) = listeners(2);
+    // The older worker has not begun to listen.
+    drop(listeners.pop());
+    let address = members[0].address;
+    let older = thread::spawn(move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.write_all(&hello_of_rank_1(1)).unwrap();
+        let mut answer = [0; 52];
+        stream.read_exact(&mut answer).unwrap();
+        answer
+    });
+    let since = Instant::now();
+    let error = connect(listeners.pop().unwrap(), identity(0, 2), &members, LONG).unwrap_err();
+    assert!(since.elapsed() < SHORT, "{:?}", since.elapsed());
+    assert!(error.to_string().contains("found protocol version 1, expected 2"), "{error}");
+    // Where both versions have it, the older one finds the newer.
+    assert_eq!(older.join().unwrap()[..8], *b"STRL\x02\0\0\0");
+    // The other way: whoever is dialled answers in the older version.
+    let error = impostor(hello_of_rank_1(1));
+    assert!(error.to_string().contains("found protocol version 1, expected 2"), "{error}");
 }
 
 #[test]
@@ -173,7 +197,7 @@ fn strangers_that_say_nothing_or_garbage_hinder_no_one() {
             match n % 4 {
                 0 => {}
                 1 => stream.write_all(b"GET / HTTP/1.1\r\nHost: a-host-with-a-long-name\r\n\r\n").unwrap(),
-                2 => stream.write_all(b"STRL\x01").unwrap(),
+                2 => stream.write_all(b"STRL\x02").unwrap(),
                 _ => stream.write_all(&[0xff; 4000]).unwrap(),
             }
             stream
@@ -230,11 +254,8 @@ fn whoever_does_not_know_the_key_is_told_nothing_and_hinders_nobody() {
         let stranger = scope.spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             // Everything that is right but the last byte of the key.
-            let mut hello = Vec::from(*b"STRL\x01\0\0\0");
-            hello.extend([0xfeed_u64, 3].iter().flat_map(|word| word.to_le_bytes()));
-            hello.extend([1u32, 0, 2].iter().flat_map(|word| word.to_le_bytes()));
-            hello.extend([3; 15]);
-            hello.push(4);
+            let mut hello = hello_of_rank_1(2);
+            hello[51] ^= 1;
             stream.write_all(&hello).unwrap();
             let mut answer = Vec::new();
             // It is closed on; with a reset where the hello was not read to its end.

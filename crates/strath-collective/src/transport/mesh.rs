@@ -109,8 +109,7 @@ fn dial(attempt: &Attempt, peer: &Member) -> Result<TcpStream, CollectiveError> 
             Ok(stream) => return Ok(stream),
             Err(DialError::Wrong(mismatch)) => {
                 let wrong = CollectiveError::Handshake { rank: peer.rank, peer: peer.address, mismatch };
-                let follows = mismatch.field == "generation" && mismatch.found < mismatch.expected;
-                if !follows || attempt.is_over() {
+                if !may_follow(&mismatch) {
                     return Err(wrong);
                 }
                 wrong
@@ -123,6 +122,13 @@ fn dial(attempt: &Attempt, peer: &Member) -> Result<TcpStream, CollectiveError> 
         thread::sleep(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Whether a peer that differs so may yet come to agree: one of an older generation is told to follow. Of any other difference
+/// neither side is cured by waiting: both end at once, the first by the other's hello or answer, the second because the first
+/// has answered or said its hello before it left.
+fn may_follow(mismatch: &Mismatch) -> bool {
+    mismatch.field == "generation" && mismatch.found < mismatch.expected
 }
 
 enum DialError {
@@ -193,6 +199,8 @@ enum Knocked {
     Peer(Rank),
     /// Dropped: closed, silent for too long, or no rank of ours.
     Stranger,
+    /// It knows the key of the run, and differs.
+    Wrong(CollectiveError, Mismatch),
 }
 
 /// Takes the peers' connections.
@@ -202,7 +210,7 @@ struct Reception<'a> {
     peers: &'a [Member],
     knocks: Vec<Knock>,
     accepted: Vec<Option<TcpStream>>,
-    /// The last hello that was well-formed but wrong: the likely reason where a peer is missing at the end.
+    /// The last hello of an older generation: the likely reason where a peer is missing at the end.
     refused: Option<CollectiveError>,
 }
 
@@ -225,7 +233,7 @@ impl<'a> Reception<'a> {
             }
             self.wait()?;
             self.accept();
-            self.listen_to_knocks();
+            self.listen_to_knocks()?;
         }
     }
 
@@ -260,7 +268,11 @@ impl<'a> Reception<'a> {
         }
     }
 
-    fn listen_to_knocks(&mut self) {
+    /// # Errors
+    /// [`CollectiveError::Handshake`] where somebody who knows the key differs for good. Whoever else has knocked by then is still
+    /// answered.
+    fn listen_to_knocks(&mut self) -> Result<(), CollectiveError> {
+        let mut outcome = Ok(());
         for mut knock in std::mem::take(&mut self.knocks) {
             match self.listen_to(&mut knock) {
                 Knocked::Waiting => self.knocks.push(knock),
@@ -272,8 +284,11 @@ impl<'a> Reception<'a> {
                 Knocked::Stranger => {
                     tracing::debug!(address = %knock.address, "dropped a connection without a valid hello");
                 }
+                Knocked::Wrong(wrong, mismatch) if may_follow(&mismatch) => self.refused = Some(wrong),
+                Knocked::Wrong(wrong, _) => outcome = outcome.and(Err(wrong)),
             }
         }
+        outcome
     }
 
     fn listen_to(&mut self, knock: &mut Knock) -> Knocked {
@@ -301,8 +316,7 @@ impl<'a> Reception<'a> {
             Err(mismatch) => {
                 let wrong = CollectiveError::Handshake { rank: hello.from, peer: knock.address, mismatch };
                 tracing::debug!(%wrong, "refused a connection");
-                self.refused = Some(wrong);
-                Knocked::Stranger
+                Knocked::Wrong(wrong, mismatch)
             }
         }
     }

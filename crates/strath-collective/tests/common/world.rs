@@ -23,6 +23,15 @@ pub(crate) fn listeners(world_size: u32) -> (Vec<TcpListener>, Vec<Member>) {
     (listeners, members)
 }
 
+/// What rank 1 of a world of two says to rank 0, in a version of the protocol.
+pub(crate) fn hello_of_rank_1(version: u8) -> [u8; 52] {
+    let mut hello = Vec::from([b'S', b'T', b'R', b'L', version, 0, 0, 0]);
+    hello.extend([0xfeed_u64, 3].iter().flat_map(|word| word.to_le_bytes()));
+    hello.extend([1u32, 0, 2].iter().flat_map(|word| word.to_le_bytes()));
+    hello.extend(identity(1, 2).key.0);
+    hello.try_into().unwrap()
+}
+
 /// Runs `rank_main` on a thread for each rank of a connected world; its results in order of rank.
 pub(crate) fn world<R: Send>(
     world_size: u32,
