@@ -12,7 +12,7 @@ use strath_collective::Collective;
 use strath_core::{Generation, Rank, Step, Timestamp};
 use strath_data::SplitName;
 use strath_protocol::message::{
-    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
+    Admitted, Assign, CoordinatorMessage, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
     Prepared as PreparedMessage, Progress, Purpose, Register, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
@@ -26,7 +26,8 @@ use crate::whereabouts::Whereabouts;
 
 /// Reports on their way from the training thread to the coordinator.
 const REPORTS: usize = 256;
-/// At the end, what was queued for the coordinator has this long to leave.
+/// At the end, what was queued for the coordinator has this long to leave; where the coordinator asked for the end, and so lives, a
+/// lease: a state may be under way.
 const FLUSH: Duration = Duration::from_millis(500);
 
 /// What a worker is told when it begins.
@@ -135,25 +136,31 @@ pub async fn run(
         ready: None,
         peers: None,
     };
+    let mut flush = FLUSH;
     let outcome = loop {
         if let Some(outcome) = runtime.carry_out().await {
             break outcome;
         }
         let deadline = runtime.machine.next_deadline().map(|deadline| deadline.since(now()));
         let event = tokio::select! {
+            // What training has told goes before what the coordinator says: its last word would leave a state behind.
+            biased;
+            Some(reason) = leave.recv() => WorkerEvent::LeaveRequested { reason },
+            Some(()) = stop.recv() => WorkerEvent::StopRequested,
+            event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.take(event)),
             message = session.receive() => match message {
                 Ok(message) => WorkerEvent::Message(message),
                 Err(error) => WorkerEvent::Disconnected { cause: error.to_string() },
             },
-            event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.take(event)),
-            Some(()) = stop.recv() => WorkerEvent::StopRequested,
-            Some(reason) = leave.recv() => WorkerEvent::LeaveRequested { reason },
             () = tokio::time::sleep(deadline.unwrap_or(Duration::from_secs(1))) => WorkerEvent::Tick,
         };
         // Before anything else, so that whatever is said now says where training is.
         if let Some(progress) = runtime.progress() {
             // It is rejected before training and after, when there is nothing to say.
             let _ = runtime.machine.handle(progress, now());
+        }
+        if let (WorkerEvent::Message(CoordinatorMessage::End(_)), Some(admitted)) = (&event, &runtime.admitted) {
+            flush = admitted.lease;
         }
         if let Err(rejected) = runtime.machine.handle(event, now()) {
             tracing::debug!("passed over: {rejected}");
@@ -162,7 +169,7 @@ pub async fn run(
     if let Some(peers) = &runtime.peers {
         peers.abort();
     }
-    session.finish(FLUSH).await;
+    session.finish(flush).await;
     if let (Some(path), Some(recorder)) = (&settings.trace, runtime.here.recorder()) {
         // The run is what counts; whoever asked for the trace is told that a part is missing.
         if let Err(error) = recorder.write(path, runtime.rank) {

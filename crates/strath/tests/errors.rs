@@ -120,9 +120,9 @@ fn a_configuration_that_does_not_fit_the_data_or_the_model_is_bad_usage() {
 fn one_example_that_overflows_in_a_lane_of_three_ranks_fails_them_all_alike() {
     let (folder, out) = scratch();
     let data = folder.path().join("data.safetensors");
-    // 200 batches of 16; one micro-batch of the last is beyond what a network's products can hold. Checkpoints are written while
-    // training goes on: those of the many steps before have had their time.
-    let examples = 200 * 16;
+    // Two batches of 16; one micro-batch of the second is beyond what a network's products can hold. The checkpoint of the step
+    // before is still on its way when the run fails.
+    let examples = 2 * 16;
     let mut pixels = vec![0.5f32; examples * 16];
     pixels[(examples - 8) * 16..(examples - 4) * 16].fill(3e38);
     let pixels: Vec<u8> = pixels.iter().flat_map(|pixel| pixel.to_le_bytes()).collect();
@@ -138,12 +138,12 @@ fn one_example_that_overflows_in_a_lane_of_three_ranks_fails_them_all_alike() {
     ];
     std::fs::write(&data, safetensors::serialize(tensors, None).unwrap()).unwrap();
     let config = folder.path().join("run.toml");
-    let text = "[run]\nsteps = 400\n[data]\nkind = \"safetensors\"\npath = \"data.safetensors\"\nclasses = 3\nshuffle = false\n\
-        [model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 16\nmicro = 4\n[sam]\nm = 16\n[checkpoint]\nevery_steps = 10\n";
+    let text = "[run]\nsteps = 4\n[data]\nkind = \"safetensors\"\npath = \"data.safetensors\"\nclasses = 3\nshuffle = false\n\
+        [model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 16\nmicro = 4\n[sam]\nm = 16\n[checkpoint]\nevery_steps = 1\n";
     std::fs::write(&config, text).unwrap();
     let train = ["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", "3"];
     let refusal = attempt(&train);
-    let parts = ["not finite", "lane 0", "examples 0..16", "step 199", "the checkpoint of step ", " is whole"];
+    let parts = ["not finite", "lane 0", "examples 0..16", "step 1 ", "the checkpoint of step 1 is whole"];
     refusal.names(1, &parts);
     let reason =
         |text: &str| text.split("the loss at w").nth(1).map(|rest| rest.lines().next().unwrap()[..60].to_string());

@@ -59,6 +59,9 @@ impl Coordinator {
                  start it again with --resume and more workers"
             ));
         }
+        if matches!(self.stage, Stage::Draining(_)) {
+            return Some("this run has failed and is about to end; start it again with --resume".into());
+        }
         if self.sessions.values().filter(|s| s.identity.is_some()).count() >= MOST_WORKERS as usize {
             return Some(format!(
                 "this run has {MOST_WORKERS} workers already, the most there can be; add threads, not workers"

@@ -96,7 +96,7 @@ impl Coordinator {
 
     /// Lays the blame once patience is over.
     pub(super) fn settle_suspicion(&mut self, now: Timestamp) {
-        if self.stage == Stage::Ended {
+        if matches!(self.stage, Stage::Draining(_) | Stage::Ended) {
             return;
         }
         let Some(suspicion) = self.suspicion.as_ref().filter(|suspicion| now >= suspicion.until) else { return };

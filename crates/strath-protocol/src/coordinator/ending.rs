@@ -2,7 +2,7 @@
 
 use strath_core::{Digest, Step};
 
-use super::{Coordinator, Gather, Session, Stage, Standing};
+use super::{Coordinator, Drain, Gather, Session, Stage, Standing};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::event::Connection;
@@ -78,25 +78,38 @@ impl Coordinator {
                 }
                 self.stop_requested = true;
             }
+            // Whoever asks for the end now does not want to wait for it.
+            Stage::Draining(_) => self.end_drain(None),
             _ => self.finish(Ending::Stopped, Outcome::Stopped { step: None }),
         }
     }
 
     /// A state has reached the disk.
     pub(super) fn saved(&mut self, step: Step, purpose: Purpose) -> Result<(), Rejected> {
-        let Stage::Running(results) = &mut self.stage else {
+        let Some(saving) = self.saving() else {
             return Err(Rejected::OutOfOrder { what: "Saved", state: "no generation runs" });
         };
-        let Some(at) = results.saving.iter().position(|saving| *saving == (step, purpose)) else {
+        let Some(at) = saving.iter().position(|saving| *saving == (step, purpose)) else {
             return Err(Rejected::OutOfOrder { what: "Saved", state: "no such state is on its way to the disk" });
         };
-        results.saving.swap_remove(at);
-        match purpose {
-            Purpose::Final => results.last = results.last.max(Some(step)),
-            Purpose::Checkpoint | Purpose::Start => results.checkpoint = results.checkpoint.max(Some(step)),
+        saving.swap_remove(at);
+        if let Stage::Running(results) = &mut self.stage {
+            match purpose {
+                Purpose::Final => results.last = results.last.max(Some(step)),
+                Purpose::Checkpoint | Purpose::Start => results.checkpoint = results.checkpoint.max(Some(step)),
+            }
         }
         self.complete_if_all_agree();
         Ok(())
+    }
+
+    /// States on their way to the disk, where any may be.
+    pub(super) fn saving(&mut self) -> Option<&mut Vec<(Step, Purpose)>> {
+        match &mut self.stage {
+            Stage::Running(results) => Some(&mut results.saving),
+            Stage::Draining(drain) => Some(&mut drain.saving),
+            Stage::Gathering | Stage::Connecting | Stage::Ended => None,
+        }
     }
 
     /// Something could not be written. What has not been carried out yet may rest on it, and is dropped but for last words.
@@ -104,7 +117,9 @@ impl Coordinator {
         self.commands.retain(|command| {
             matches!(command, Command::Close(_) | Command::Send { message: CoordinatorMessage::End(_), .. })
         });
-        self.fail(message);
+        // More will not be written either.
+        self.end_drain(Some(&message));
+        self.finish(Ending::Failed(message.clone()), Outcome::Failed { message });
     }
 
     /// Ends the run once every rank is through with the same weights and every state is on the disk.
@@ -159,9 +174,17 @@ impl Coordinator {
         self.fail(format!("rank 0 ended without {what}; this is a fault of the program, please report it"));
     }
 
-    /// Ends the run with one line.
+    /// Tells everyone that the run has failed, with one line, and ends it once what it still owes is on the disk. Of several
+    /// failures the first counts.
     pub(super) fn fail(&mut self, message: String) {
-        self.finish(Ending::Failed(message.clone()), Outcome::Failed { message });
+        let ending = Ending::Failed(message.clone());
+        if let Stage::Running(results) = &mut self.stage {
+            let saving = std::mem::take(&mut results.saving);
+            self.broadcast(&CoordinatorMessage::End(ending));
+            self.stage = Stage::Draining(Drain::new(message, saving));
+        } else {
+            self.finish(ending, Outcome::Failed { message });
+        }
     }
 
     /// Ends a run that cannot begin, with one line.
@@ -170,7 +193,7 @@ impl Coordinator {
     }
 
     fn finish(&mut self, ending: Ending, outcome: Outcome) {
-        if self.stage == Stage::Ended {
+        if matches!(self.stage, Stage::Draining(_) | Stage::Ended) {
             return;
         }
         self.broadcast(&CoordinatorMessage::End(ending));

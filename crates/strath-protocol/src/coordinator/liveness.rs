@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use strath_core::Timestamp;
 
-use super::{Coordinator, Gather, Settings, Stage};
+use super::{Coordinator, Drain, Gather, Settings, Stage};
 use crate::command::CoordinatorCommand as Command;
 use crate::event::Connection;
 
@@ -24,6 +24,10 @@ impl Coordinator {
     pub(super) fn earliest_deadline(&self) -> Timestamp {
         let lease = self.settings.lease();
         let mut earliest = self.last_handled.after(self.tick());
+        if let Stage::Draining(drain) = &self.stage {
+            let given_up = self.debtor(self.last_handled).map(|session| session.heard.after(lease));
+            return [given_up, drain.until].into_iter().flatten().fold(earliest, Timestamp::min);
+        }
         for session in self.sessions.values() {
             earliest = earliest.min(session.heard.after(lease));
         }
@@ -51,12 +55,15 @@ impl Coordinator {
             if let Some(suspicion) = &mut self.suspicion {
                 suspicion.until = suspicion.until.after(gap);
             }
+            if let Stage::Draining(Drain { until: Some(until), .. }) = &mut self.stage {
+                *until = until.after(gap);
+            }
         }
     }
 
     /// Ends what has been silent for a lease.
     pub(super) fn check_deadlines(&mut self, now: Timestamp) {
-        if self.stage == Stage::Ended {
+        if matches!(self.stage, Stage::Draining(_) | Stage::Ended) {
             return;
         }
         let lease = self.settings.lease();

@@ -1,7 +1,8 @@
-//! The life of a run as its coordinator sees it: gathering, connecting, running, ended.
+//! The life of a run as its coordinator sees it: gathering, connecting, running, ended; one that fails drains before it ends.
 
 mod admission;
 mod blame;
+mod drain;
 mod ending;
 mod liveness;
 mod settings;
@@ -20,6 +21,7 @@ use crate::message::{
 };
 
 use blame::Suspicion;
+use drain::Drain;
 use ending::Results;
 pub use settings::{Gather, Settings, Start};
 
@@ -99,6 +101,8 @@ enum Stage {
     Gathering,
     Connecting,
     Running(Results),
+    /// Failed, and every worker was told; what rank 0 handed over is still under way.
+    Draining(Drain),
     Ended,
 }
 
@@ -145,6 +149,7 @@ impl Coordinator {
         self.last_handled = now;
         self.check_deadlines(now);
         self.form_if_enough(now);
+        self.settle_drain(now);
         Ok(())
     }
 
@@ -218,8 +223,8 @@ impl Coordinator {
             }
             WorkerMessage::State(state) => {
                 self.check_reporter(connection, state.generation, "State")?;
-                if let Stage::Running(results) = &mut self.stage {
-                    results.saving.push((state.step, state.purpose));
+                if let Some(saving) = self.saving() {
+                    saving.push((state.step, state.purpose));
                 }
                 self.commands.push_back(Command::Save(state));
             }

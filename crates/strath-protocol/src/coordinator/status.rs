@@ -14,6 +14,7 @@ impl Coordinator {
             Stage::Gathering => "gathering",
             Stage::Connecting => "connecting",
             Stage::Running(_) => "running",
+            Stage::Draining(_) => "failed, saving",
             Stage::Ended => "ended",
         };
         ClusterStatus {

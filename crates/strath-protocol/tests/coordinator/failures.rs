@@ -11,10 +11,10 @@ use strath_protocol::{
 
 use crate::support::{
     address, at, drain, end_of, failed, failure, finished, handle, join, lost, peer_lost, progress, running, say, send,
-    settings,
+    settings, telling,
 };
 
-/// The whole end of a failed run.
+/// The whole end of a failed run that nobody owes anything.
 fn failing(told: &[u64], message: &str) -> Vec<Command> {
     end_of(told, &Ending::Failed(message.into()), Outcome::Failed { message: message.into() })
 }
@@ -26,18 +26,7 @@ fn whoever_is_lost_silent_failed_or_leaves_is_named_with_step_and_phase() {
     let mut gone = machine.clone();
     assert_eq!(
         lost(&mut gone, 1, "reset", 150),
-        [
-            send(
-                0,
-                CoordinatorMessage::End(Ending::Failed(
-                    "worker 1 (h1, 127.0.0.1:9001) was lost at step 2 in phase descent: reset".into()
-                ))
-            ),
-            Command::Close(Connection(0)),
-            Command::Finish(Outcome::Failed {
-                message: "worker 1 (h1, 127.0.0.1:9001) was lost at step 2 in phase descent: reset".into()
-            }),
-        ]
+        telling(&[0], "worker 1 (h1, 127.0.0.1:9001) was lost at step 2 in phase descent: reset")
     );
 
     let mut silent = machine.clone();
@@ -48,15 +37,15 @@ fn whoever_is_lost_silent_failed_or_leaves_is_named_with_step_and_phase() {
     let message =
         "worker 1 (h1, 127.0.0.1:9001) was silent for 2000 ms at step 2 in phase descent (cluster.lease_ms = 2000)";
     // A worker that only hung may yet wake up and read its last word.
-    assert_eq!(handle(&mut silent, Event::Tick, 2100), failing(&[0, 1], message));
+    assert_eq!(handle(&mut silent, Event::Tick, 2100), telling(&[0, 1], message));
 
     let mut own = machine.clone();
     let message = "worker 0 (h0, 127.0.0.1:9000) failed at step 1 in phase reduce: no memory";
-    assert_eq!(say(&mut own, 0, failed(FailureKind::Own, "no memory"), 200), failing(&[0, 1], message));
+    assert_eq!(say(&mut own, 0, failed(FailureKind::Own, "no memory"), 200), telling(&[0, 1], message));
 
     let leaving = WorkerMessage::Leaving { generation: Generation(5), reason: "terminated".into() };
     let message = "worker 1 (h1, 127.0.0.1:9001) left at step 2 in phase descent: terminated";
-    assert_eq!(say(&mut machine, 1, leaving, 200), failing(&[0], message));
+    assert_eq!(say(&mut machine, 1, leaving, 200), telling(&[0], message));
 }
 
 #[test]
@@ -100,7 +89,7 @@ fn a_peer_reported_lost_is_blamed_only_after_its_own_session_had_time_to_tell() 
     assert_eq!(handle(&mut machine, Event::Tick, 599), []);
     let message = "the ring to worker 1 (h1, 127.0.0.1:9001) broke at step 1 in phase reduce, says worker 0 (h0, \
                    127.0.0.1:9000): reset";
-    assert_eq!(handle(&mut machine, Event::Tick, 600), failing(&[0, 1], message));
+    assert_eq!(handle(&mut machine, Event::Tick, 600), telling(&[0, 1], message));
 }
 
 #[test]
@@ -114,7 +103,7 @@ fn the_blame_follows_a_chain_of_reports_to_the_rank_that_it_began_with() {
     let commands = handle(&mut machine, Event::Tick, 600);
     let message = "the ring to worker 2 (h2, 127.0.0.1:9002) broke at step 1 in phase reduce, says worker 1 (h1, \
                    127.0.0.1:9001): reset";
-    assert_eq!(commands, failing(&[0, 2], message));
+    assert_eq!(commands, telling(&[0, 2], message));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::time::Duration;
 use strath_core::config::{Config, Layers};
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp};
 use strath_protocol::message::{
-    CoordinatorMessage, DataSummary, FailureKind, FailureReport, Finished, Job, Phase, Prepared, Progress, Purpose,
-    Register, State, WorkerMessage,
+    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Job, Phase, Prepared, Progress,
+    Purpose, Register, State, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
@@ -122,9 +122,13 @@ pub(crate) fn run_with(settings: Settings, workers: u64) -> Coordinator {
     machine
 }
 
+/// Why a run failed, where it ends or its workers are told that it does.
 pub(crate) fn failure(commands: &[Command]) -> &str {
     match commands.last() {
-        Some(Command::Finish(Outcome::Failed { message } | Outcome::Misconfigured { message })) => message,
+        Some(
+            Command::Finish(Outcome::Failed { message } | Outcome::Misconfigured { message })
+            | Command::Send { message: CoordinatorMessage::End(Ending::Failed(message)), .. },
+        ) => message,
         other => panic!("expected a failed run, found {other:?}"),
     }
 }
@@ -157,8 +161,17 @@ pub(crate) fn lost(machine: &mut Coordinator, worker: u64, cause: &str, now: u64
 }
 
 /// What a machine with these workers does at its end.
-pub(crate) fn end_of(workers: &[u64], ending: &strath_protocol::message::Ending, outcome: Outcome) -> Vec<Command> {
+pub(crate) fn end_of(workers: &[u64], ending: &Ending, outcome: Outcome) -> Vec<Command> {
     let say = workers.iter().map(|worker| send(*worker, CoordinatorMessage::End(ending.clone())));
-    let close = workers.iter().map(|worker| Command::Close(Connection(*worker)));
-    say.chain(close).chain([Command::Finish(outcome)]).collect()
+    say.chain(close(workers, outcome)).collect()
+}
+
+/// What a machine that failed does first, where rank 0 may owe it a state: these workers hear of it.
+pub(crate) fn telling(workers: &[u64], message: &str) -> Vec<Command> {
+    workers.iter().map(|worker| send(*worker, CoordinatorMessage::End(Ending::Failed(message.into())))).collect()
+}
+
+/// What it does last, with these sessions left.
+pub(crate) fn close(workers: &[u64], outcome: Outcome) -> Vec<Command> {
+    workers.iter().map(|worker| Command::Close(Connection(*worker))).chain([Command::Finish(outcome)]).collect()
 }
