@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use strath_collective::{Bucket, Collective, CollectiveError, Payload, Reduced};
-use strath_core::fixed::{GRADIENT_BITS, to_f64, to_fixed};
+use strath_core::fixed::{GRADIENT_BITS, GRADIENT_LIMIT, to_f64, to_fixed};
 use strath_core::{Fault, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_model::{Model, ModelError};
@@ -23,12 +23,48 @@ pub struct Evaluation {
     pub error: f64,
 }
 
+/// A loss of this size, 1.4e14, counts as not finite.
+const MOST: f64 = (1u64 << 47) as f64;
+
+/// The sum of examples' parts of a mean loss, in integers, so that the order of addition never shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Losses {
+    /// Of losses below 2^15, 48 fractional bits: what training sums alike.
+    usual: i64,
+    /// Of larger ones, 16 fractional bits. They are no fault: early in training batch norm's running statistics may lag so far
+    /// behind the weights that a deep network's logits reach millions in evaluation, while training goes well.
+    large: i64,
+    /// How many are not finite or reach [`MOST`].
+    not_finite: i64,
+}
+
+/// Fractional bits of the large losses.
+const LARGE_BITS: i32 = 16;
+
+impl Losses {
+    /// Adds the loss of one of `examples`. A mean of losses below a limit stays below it, so no sum leaves its `i64`.
+    fn add(&mut self, loss: f64, examples: usize) {
+        let part = loss / examples as f64;
+        match loss.abs() {
+            size if size < f64::from(GRADIENT_LIMIT) => self.usual += to_fixed(part, GRADIENT_BITS),
+            size if size < MOST => self.large += to_fixed(part, LARGE_BITS),
+            _ => self.not_finite += 1,
+        }
+    }
+
+    fn mean(&self) -> f64 {
+        to_f64(self.usual, GRADIENT_BITS) + to_f64(self.large, LARGE_BITS)
+    }
+}
+
 /// Why an evaluation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
-    /// Some losses are not finite.
+    /// Some losses are not finite, or beyond any use.
     #[error(
-        "the loss of {count} of {examples} {split} examples is not finite; the weights have diverged, use an earlier checkpoint"
+        "the loss of {count} of {examples} {split} examples is not finite or reaches {MOST:.0e}; the weights have diverged, or batch \
+         norm's running statistics lag far behind them: lower optimizer.lr or raise schedule.warmup_steps, or use an earlier \
+         checkpoint"
     )]
     NotFinite {
         /// How many.
@@ -63,28 +99,23 @@ pub fn evaluate(
     step: Step,
 ) -> Result<Evaluation, EvaluateError> {
     let examples = loader.len(split);
-    let (mut loss, mut wrong, mut not_finite) = (0i64, 0i64, 0i64);
+    let (mut losses, mut wrong) = (Losses::default(), 0i64);
     for block in share(examples, rank, world_size) {
         let batch = loader.evaluation(split, block);
         for score in model.evaluate(weights, statistics, &batch.images, &batch.labels)? {
-            // A mean of n losses below 2^15 n stays inside an i64.
-            if score.loss.abs() < 32_768.0 {
-                loss += to_fixed(score.loss / examples as f64, GRADIENT_BITS);
-            } else {
-                not_finite += 1;
-            }
+            losses.add(score.loss, examples);
             wrong += i64::from(!score.correct);
         }
     }
-    let payload = Payload::Integers(vec![loss, wrong, not_finite]);
+    let payload = Payload::Integers(vec![losses.usual, losses.large, losses.not_finite, wrong]);
     let (reduced, _) =
         peers.all_reduce(step, Bucket::EVALUATION, 0..world_size, payload, Fault::NONE).wait(EXCHANGE_DEADLINE)?;
     let Reduced::Integers(sums) = reduced else { unreachable!("integers are reduced to integers") };
-    if sums[2] > 0 {
-        let split = split.name();
-        return Err(EvaluateError::NotFinite { count: sums[2] as u64, examples, split });
+    let [usual, large, not_finite, wrong] = *sums else { unreachable!("as many come back as were sent") };
+    if not_finite > 0 {
+        return Err(EvaluateError::NotFinite { count: not_finite as u64, examples, split: split.name() });
     }
-    Ok(Evaluation { loss: to_f64(sums[0], GRADIENT_BITS), error: sums[1] as f64 / examples as f64 })
+    Ok(Evaluation { loss: Losses { usual, large, not_finite }.mean(), error: wrong as f64 / examples as f64 })
 }
 
 /// The blocks of `rank`: a run of consecutive ones.
@@ -97,6 +128,31 @@ fn share(examples: usize, rank: Rank, world_size: u32) -> impl Iterator<Item = R
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sum(losses: &[f64]) -> Losses {
+        let mut sum = Losses::default();
+        losses.iter().for_each(|loss| sum.add(*loss, losses.len()));
+        sum
+    }
+
+    #[test]
+    fn a_large_loss_is_a_loss_and_only_what_is_not_finite_or_absurd_is_counted_out() {
+        assert_eq!(sum(&[0.25, 0.75]).mean(), 0.5);
+        assert_eq!(sum(&[0.25, 32_767.75]).mean(), 16_384.0);
+        assert_eq!(sum(&[0.5, 6_287_109.5]).mean(), 3_143_555.0);
+        // As many as there are, each just below its limit: no sum overflows.
+        assert_eq!(sum(&[32_767.998; 10_000]).mean().round(), 32_768.0);
+        assert_eq!(sum(&[MOST.next_down(); 10_000]).mean().round(), MOST);
+        assert_eq!(sum(&[f64::NAN, f64::INFINITY, -f64::INFINITY, MOST, 1.0]).not_finite, 4);
+    }
+
+    #[test]
+    fn the_order_of_losses_does_not_show() {
+        let losses = [0.1, 1e-9, 40_000.3, 2e9, 7.7, 3e13];
+        let mut other_way = losses;
+        other_way.reverse();
+        assert_eq!(sum(&losses), sum(&other_way));
+    }
 
     #[test]
     fn every_example_is_in_one_block_and_blocks_do_not_depend_on_the_world() {

@@ -1,0 +1,132 @@
+"""How a step's speed changes with m, with workers and with shared lanes: scaling.py STRATH [--repeat 3] [--steps 10] [--only ROW]
+
+Every number is a ratio of runs of one session, taken in turns, medians of `repeat` turns; nothing else should run on the
+machine, which needs a core for each of two workers. ResNet-20 on Fashion-MNIST, one thread a worker, exact sums.
+
+m8      throughput at m 8 over m 64, 2 workers
+lanes   throughput of 2 workers over that of 1, m 64
+batch   the same with one lane a batch in micro-batches of 64: the lane's ascent is reduced as well, two all-reduces a step
+shared  step time of 3 workers whose lanes of 12 in micro-batches of 4 are shared (batch 96: each holds 8 micro-batches, some of
+        a neighbour's lane) over that of lanes of 8, which are not. Simulated, as if every worker had a core of its own: the parts
+        of a step are measured with 1 worker, what two ranks exchange is measured with 2, and the ranks' order of work
+        (crates/strath-node/src/step.rs) is played out with them. The same play predicts 2 workers that share a lane, which the
+        machine can also run: the last line says how far the prediction is from what was measured.
+"""
+import argparse
+import json
+import statistics
+import subprocess
+import tempfile
+from pathlib import Path
+
+WARM_UP = 5  # steps of every run that do not count
+PASSES = ("data", "ascent", "descent")  # in proportion to micro-batches
+
+
+def train(strath, steps, workers, batch, m, micro=None):
+    """Medians of the seconds of a step and its phases on rank 0."""
+    sets = {"data.kind": "fashion-mnist", "data.path": "/usr/share/datasets/fashion-mnist", "model.kind": "resnet", "model.depth": 20,
+            "batch.size": batch, "sam.m": m, "sam.rho": 0.05, "optimizer.lr": 0.1, "optimizer.momentum": 0.9,
+            "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.threads": 1, "run.steps": WARM_UP + steps,
+            "run.eval_every_epochs": 10**6, "checkpoint.every_steps": 10**6, "data.train_limit": 10_000}
+    if micro:
+        sets["batch.micro"] = micro
+    with tempfile.TemporaryDirectory() as folder:
+        config, out = Path(folder) / "run.toml", Path(folder) / "out"
+        config.write_text("[run]\nname = \"scaling\"\n[data]\nkind = \"fashion-mnist\"\npath = \"/\"\n[model]\nkind = \"resnet\"\n")
+        arguments = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
+        done = subprocess.run([strath, "train", config, "--out", out, *arguments], capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"strath train ended with {done.returncode}: {done.stderr.strip()[-500:]}")
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    counted = [line for line in lines if line["kind"] == "step"][WARM_UP:]
+    return {key[:-2]: statistics.median(line[key] for line in counted) for key in counted[0] if key.endswith("_s") and key != "images_per_s"}
+
+
+def speed(strath, steps, **what):
+    return what["batch"] / train(strath, steps, **what)["step"]
+
+
+def play(shares, lane, cost):
+    """Seconds of a step of ranks that hold `shares` micro-batches each, lanes of `lane`: each computes its parts of shared lanes'
+    ascent first, then its own lanes, then waits for each shared lane and descends on it."""
+    bounds = [sum(shares[:rank]) for rank in range(len(shares) + 1)]
+    parts, clock, sent = [], [0.0] * len(shares), {}
+    for rank in range(len(shares)):
+        held = range(bounds[rank], bounds[rank + 1])
+        counts = {v: sum(1 for k in held if k // lane == v) for v in sorted({k // lane for k in held})}
+        parts.append(counts)
+    holders = lambda v: sum(1 for counts in parts if v in counts)
+    for rank, counts in enumerate(parts):
+        for v, count in counts.items():
+            if holders(v) > 1:
+                clock[rank] += count * (cost["data"] + cost["ascent"])
+                sent[v] = max(sent.get(v, 0.0), clock[rank])
+    for rank, counts in enumerate(parts):
+        for v, count in counts.items():
+            if holders(v) == 1:
+                clock[rank] += count * (cost["data"] + cost["ascent"] + cost["descent"]) + cost["epsilon"]
+        for v, count in counts.items():
+            if holders(v) > 1:
+                clock[rank] = max(clock[rank], sent[v] + cost["exchange"]) + cost["epsilon"] + count * cost["descent"]
+    return max(clock) + cost["reduce"] + cost["update"]
+
+
+def costs(alone, pair, lanes, micro_batches):
+    """Seconds of one micro-batch's passes and of one lane's epsilon, from a step of 1 worker; of the exchanges, from one of 2."""
+    cost = {phase: alone[phase] / micro_batches for phase in PASSES}
+    return cost | {"epsilon": alone["epsilon"] / lanes, "update": alone["update"], "reduce": pair["reduce"], "exchange": pair["exchange"]}
+
+
+def shared(strath, steps):
+    """Ratio of simulated step times, shared over not; prediction over measurement of 2 workers that share a lane."""
+    twelve = train(strath, steps, workers=1, batch=96, m=12, micro=4)
+    eight = train(strath, steps, workers=1, batch=96, m=8, micro=4)
+    # Two ranks that hold half a lane each wait for each other, so what they wait is at least what the exchange takes.
+    pair = train(strath, steps, workers=2, batch=32, m=32, micro=4)
+    middle = train(strath, steps, workers=2, batch=96, m=32, micro=4)
+    whole = train(strath, steps, workers=1, batch=96, m=32, micro=4)
+    ours = play([8, 8, 8], 3, costs(twelve, pair, 8, 24))
+    unshared = play([8, 8, 8], 2, costs(eight, pair, 12, 24))
+    predicted = play([12, 12], 8, costs(whole, pair, 3, 24))
+    return ours / unshared, predicted / middle["step"]
+
+
+ROWS = {"m8": 0.85, "lanes": 1.9, "batch": 1.8, "shared": 1.1}
+
+
+def main():
+    flags = argparse.ArgumentParser()
+    flags.add_argument("strath")
+    flags.add_argument("--repeat", type=int, default=3)
+    flags.add_argument("--steps", type=int, default=10)
+    flags.add_argument("--only", default="", help="rows, separated by commas")
+    flags = flags.parse_args()
+    rows = [row for row in ROWS if not flags.only or row in flags.only.split(",")]
+    found = {row: [] for row in [*rows, "predicted"]}
+    for _ in range(flags.repeat):
+        measure = lambda **what: speed(flags.strath, flags.steps, **what)
+        if "m8" in rows or "lanes" in rows:
+            two = measure(workers=2, batch=128, m=64)
+        if "m8" in rows:
+            found["m8"].append(measure(workers=2, batch=128, m=8) / two)
+        if "lanes" in rows:
+            found["lanes"].append(two / measure(workers=1, batch=128, m=64))
+        if "batch" in rows:
+            one = measure(workers=1, batch=128, m=128, micro=64)
+            found["batch"].append(measure(workers=2, batch=128, m=128, micro=64) / one)
+        if "shared" in rows:
+            ratio, predicted = shared(flags.strath, flags.steps)
+            found["shared"].append(ratio)
+            found["predicted"].append(predicted)
+    print("| what | ratio | of turns | wanted |\n| --- | --- | --- | --- |")
+    for row in rows:
+        bound = "at most" if row == "shared" else "at least"
+        turns = ", ".join(f"{value:.3f}" for value in found[row])
+        print(f"| {row} | {statistics.median(found[row]):.3f} | {turns} | {bound} {ROWS[row]} |")
+    if found["predicted"]:
+        print(f"Predicted over measured, 2 workers that share a lane: {statistics.median(found['predicted']):.3f}")
+
+
+if __name__ == "__main__":
+    main()
