@@ -158,6 +158,12 @@ impl Collective {
         pending.wait(deadline).map(|_| ())
     }
 
+    /// Who drives the connections.
+    #[cfg(test)]
+    pub(crate) fn turns(&self) -> Option<Arc<transport::Turns>> {
+        self.engine.as_ref().map(Engine::turns)
+    }
+
     /// Ends every pending and later operation with [`CollectiveError::Aborted`]; usable from another thread.
     pub fn abort(&self) {
         if let Some(engine) = &self.engine {

@@ -20,7 +20,7 @@ use super::engine::{Driver, Outcome, Turn};
 use super::link::{Key, Link};
 use super::mesh::local;
 use super::wake::{Wakeable, Waker};
-use super::watch::Watch;
+use super::watch::{Events, Watch};
 use crate::choice::Placement;
 use crate::collective::Identity;
 use crate::error::CollectiveError;
@@ -258,18 +258,103 @@ impl Turns {
                 events = None;
                 continue;
             }
-            let Some(mut driver) = self.driver() else { break };
-            match events.take() {
-                Some(events) => driver.take_events(&events),
-                None => _ = driver.turn(),
-            }
-            if is_closing && !driver.is_pending() {
+            let Some((watch, is_pending)) = self.drive(events.take()) else { break };
+            if is_closing && !is_pending {
                 break;
             }
-            let watch = driver.watch();
-            drop(driver);
             events = Some(watch.sleep(bell, None));
         }
         self.driver.lock().unwrap_or_else(PoisonError::into_inner).close();
+    }
+
+    /// One turn of one who does not wait: what to sleep on next, and whether something is still to be written. Somebody may have
+    /// begun to wait meanwhile, and be asleep already: what was read here may be all that it sleeps for, and is on no connection
+    /// any more that could wake it.
+    fn drive(&self, events: Option<Events>) -> Option<(Watch, bool)> {
+        let mut driver = self.driver()?;
+        match events {
+            Some(events) => driver.take_events(&events),
+            None => _ = driver.turn(),
+        }
+        let (watch, is_pending) = (driver.watch(), driver.is_pending());
+        let leader_sleeps = self.leader_sleeps.load(Ordering::SeqCst);
+        drop(driver);
+        if leader_sleeps {
+            self.leader_bell.wake();
+        }
+        Some((watch, is_pending))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use strath_core::config::Algorithm;
+    use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
+
+    use super::*;
+    use crate::bucket::Bucket;
+    use crate::collective::{Collective, Member};
+    use crate::payload::Payload;
+
+    const LONG: Duration = Duration::from_secs(10);
+
+    /// Rank 1 comes to each sum after rank 0 has gone to sleep on it, and somebody else reads rank 0's connections as fast as it
+    /// can, as the background thread may when it found nobody waiting and was then kept from running.
+    #[test]
+    fn whoever_sleeps_is_woken_where_somebody_else_has_read_what_it_waits_for() {
+        let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+        let member = |rank: u32| {
+            let address = listeners[rank as usize].local_addr().unwrap();
+            Member { rank: Rank(rank), address }
+        };
+        let members = [member(0), member(1)];
+        let is_over = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let ranks: Vec<_> = (0..)
+                .zip(listeners)
+                .map(|(rank, listener)| {
+                    let (members, is_over) = (&members, &is_over);
+                    let identity = Identity {
+                        run: RunId(1),
+                        generation: Generation(1),
+                        rank: Rank(rank),
+                        world_size: 2,
+                        key: RingKey::default(),
+                    };
+                    scope.spawn(move || {
+                        let peers = Collective::connect(listener, identity, members, Algorithm::Auto, LONG).unwrap();
+                        thread::scope(|inner| {
+                            if rank == 0 {
+                                let turns = peers.turns().unwrap();
+                                inner.spawn(move || {
+                                    while !is_over.load(Ordering::SeqCst) {
+                                        turns.drive(None).unwrap();
+                                        thread::yield_now();
+                                    }
+                                });
+                            }
+                            let sums: Result<Vec<_>, _> = (0..200)
+                                .map(|step| {
+                                    if rank == 1 {
+                                        thread::sleep(SPIN * 3);
+                                    }
+                                    let payload = Payload::Integers(vec![1; 8]);
+                                    peers
+                                        .all_reduce(Step(step), Bucket::GRADIENT, 0..2, payload, Fault::NONE)
+                                        .wait(LONG)
+                                })
+                                .collect();
+                            is_over.store(true, Ordering::SeqCst);
+                            sums.map(|sums| sums.len())
+                        })
+                    })
+                })
+                .collect();
+            for rank in ranks {
+                assert_eq!(rank.join().unwrap(), Ok(200));
+            }
+        });
     }
 }
