@@ -15,6 +15,7 @@ use strath_protocol::{
 };
 use strath_rpc::{RpcError, Server, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use crate::local::{Ended, LocalWorkers};
 use crate::progress::{Happening, Observer};
@@ -115,8 +116,16 @@ pub async fn run(
     let record = settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), address)).transpose()?;
     let (saved_sender, mut saved) = mpsc::channel(16);
     let mut local = settings.local;
-    let mut runtime =
-        Runtime { machine, server, record, observer, config: settings.config, steps: 0, saved: saved_sender };
+    let mut runtime = Runtime {
+        machine,
+        server,
+        record,
+        observer,
+        config: settings.config,
+        steps: 0,
+        saved: saved_sender,
+        saving: None,
+    };
     let workers = match settings.gather {
         Gather::Exactly(workers) | Gather::AtLeast { workers, .. } => workers,
     };
@@ -246,6 +255,8 @@ struct Runtime {
     config: Config,
     steps: u64,
     saved: mpsc::Sender<Event>,
+    /// The newest state on its way to the disk, behind those before it.
+    saving: Option<JoinHandle<()>>,
 }
 
 impl Runtime {

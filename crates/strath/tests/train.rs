@@ -147,6 +147,38 @@ fn ring_and_direct_exchange_give_the_same_bits() {
 }
 
 #[test]
+fn an_evaluation_with_large_losses_is_recorded_and_ends_no_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = |values: &[f32]| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+    // Examples to test on that are far from those to train on: their logits are as large, and so are their losses.
+    let (train_images, test_images) = (bytes(&[0.5; 64 * 16]), bytes(&[3e8; 200 * 16]));
+    let labels = (0..200i64).flat_map(|at| (at % 3).to_le_bytes()).collect::<Vec<u8>>();
+    let view =
+        |dtype, shape: &[usize], bytes| safetensors::tensor::TensorView::new(dtype, shape.to_vec(), bytes).unwrap();
+    let (f32, i64) = (safetensors::Dtype::F32, safetensors::Dtype::I64);
+    let tensors = [
+        ("train.images", view(f32, &[64, 1, 4, 4], &train_images)),
+        ("train.labels", view(i64, &[64], &labels[..64 * 8])),
+        ("test.images", view(f32, &[200, 1, 4, 4], &test_images)),
+        ("test.labels", view(i64, &[200], &labels)),
+    ];
+    std::fs::write(folder.path().join("data.safetensors"), safetensors::serialize(tensors, None).unwrap()).unwrap();
+    let config = folder.path().join("run.toml");
+    let text = "[run]\nsteps = 4\n[data]\nkind = \"safetensors\"\npath = \"data.safetensors\"\nclasses = 3\n\
+        [model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 16\n[sam]\nm = 16\n";
+    std::fs::write(&config, text).unwrap();
+    let losses: Vec<f64> = ["1", "2"]
+        .iter()
+        .map(|workers| {
+            let summary = train(&config, &folder.path().join(workers), &["--workers", workers]);
+            summary["test_loss"].as_f64().unwrap()
+        })
+        .collect();
+    assert!(losses[0] > 32_768.0 && losses[0] < 1e10, "{losses:?}");
+    assert_eq!(losses[0].to_bits(), losses[1].to_bits(), "whoever computed them");
+}
+
+#[test]
 fn help_of_every_command_fits_a_screen_and_has_examples() {
     let commands: [&[&str]; 10] = [
         &[],

@@ -114,28 +114,39 @@ impl Runtime {
         Ok(())
     }
 
-    /// Writes a state down beside the event loop, so that a slow disk delays no heartbeat.
+    /// Writes a state down beside the event loop, so that a slow disk delays no heartbeat, and after the one before it, so that of two
+    /// checkpoints the older is there first.
     pub(super) fn save(&mut self, state: State) {
         let Some(record) = &self.record else { return };
         let (folder, sender) = (record.folder.clone(), self.saved.clone());
         let (sync, keep) = (record.metrics.sync(), self.config.checkpoint.keep);
-        tokio::task::spawn_blocking(move || {
-            let written = sync.and_then(|sync| sync()).map_err(RunFolderError::from).and_then(|()| {
-                let folder = lock(&folder);
-                match state.purpose {
-                    Purpose::Final => folder.write_final(&state.model),
-                    Purpose::Checkpoint | Purpose::Start => {
-                        folder.write_checkpoint(state.step.0, &state.model, &state.optimizer, keep)
-                    }
+        let (step, purpose) = (state.step, state.purpose);
+        let write = move || {
+            sync.and_then(|sync| sync())?;
+            let folder = lock(&folder);
+            match state.purpose {
+                Purpose::Final => folder.write_final(&state.model),
+                Purpose::Checkpoint | Purpose::Start => {
+                    folder.write_checkpoint(state.step.0, &state.model, &state.optimizer, keep)
                 }
-            });
-            let event = match written {
-                Ok(()) => Event::Saved { step: state.step, purpose: state.purpose },
-                Err(error) => Event::WriteFailed { message: error.to_string() },
+            }
+        };
+        let before = self.saving.take();
+        self.saving = Some(tokio::spawn(async move {
+            if let Some(before) = before {
+                // However it ended, it has said so itself.
+                let _ = before.await;
+            }
+            let event = match tokio::task::spawn_blocking(write).await {
+                Ok(Ok(())) => Event::Saved { step, purpose },
+                Ok(Err(error)) => Event::WriteFailed { message: error.to_string() },
+                Err(error) => {
+                    Event::WriteFailed { message: format!("the state of step {step} was not written: {error}") }
+                }
             };
             // Nobody listens any more where the run has ended.
-            let _ = sender.blocking_send(event);
-        });
+            let _ = sender.send(event).await;
+        }));
     }
 }
 
