@@ -13,29 +13,49 @@ shared  step time of 3 workers whose lanes of 12 in micro-batches of 4 are share
         machine can also run: the last line says how far the prediction is from what was measured.
 """
 import argparse
+import array
+import gzip
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+DATA = Path("/usr/share/datasets/fashion-mnist")
+TRAIN, TEST = 2048, 128  # examples that are kept: what a run does beside its steps takes no time
 WARM_UP = 5  # steps of every run that do not count
 PASSES = ("data", "ascent", "descent")  # in proportion to micro-batches
 
 
+def data(path):
+    """A part of Fashion-MNIST as a safetensors file."""
+    tensors = {}
+    for split, name, count in (("train", "train", TRAIN), ("test", "t10k", TEST)):
+        pixels = gzip.open(DATA / f"{name}-images-idx3-ubyte.gz").read()[16 : 16 + 784 * count]
+        labels = gzip.open(DATA / f"{name}-labels-idx1-ubyte.gz").read()[8 : 8 + count]
+        tensors[f"{split}.images"] = ("F32", [count, 1, 28, 28], array.array("f", [(p / 255 - 0.2860) / 0.3530 for p in pixels]).tobytes())
+        tensors[f"{split}.labels"] = ("I64", [count], array.array("q", list(labels)).tobytes())
+    header, at = {}, 0
+    for name, (dtype, shape, values) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [at, at + len(values)]}
+        at += len(values)
+    text = json.dumps(header).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(values for _, _, values in tensors.values()))
+
+
 def train(strath, steps, workers, batch, m, micro=None):
     """Medians of the seconds of a step and its phases on rank 0."""
-    sets = {"data.kind": "fashion-mnist", "data.path": "/usr/share/datasets/fashion-mnist", "model.kind": "resnet", "model.depth": 20,
-            "batch.size": batch, "sam.m": m, "sam.rho": 0.05, "optimizer.lr": 0.1, "optimizer.momentum": 0.9,
+    sets = {"data.kind": "safetensors", "data.path": str(SCRATCH / "data.safetensors"), "data.classes": 10, "model.kind": "resnet",
+            "model.depth": 20, "batch.size": batch, "sam.m": m, "sam.rho": 0.05, "optimizer.lr": 0.1, "optimizer.momentum": 0.9,
             "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.threads": 1, "run.steps": WARM_UP + steps,
-            "run.eval_every_epochs": 10**6, "checkpoint.every_steps": 10**6, "data.train_limit": 10_000}
+            "run.eval_every_epochs": 10**6, "checkpoint.every_steps": 10**6}
     if micro:
         sets["batch.micro"] = micro
-    with tempfile.TemporaryDirectory() as folder:
-        config, out = Path(folder) / "run.toml", Path(folder) / "out"
-        config.write_text("[run]\nname = \"scaling\"\n[data]\nkind = \"fashion-mnist\"\npath = \"/\"\n[model]\nkind = \"resnet\"\n")
+    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
+        out = Path(folder) / "out"
         arguments = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
-        done = subprocess.run([strath, "train", config, "--out", out, *arguments], capture_output=True, text=True)
+        done = subprocess.run([strath, "train", "--out", out, *arguments], capture_output=True, text=True)
         if done.returncode:
             raise SystemExit(f"strath train ended with {done.returncode}: {done.stderr.strip()[-500:]}")
         lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -104,7 +124,8 @@ def main():
     flags = flags.parse_args()
     rows = [row for row in ROWS if not flags.only or row in flags.only.split(",")]
     found = {row: [] for row in [*rows, "predicted"]}
-    for _ in range(flags.repeat):
+    data(SCRATCH / "data.safetensors")
+    for turn in range(flags.repeat):
         measure = lambda **what: speed(flags.strath, flags.steps, **what)
         if "m8" in rows or "lanes" in rows:
             two = measure(workers=2, batch=128, m=64)
@@ -119,6 +140,7 @@ def main():
             ratio, predicted = shared(flags.strath, flags.steps)
             found["shared"].append(ratio)
             found["predicted"].append(predicted)
+        print(f"turn {turn + 1} of {flags.repeat}:", {row: values[-1] for row, values in found.items() if values}, file=sys.stderr)
     print("| what | ratio | of turns | wanted |\n| --- | --- | --- | --- |")
     for row in rows:
         bound = "at most" if row == "shared" else "at least"
@@ -129,4 +151,6 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    with tempfile.TemporaryDirectory() as scratch:
+        SCRATCH = Path(scratch)
+        main()
