@@ -28,7 +28,7 @@ CASES = {  # name: network, workers, threads, batch, m, rho, at least
 def ours(strath, case, steps):
     (kind, options), workers, threads, batch, m, rho, _ = case
     sets = {"data.kind": "fashion-mnist", "data.path": "/usr/share/datasets/fashion-mnist", "model.kind": kind,
-            "batch.size": batch, "sam.m": m, "sam.rho": rho, "run.steps": steps + 5, "optimizer.lr": 0.01, "run.eval_every_epochs": 10**6,
+            "batch.size": batch, "sam.m": m, "sam.rho": rho, "run.steps": steps + 5, "optimizer.lr": 0.1, "run.eval_every_epochs": 10**6,
             "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.threads": threads,
             "checkpoint.every_steps": 10**6, **{f"model.{k}": v for k, v in options.items()}}
     with tempfile.TemporaryDirectory() as folder:

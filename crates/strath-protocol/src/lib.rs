@@ -10,6 +10,8 @@
 //!              RingReady ────>                  (all are ready) Start <─────
 //!              Heartbeat, Step, Eval, State ─>  Ack <─────
 //!              Finished ─────>                  (all agree, all is saved) End <─────
+//!              Failed ───────>                  (to all, at once) End <─────
+//!              State (rank 0) ────> close       (all is saved, or patience is over) ends
 //! ```
 
 pub mod command;
