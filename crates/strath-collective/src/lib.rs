@@ -24,6 +24,8 @@ pub mod error;
 pub mod exchange;
 pub mod fewest;
 pub mod frame;
+pub mod hierarchical;
+pub mod hosts;
 pub mod machine;
 pub mod packing;
 pub mod payload;
