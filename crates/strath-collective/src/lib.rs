@@ -19,6 +19,7 @@ pub mod bucket;
 pub mod choice;
 pub mod chunk;
 pub mod collective;
+pub mod cost;
 pub mod direct;
 pub mod error;
 pub mod exchange;
@@ -29,8 +30,10 @@ pub mod hosts;
 pub mod machine;
 pub mod packing;
 pub mod payload;
+pub mod rates;
 pub mod reduction;
 pub mod ring;
+pub mod shift;
 mod transport;
 
 pub use bucket::Bucket;
