@@ -3,7 +3,7 @@
 
 Predictions and measurements in turns, medians of `repeat`. Local cases run `strath bench step`. Cases over hosts run a coordinator and
 workers in network namespaces joined by a bridge, each sending at most --mbit (tc tbf) and pinned to one core, as hosts of one core
-would be; they need root and iproute2. With --allreduce it compares instead `bench allreduce --algorithm auto` with ring and direct,
+would be (so two cores are two hosts); they need root and iproute2. With --allreduce it compares instead `bench allreduce --algorithm auto` with ring and direct,
 locally and in namespaces: the time of the automatic choice over the best of all.
 """
 import argparse
@@ -79,11 +79,12 @@ def on(names, n):
 
 
 def predict(strath, config, workers, on_hosts, mbit):
-    per_host = workers // on_hosts if on_hosts else workers
-    pin = ["taskset", "-c", str(cores()[0])] if on_hosts else []
-    said = run(*pin, strath, "bench", "scale", config, "--workers", workers, "--per-host", per_host, "--link-gbit", mbit / 1000,
-               "--latency-us", 20, "--steps", STEPS, "--json")
-    return lines(said)[-1]["step_ms"]
+    """Where several hosts share this machine each predicts for itself, at the same time, as memory is then as busy as in a run."""
+    command = [strath, "bench", "scale", config, "--workers", workers, "--per-host", workers // (on_hosts or 1), "--link-gbit", mbit / 1000,
+               "--latency-us", 20, "--steps", STEPS, "--json"]
+    pins = [["taskset", "-c", str(cores()[n % len(cores())])] for n in range(on_hosts)] or [[]]
+    started = [subprocess.Popen([str(c) for c in [*pin, *command]], stdout=subprocess.PIPE, text=True) for pin in pins]
+    return statistics.mean(lines(process.communicate(timeout=300)[0])[-1]["step_ms"] for process in started)
 
 
 def measure(strath, config, workers, names):

@@ -31,18 +31,20 @@ impl Shift {
     /// The most integers of a block: what a peer that has not started keeps.
     pub const MOST_ENTRIES: usize = EARLY_SEGMENTS * crate::chunk::SEGMENT_BYTES / 8;
 
-    /// Starts this rank's part, with a block of `entries` integers; `along` are the ranks of the ring, of which this is one.
+    /// Starts this rank's part; `along` are the ranks of the ring, of which this is one. `blocks` holds one for each place of the group,
+    /// of which every rank sends its own, and comes back as the result: memory that was used before needs no new pages.
     ///
     /// # Panics
-    /// Where there are fewer than two ranks or not this one, one is outside the group, or the block is too long.
-    pub fn new(tag: Tag, along: &[Rank], entries: usize) -> Self {
-        assert!(along.len() > 1 && entries <= Self::MOST_ENTRIES, "{} ranks, {entries} entries", along.len());
+    /// Where there are fewer than two ranks or not this one, one is outside the group, or the blocks are of two lengths or too long.
+    pub fn new(tag: Tag, along: &[Rank], blocks: Vec<i64>) -> Self {
+        let places = (tag.group.end - tag.group.start) as usize;
+        assert!(along.len() > 1, "a ring of {} ranks", along.len());
+        assert!(blocks.len().is_multiple_of(places), "{} integers for {places} places", blocks.len());
+        assert!(blocks.len() / places <= Self::MOST_ENTRIES, "{} integers for {places} places", blocks.len());
         let own = along.iter().position(|rank| *rank == tag.rank).expect("whoever shifts is on the ring");
         let neighbour = |at: usize| along[at % along.len()];
         let (before, after) = (neighbour(own + along.len() - 1), neighbour(own + 1));
-        // A block for each place, of which every rank sends its own.
-        let places = (tag.group.end - tag.group.start) as usize;
-        let reduction = Reduction::new(tag, Payload::Integers(vec![0; places * entries]), Fault::NONE);
+        let reduction = Reduction::new(tag, Payload::Integers(blocks), Fault::NONE);
         let place = reduction.place();
         let outgoing = (0..reduction.segments(place))
             .map(|index| Outgoing { to: after, header: reduction.header(Phase::Gather, place, index) })

@@ -17,6 +17,7 @@ use strath_collective::machine::{EARLY_SEGMENTS, Machine, Outgoing};
 use strath_collective::packing::Encoding;
 use strath_collective::reduction::Tag;
 use strath_collective::ring::Ring;
+use strath_collective::shift::Shift;
 use strath_collective::{Bucket, Payload, Reduced};
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Fault, Generation, Rank, RunId, Step};
@@ -386,6 +387,38 @@ fn whatever_is_not_due_is_refused_and_changes_nothing() {
                 refuses_everything_else::<Hierarchical>(size, kind);
             }
         }
+    }
+}
+
+#[test]
+fn a_shift_brings_each_rank_of_its_ring_the_block_of_the_one_before_and_nothing_else() {
+    let along = [0, 1, 3].map(|place| Rank(FIRST + place));
+    // A block of as many segments as a rank keeps that has not started, for each of four places.
+    let entries = EARLY_SEGMENTS * 16 * 1024;
+    let blocks = |rank: Rank| vec![i64::from(rank.0); 4 * entries];
+    let mut shifts = along.map(|rank| Shift::new(tag(rank.0, 4), &along, blocks(rank)));
+    for at in 0..along.len() {
+        let next = (at + 1) % along.len();
+        while let Some(Outgoing { to, header }) = shifts[at].poll_command() {
+            assert_eq!(to, along[next]);
+            let body = values(&shifts[at], &header);
+            let before = shifts[next].clone();
+            let wrong = Header { chunk: (header.chunk + 1) % 4, ..header };
+            assert_eq!(shifts[next].handle(along[at], &wrong, &body).unwrap_err().field, "chunk");
+            let stranger = Rank(FIRST + 2);
+            assert_eq!(shifts[next].handle(stranger, &header, &body).unwrap_err().field, "sender");
+            assert_eq!(shifts[next], before, "what is refused changes nothing");
+            assert!(shifts[next].awaits(along[at]) && !shifts[next].is_complete());
+            shifts[next].handle(along[at], &header, &body).unwrap();
+        }
+    }
+    for (at, shift) in shifts.into_iter().enumerate() {
+        assert!(shift.is_complete(), "{:?}", shift.slowest());
+        let before = along[(at + along.len() - 1) % along.len()];
+        let mut want = blocks(along[at]);
+        let place = (before.0 - FIRST) as usize;
+        want[place * entries..(place + 1) * entries].fill(i64::from(before.0));
+        assert_eq!(Box::new(shift).into_result(), (Reduced::Integers(want), Fault::NONE));
     }
 }
 

@@ -45,6 +45,8 @@ struct Probe<'a> {
     until: Instant,
     /// Operations so far; on every rank those that it takes part in have one number, as all count those of the others too.
     step: u64,
+    /// What is shifted.
+    blocks: Vec<i64>,
 }
 
 /// Measures, and returns what all ranks then hold alike.
@@ -57,7 +59,7 @@ pub(crate) fn measure(
     hosts: &Hosts,
     deadline: Duration,
 ) -> Result<Rates, CollectiveError> {
-    let mut probe = Probe { engine, identity, until: Instant::now() + deadline, step: 0 };
+    let mut probe = Probe { engine, identity, until: Instant::now() + deadline, step: 0, blocks: Vec::new() };
     let members = hosts.members();
     let ranks = |of: &[u32]| of.iter().map(|rank| Rank(*rank)).collect::<Vec<_>>();
     let near = ranks(&members[hosts.of(identity.rank.0) as usize]);
@@ -98,11 +100,13 @@ impl Probe<'_> {
 
     /// Shifts blocks one after the other; the mean time of one.
     fn shifts(&mut self, along: Option<&[Rank]>, entries: usize, times: usize) -> Result<Duration, CollectiveError> {
+        self.blocks.resize(entries * self.identity.world_size as usize, 1);
         let began = Instant::now();
         for _ in 0..times {
             let tag = self.tag();
             if let Some(along) = along {
-                self.operate(Box::new(Shift::new(tag, along, entries)))?;
+                let shift = Shift::new(tag, along, std::mem::take(&mut self.blocks));
+                self.blocks = self.operate(Box::new(shift))?.into_integers().unwrap_or_default();
             }
         }
         Ok(began.elapsed() / times as u32)

@@ -236,7 +236,11 @@ fn name(value: &impl ValueEnum) -> String {
 pub fn local_rates(workers: u32) -> Result<Rates, Failure> {
     let (reduce, transport, algorithm) = (Format::Exact, Carrier::Auto, Route::Auto);
     let what = Measured { workers, sizes: vec![Size(4)], reduce, transport, algorithm, parts: 1 };
-    Ranks::start(&what)?.rates.ok_or_else(|| Failure::Other("rank 0 measured no rates".into()))
+    let ranks = Ranks::start(&what)?;
+    let rates = ranks.rates.ok_or_else(|| Failure::Other("rank 0 measured no rates".into()));
+    ranks.next()?;
+    ranks.finish()?;
+    rates
 }
 
 /// The worker processes. Dropping ends those that still run; each also ends by itself when this process does.

@@ -185,7 +185,8 @@ impl Scale {
 
 /// From how many workers on an algorithm with latency in log N would take less.
 fn crossover(forecasts: &[Forecast]) -> String {
-    let wins = |f: &&Forecast| f.logarithmic.is_some_and(|(_, seconds)| seconds < f.gradient);
+    // The model does not tell less apart.
+    let wins = |f: &&Forecast| f.logarithmic.is_some_and(|(_, seconds)| seconds < 0.9 * f.gradient);
     match forecasts.iter().rev().take_while(|f| f.workers > 1).take_while(wins).last() {
         Some(first) => {
             let (scheme, seconds) = first.logarithmic.unwrap_or((Scheme::HalvingDoubling, 0.0));
