@@ -17,6 +17,8 @@ impl Bucket {
     pub const BARRIER: Self = Self(2);
     /// The sums of an evaluation.
     pub const EVALUATION: Self = Self(3);
+    /// What links are measured with.
+    pub(crate) const PROBE: Self = Self(4);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
 
@@ -37,6 +39,7 @@ impl fmt::Display for Bucket {
             Self::TALLY => f.write_str("tally"),
             Self::BARRIER => f.write_str("barrier"),
             Self::EVALUATION => f.write_str("evaluation"),
+            Self::PROBE => f.write_str("measurement"),
             Self::CONTROL => f.write_str("no operation"),
             Self(n) if n >= FIRST_LANE => write!(f, "lane {}", n - FIRST_LANE),
             Self(n) => write!(f, "bucket {n}"),

@@ -1,11 +1,26 @@
 //! Which algorithm serves a message: a pure function, the same on every rank as it is given only what ranks share.
+//!
+//! Sums whose bits do not depend on the order of their terms (exact, wide, integers) take whatever [`cost`](crate::cost) predicts to
+//! be fastest with the rates that the ranks measured when they connected. Sums of `f32` and `bf16` have other bits in another order: for them the
+//! choice is a fixed rule of sizes and of who is where, never of what was measured, so that a run can be repeated to the same bits.
 
 use strath_core::config::Algorithm;
 
-/// Bytes of a rank's term up to which two ranks send each other all of it: what one hop less saves over what is sent twice.
+use crate::cost::{Load, Scheme, Spread, seconds};
+use crate::direct::WINDOW_SEGMENTS;
+use crate::frame::Phase;
+use crate::packing::Encoding;
+use crate::rates::Rates;
+
+/// By the fixed rule, bytes of a rank's term up to which two ranks send each other all of it: what one hop less saves over what is
+/// sent twice.
 const EXCHANGE_LIMIT_BYTES: usize = 32 * 1024;
-/// Bytes of a rank's term up to which two hops between hosts are preferred to the ring's 2 (W - 1).
+/// By the fixed rule, bytes of a rank's term up to which two hops between hosts are preferred to the ring's 2 (W - 1).
 pub const DIRECT_LIMIT_BYTES: usize = 128 * 1024;
+/// Bytes from three or more hosts that may meet at one port of a switch. Beyond what it can keep it drops, and a sender finds out
+/// only after a time-out of 200 ms, so an algorithm that could send more at once is not asked how long it takes. Phanishayee et al. (FAST
+/// 2008, "Measurement and analysis of TCP throughput collapse") found 32 to 256 KiB a port.
+pub const PORT_LIMIT_BYTES: f64 = 256.0 * 1024.0;
 
 /// An algorithm of an all-reduce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,57 +31,86 @@ pub enum Choice {
     Direct,
     /// [`crate::exchange`]
     Exchange,
+    /// [`crate::hierarchical`]
+    Hierarchical,
 }
 
 impl Choice {
+    /// All of them; of those that take equally long an earlier one is taken.
+    pub const ALL: [Self; 4] = [Self::Exchange, Self::Direct, Self::Hierarchical, Self::Ring];
+
     /// The word for it in configuration and results.
     pub fn name(self) -> &'static str {
         match self {
             Self::Ring => "ring",
             Self::Direct => "direct",
             Self::Exchange => "exchange",
+            Self::Hierarchical => "hierarchical",
+        }
+    }
+
+    /// Whether a load may go this way, whatever it takes.
+    pub fn serves(self, load: &Load, spread: &Spread) -> bool {
+        let (ranks, hosts) = (f64::from(spread.ranks), spread.hosts);
+        // Everybody who is elsewhere sends to every rank of the largest host.
+        let meeting = |bytes: f64| {
+            hosts < 3 || f64::from(spread.largest * (spread.ranks - spread.largest)) * bytes <= PORT_LIMIT_BYTES
+        };
+        match self {
+            Self::Exchange => load.is_one_segment() && meeting(load.values * load.term),
+            Self::Direct => meeting(load.segment_bytes(ranks) * WINDOW_SEGMENTS as f64),
+            // Without a second rank on any host it is the ring.
+            Self::Hierarchical => hosts > 1 && spread.largest > 1,
+            Self::Ring => true,
         }
     }
 }
 
+/// The fastest algorithm by the model, and its predicted seconds.
+pub fn fastest(load: &Load, spread: &Spread, rates: &Rates) -> (Choice, f64) {
+    let offered = Choice::ALL.into_iter().filter(|choice| choice.serves(load, spread));
+    let priced = offered.map(|choice| (choice, seconds(Scheme::Built(choice), load, spread, rates)));
+    let cheaper = |best: (Choice, f64), next: (Choice, f64)| if next.1 < best.1 { next } else { best };
+    priced.reduce(cheaper).expect("the ring serves every load")
+}
+
 /// What the choice depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Message {
-    /// Ranks that sum.
-    pub group_size: u32,
-    /// Ranks of the world.
+    /// Ranks of the world, of which the group may be a part.
     pub world_size: u32,
-    /// Bytes of one rank's term as it travels, at most.
-    pub bytes: usize,
-    /// Whether every rank may sum the terms for itself, with the same bits.
-    pub is_same_anywhere: bool,
-    /// Where the ranks of the world are.
-    pub placement: Placement,
+    /// Where the ranks that sum are.
+    pub spread: Spread,
+    /// The kind of the payload.
+    pub encoding: Encoding,
+    /// Its values.
+    pub values: usize,
 }
 
-/// Where the ranks of a world are. All of them see the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Placement {
-    /// On one host.
-    OneHost,
-    /// On several.
-    ManyHosts,
-}
-
-/// The algorithm for a message, and why.
-pub fn choose(algorithm: Algorithm, message: Message) -> (Choice, &'static str) {
-    let most = EXCHANGE_LIMIT_BYTES / (message.group_size as usize - 1).max(1);
-    match algorithm {
-        Algorithm::Auto if message.bytes <= most && message.is_same_anywhere => {
-            (Choice::Exchange, "a small message takes one hop")
+/// The algorithm for a message, and why. `rates` are what the ranks agreed on, where they measured.
+pub fn choose(algorithm: Algorithm, message: &Message, rates: Option<&Rates>) -> (Choice, &'static str) {
+    match (algorithm, rates) {
+        (Algorithm::Auto, Some(rates)) if !message.encoding.order_matters() => {
+            let load = Load::new(message.encoding, message.values);
+            (fastest(&load, &message.spread, rates).0, "the model predicts the least time")
         }
-        _ if message.group_size < message.world_size => (Choice::Direct, "the ranks of a lane exchange directly"),
+        _ => by_rule(algorithm, message),
+    }
+}
+
+fn by_rule(algorithm: Algorithm, message: &Message) -> (Choice, &'static str) {
+    let group_size = message.spread.ranks;
+    let bytes = message.values * message.encoding.width(Phase::Reduce);
+    let most = EXCHANGE_LIMIT_BYTES / (group_size as usize - 1).max(1);
+    // A term that changes on its way must be rounded in one place.
+    let is_same_anywhere = message.encoding != Encoding::Halves;
+    match algorithm {
+        Algorithm::Auto if bytes <= most && is_same_anywhere => (Choice::Exchange, "a small message takes one hop"),
+        _ if group_size < message.world_size => (Choice::Direct, "the ranks of a lane exchange directly"),
         Algorithm::Ring => (Choice::Ring, "cluster.algorithm = \"ring\""),
         Algorithm::Direct => (Choice::Direct, "cluster.algorithm = \"direct\""),
-        Algorithm::Auto if message.bytes <= DIRECT_LIMIT_BYTES => (Choice::Direct, "a small message takes two hops"),
-        Algorithm::Auto if message.placement == Placement::OneHost => {
-            (Choice::Direct, "ranks of one host exchange directly")
-        }
+        Algorithm::Auto if bytes <= DIRECT_LIMIT_BYTES => (Choice::Direct, "a small message takes two hops"),
+        Algorithm::Auto if message.spread.hosts == 1 => (Choice::Direct, "ranks of one host exchange directly"),
         Algorithm::Auto => (Choice::Ring, "a large message goes round the ring"),
     }
 }
@@ -74,25 +118,35 @@ pub fn choose(algorithm: Algorithm, message: Message) -> (Choice, &'static str) 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rates::Link;
+
+    const KIB: usize = 1024;
+
+    fn message(spread: Spread, encoding: Encoding, bytes: usize) -> Message {
+        let values = bytes / encoding.width(Phase::Reduce);
+        Message { world_size: spread.ranks, spread, encoding, values }
+    }
+
+    /// Loopback of 3.5 GB/s and 5 us a message; hosts joined by so many Gbit/s with 50 us on the way.
+    fn rates(gbit: f64, cores: f64) -> Rates {
+        let near = Link { latency_s: 0.0, port_s_per_byte: 0.0, message_s: 5e-6, byte_s: 1.0 / 3.5e9 };
+        let far = Link { latency_s: 50e-6, port_s_per_byte: 8e-9 / gbit, ..near };
+        Rates { near, far, add_s_per_byte: 5e-11, cores }
+    }
 
     #[test]
-    fn small_messages_lanes_and_ranks_of_one_host_go_directly_unless_the_ring_is_asked_for() {
-        let whole = |bytes| Message {
-            group_size: 4,
-            world_size: 4,
-            bytes,
-            is_same_anywhere: true,
-            placement: Placement::ManyHosts,
-        };
-        let lane = Message { group_size: 2, ..whole(1 << 30) };
-        let chosen = |algorithm, message| choose(algorithm, message).0;
+    fn by_rule_small_messages_lanes_and_ranks_of_one_host_go_directly_unless_the_ring_is_asked_for() {
+        let [apart, together] = [1, 4].map(|per_host| Spread::filled(4, per_host));
+        let whole = |bytes| message(apart, Encoding::Floats, bytes);
+        let lane = Message { world_size: 8, ..whole(1 << 30) };
+        let chosen = |algorithm, message: Message| choose(algorithm, &message, None).0;
         let auto = Algorithm::Auto;
         assert_eq!(chosen(auto, whole(EXCHANGE_LIMIT_BYTES / 3)), Choice::Exchange);
-        assert_eq!(chosen(auto, Message { is_same_anywhere: false, ..whole(0) }), Choice::Direct);
+        assert_eq!(chosen(auto, message(apart, Encoding::Halves, 0)), Choice::Direct);
         assert_eq!(chosen(auto, whole(EXCHANGE_LIMIT_BYTES)), Choice::Direct);
         assert_eq!(chosen(auto, whole(DIRECT_LIMIT_BYTES)), Choice::Direct);
-        assert_eq!(chosen(auto, whole(DIRECT_LIMIT_BYTES + 1)), Choice::Ring);
-        let near = Message { placement: Placement::OneHost, ..whole(1 << 30) };
+        assert_eq!(chosen(auto, whole(DIRECT_LIMIT_BYTES + 4)), Choice::Ring);
+        let near = message(together, Encoding::Floats, 1 << 30);
         assert_eq!(chosen(auto, near), Choice::Direct);
         assert_eq!(chosen(Algorithm::Ring, whole(0)), Choice::Ring);
         assert_eq!(chosen(Algorithm::Ring, near), Choice::Ring);
@@ -100,5 +154,41 @@ mod tests {
         for algorithm in [auto, Algorithm::Ring, Algorithm::Direct] {
             assert_eq!(chosen(algorithm, lane), Choice::Direct);
         }
+    }
+
+    #[test]
+    fn what_was_measured_never_decides_where_the_order_shows_in_the_bits() {
+        for encoding in [Encoding::Floats, Encoding::Halves] {
+            for per_host in [1, 2, 4] {
+                for bytes in [64, 20 * KIB, 100 * KIB, 64 << 20] {
+                    let message = message(Spread::filled(4, per_host), encoding, bytes);
+                    let by_rule = choose(Algorithm::Auto, &message, None);
+                    for gbit in [0.1, 1.0, 400.0] {
+                        assert_eq!(choose(Algorithm::Auto, &message, Some(&rates(gbit, 2.0))), by_rule, "{message:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn by_the_model_each_algorithm_has_its_place() {
+        let chosen = |per_host, ranks, bytes, gbit| {
+            let message = message(Spread::filled(ranks, per_host), Encoding::Exact, bytes);
+            choose(Algorithm::Auto, &message, Some(&rates(gbit, 2.0))).0
+        };
+        // One host: one hop while hops cost, then the least bytes.
+        assert_eq!(chosen(2, 2, KIB, 1.0), Choice::Exchange);
+        assert_eq!(chosen(2, 2, 8 << 20, 1.0), Choice::Direct);
+        // Two hosts of two ranks: a host's sum crosses once, not twice or one and a half times.
+        assert_eq!(chosen(2, 4, 64, 1.0), Choice::Exchange);
+        assert_eq!(chosen(2, 4, 8 << 20, 1.0), Choice::Hierarchical);
+        // Eight hosts of one: neighbours only, as seven senders would overrun a port.
+        assert_eq!(chosen(1, 8, 8 << 20, 1.0), Choice::Ring);
+        assert_eq!(chosen(1, 8, 64 * KIB, 1.0), Choice::Direct);
+        // Where the algorithm is given, or nothing was measured, the model is not asked.
+        let large = message(Spread::filled(4, 2), Encoding::Exact, 8 << 20);
+        assert_eq!(choose(Algorithm::Direct, &large, Some(&rates(1.0, 2.0))).0, Choice::Direct);
+        assert_eq!(choose(Algorithm::Auto, &large, None).0, Choice::Ring);
     }
 }

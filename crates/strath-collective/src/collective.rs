@@ -10,14 +10,16 @@ use strath_core::config::Algorithm;
 use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
 
 use crate::bucket::Bucket;
-use crate::choice::{Choice, Message, Placement, choose};
+use crate::choice::{Choice, Message, choose};
+use crate::cost::Spread;
 use crate::direct::Direct;
 use crate::error::CollectiveError;
 use crate::exchange::Exchange;
-use crate::frame::Phase;
+use crate::hierarchical::Hierarchical;
+use crate::hosts::Hosts;
 use crate::machine::Machine;
-use crate::packing::Encoding;
 use crate::payload::{Payload, Reduced};
+use crate::rates::Rates;
 use crate::reduction::{Reduction, Tag};
 use crate::ring::Ring;
 use crate::transport::{self, Engine, Outcome};
@@ -59,6 +61,9 @@ pub struct Member {
 pub struct Collective {
     identity: Identity,
     algorithm: Algorithm,
+    hosts: Hosts,
+    /// What the ranks measured and agreed on, where the algorithm is to be chosen.
+    rates: Option<Rates>,
     /// `None` in a world of one.
     engine: Option<Engine>,
 }
@@ -67,20 +72,23 @@ impl Collective {
     /// The only rank of a world of one, which needs no sockets.
     pub fn alone(run: RunId, generation: Generation) -> Self {
         let identity = Identity { run, generation, rank: Rank(0), world_size: 1, key: RingKey::default() };
-        Self { identity, algorithm: Algorithm::Auto, engine: None }
+        Self { identity, algorithm: Algorithm::Auto, hosts: Hosts::one(1), rates: None, engine: None }
     }
 
     /// Connects to every other rank: two connections a pair, one for each direction.
     ///
-    /// `members` names each of them once (an entry for this rank itself is ignored). Peers that are not up yet are dialled
-    /// again until the deadline. Both sides check magic, protocol version, run, generation, world size, both ranks
+    /// `members` names each of them once, and all ranks are given the same: ranks with one address are on one host, this rank on
+    /// that of its own entry or, without one, of its listener. Peers that are not up yet are dialled again until the deadline. Both sides check magic, protocol version, run, generation, world size, both ranks
     /// and the run's key; whoever connects without passing is dropped, hinders no one and without the key learns nothing. The listener is closed at the end.
+    ///
+    /// Under [`Algorithm::Auto`] the ranks then measure their links together, for some milliseconds, and agree on [`rates`](Self::rates).
     ///
     /// # Errors
     /// [`CollectiveError::Members`] or [`WorldTooLarge`](CollectiveError::WorldTooLarge) where the world is none;
     /// [`Handshake`](CollectiveError::Handshake) where a peer is not the one expected (at once, except for a peer of an
     /// older generation, which may be about to follow); [`Unreachable`](CollectiveError::Unreachable) after the deadline;
-    /// [`Local`](CollectiveError::Local) where this process has no descriptors or threads left.
+    /// [`Local`](CollectiveError::Local) where this process has no descriptors or threads left; while links are measured, as
+    /// [`Pending::wait`].
     pub fn connect(
         listener: TcpListener,
         identity: Identity,
@@ -89,11 +97,27 @@ impl Collective {
         deadline: Duration,
     ) -> Result<Self, CollectiveError> {
         let peers = checked_peers(&identity, members)?;
+        let hosts = hosts(&listener, &identity, members, &peers);
         if peers.is_empty() {
-            return Ok(Self { identity, algorithm, engine: None });
+            return Ok(Self { identity, algorithm, hosts, rates: None, engine: None });
         }
         let engine = transport::connect(listener, identity, &peers, deadline)?;
-        Ok(Self { identity, algorithm, engine: Some(engine) })
+        let rates = match algorithm {
+            Algorithm::Auto => Some(transport::measure(&engine, identity, &hosts, deadline)?),
+            Algorithm::Ring | Algorithm::Direct => None,
+        };
+        tracing::debug!(?hosts, ?rates, "connected");
+        Ok(Self { identity, algorithm, hosts, rates, engine: Some(engine) })
+    }
+
+    /// Which ranks share a host.
+    pub fn hosts(&self) -> &Hosts {
+        &self.hosts
+    }
+
+    /// What the ranks measured of links and processors, the same on each; under [`Algorithm::Auto`] only.
+    pub fn rates(&self) -> Option<&Rates> {
+        self.rates.as_ref()
     }
 
     /// Who this rank is.
@@ -130,21 +154,23 @@ impl Collective {
             Choice::Ring => Box::new(Ring::new(tag, payload, fault)),
             Choice::Direct => Box::new(Direct::new(tag, payload, fault)),
             Choice::Exchange => Box::new(Exchange::new(tag, payload, fault)),
+            Choice::Hierarchical => {
+                let hosts = self.hosts.within(&tag.group);
+                Box::new(Hierarchical::new(tag, payload, fault, &hosts))
+            }
         }
     }
 
     /// The algorithm that sums such a payload over `group`.
     pub fn choice(&self, group: &Range<u32>, payload: &Payload) -> Choice {
-        let bytes = payload.len() * payload.encoding().width(Phase::Reduce);
         let message = Message {
-            group_size: group.end - group.start,
             world_size: self.identity.world_size,
-            bytes,
-            is_same_anywhere: payload.encoding() != Encoding::Halves,
-            placement: self.engine.as_ref().map_or(Placement::OneHost, Engine::placement),
+            spread: Spread::of(&self.hosts.within(group)),
+            encoding: payload.encoding(),
+            values: payload.len(),
         };
-        let (choice, reason) = choose(self.algorithm, message);
-        tracing::trace!(?choice, reason, bytes, "all-reduce");
+        let (choice, reason) = choose(self.algorithm, &message, self.rates.as_ref());
+        tracing::trace!(?choice, reason, ?message, "all-reduce");
         choice
     }
 
@@ -186,6 +212,16 @@ fn checked_peers(identity: &Identity, members: &[Member]) -> Result<Vec<Member>,
         return Err(CollectiveError::Members { rank, world_size, found });
     }
     Ok(peers)
+}
+
+/// The hosts of all ranks, by the addresses at which they are reached.
+fn hosts(listener: &TcpListener, identity: &Identity, members: &[Member], peers: &[Member]) -> Hosts {
+    let own = members.iter().find(|member| member.rank == identity.rank).map(|member| member.address.ip());
+    // A listener whose address cannot be told shares a host with nobody.
+    let own = own.or_else(|| listener.local_addr().ok().map(|address| address.ip()));
+    let mut addresses: Vec<_> = peers.iter().map(|peer| Some(peer.address.ip())).collect();
+    addresses.insert(identity.rank.index(), own);
+    Hosts::new(&addresses)
 }
 
 /// An operation under way. Dropping it does not stop it: other ranks need this rank's part.

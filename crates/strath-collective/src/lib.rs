@@ -4,31 +4,37 @@
 //!  all_reduce(step, bucket, group, payload, fault)                                        Pending::wait
 //!        │                                                                                     ▲
 //!        ▼                                                                                     │
-//!   collective ──► choice ──► ring | direct | exchange   pure machines: segments in, commands out ──► Reduced, Fault
+//!   collective ──► choice ──► a pure machine: segments in, commands out ──► Reduced, Fault
 //!                                │  ▲
 //!                                ▼  │         frame: the header of every segment
 //!                             transport       non-blocking TCP, driven by whoever waits
 //! ```
 //!
-//! The rooms: [`ring`], [`direct`] and [`exchange`] are the algorithms, on what they share in [`reduction`]; [`chunk`] says who owns
-//! what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes), [`frame`] what stands above them, [`choice`] which algorithm serves a message. None
-//! of these performs IO or reads a clock. Only `transport` does.
+//! The rooms: [`ring`], [`direct`], [`exchange`] and [`hierarchical`] are the algorithms, on what they share in [`reduction`]; [`chunk`] says who
+//! owns what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes), [`frame`] what stands above them. [`choice`] says which
+//! algorithm serves a message, by what [`cost`] predicts from the [`rates`] of links (measured with a [`shift`]) and from the [`hosts`] of ranks.
+//! None of these performs IO or reads a clock. Only `transport` does.
 
 mod arithmetic;
 pub mod bucket;
 pub mod choice;
 pub mod chunk;
 pub mod collective;
+pub mod cost;
 pub mod direct;
 pub mod error;
 pub mod exchange;
 pub mod fewest;
 pub mod frame;
+pub mod hierarchical;
+pub mod hosts;
 pub mod machine;
 pub mod packing;
 pub mod payload;
+pub mod rates;
 pub mod reduction;
 pub mod ring;
+pub mod shift;
 mod transport;
 
 pub use bucket::Bucket;

@@ -1,4 +1,4 @@
-//! What ring and direct exchange share: the vector, whose it is, its segments and its status word.
+//! What the algorithms share: the vector, whose it is, its segments and its status word.
 
 use std::ops::Range;
 
@@ -28,13 +28,15 @@ pub struct Tag {
     pub rank: Rank,
 }
 
-/// A vector being summed over a group. *Place* is a rank's index in the group; chunk `c` is owned by place `c`.
+/// A vector being summed over a group. *Place* is a rank's index in the group. There are as many chunks as places, chunk `c`
+/// owned by place `c`, unless an algorithm asks for [another number](Self::with_chunks).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Reduction {
     tag: Tag,
     vector: Vector,
     fault: Fault,
     cut: Cut,
+    chunks: u32,
 }
 
 impl Reduction {
@@ -43,11 +45,20 @@ impl Reduction {
     /// # Panics
     /// Where the rank is not in the group, or the halves of a wide payload differ in length.
     pub fn new(tag: Tag, payload: Payload, fault: Fault) -> Self {
+        let places = tag.group.end - tag.group.start;
+        Self::with_chunks(tag, payload, fault, places)
+    }
+
+    /// The same, cut into `chunks` chunks.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    pub fn with_chunks(tag: Tag, payload: Payload, fault: Fault, chunks: u32) -> Self {
         assert!(tag.group.contains(&tag.rank.0), "rank {} is not in the group {:?}", tag.rank, tag.group);
         let vector = Vector::new(payload);
         let encoding = vector.encoding();
         let cut = Cut::for_width(encoding.cut_width());
-        Self { tag, vector, fault, cut }
+        Self { tag, vector, fault, cut, chunks }
     }
 
     /// Which operation this is.
@@ -94,7 +105,7 @@ impl Reduction {
     }
 
     fn chunk(&self, chunk: u32) -> Range<usize> {
-        chunk::bounds(self.vector.len(), self.size(), chunk)
+        chunk::bounds(self.vector.len(), self.chunks, chunk)
     }
 
     /// The header of a segment, with the status word as it stands now.
@@ -136,7 +147,7 @@ impl Reduction {
     pub fn check_operation(&self, header: &Header) -> Result<(), Mismatch> {
         let Header { chunk, offset, length, width, .. } = *header;
         header.check_against(&Header { chunk, offset, length, width, ..self.bare_header(header.phase) })?;
-        let most = self.size() - 1;
+        let most = self.chunks - 1;
         if chunk > most {
             return Err(Mismatch { field: "chunk", expected: u64::from(most), found: u64::from(chunk) });
         }

@@ -1,4 +1,4 @@
-//! Both machines over a network in memory: links keep their order, everything else is drawn.
+//! Every machine over a network in memory: links keep their order, everything else is drawn.
 #![allow(clippy::unwrap_used, reason = "a test that fails names the line")]
 
 mod common;
@@ -11,10 +11,13 @@ use proptest::prelude::*;
 use strath_collective::direct::{Direct, WINDOW_SEGMENTS};
 use strath_collective::exchange::Exchange;
 use strath_collective::frame::{Header, Phase};
+use strath_collective::hierarchical::Hierarchical;
+use strath_collective::hosts::Hosts;
 use strath_collective::machine::{EARLY_SEGMENTS, Machine, Outgoing};
 use strath_collective::packing::Encoding;
 use strath_collective::reduction::Tag;
 use strath_collective::ring::Ring;
+use strath_collective::shift::Shift;
 use strath_collective::{Bucket, Payload, Reduced};
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Fault, Generation, Rank, RunId, Step};
@@ -23,6 +26,9 @@ use strath_core::{Fault, Generation, Rank, RunId, Step};
 const FIRST: u32 = 5;
 
 trait Algorithm: Machine + Clone + PartialEq + Debug {
+    /// Whether one rank's segments of two chunks may come in either order.
+    const ANY_CHUNK_FIRST: bool = false;
+
     fn start(tag: Tag, payload: Payload, fault: Fault) -> Self;
 }
 
@@ -42,6 +48,26 @@ impl Algorithm for Exchange {
     fn start(tag: Tag, payload: Payload, fault: Fault) -> Self {
         Exchange::new(tag, payload, fault)
     }
+}
+
+impl Algorithm for Hierarchical {
+    const ANY_CHUNK_FIRST: bool = true;
+
+    fn start(tag: Tag, payload: Payload, fault: Fault) -> Self {
+        let hosts = hosts(tag.group.len() as u32, payload.len());
+        Hierarchical::new(tag, payload, fault, &hosts)
+    }
+}
+
+/// Ranks strewn over two to five hosts of any sizes, another way for every size and length.
+fn hosts(size: u32, len: usize) -> Hosts {
+    let mut draws = Stream::new(u64::from(size) << 32 | len as u64, Purpose::Probe);
+    let most = u64::from(size - 1).min(4);
+    let mut labels: Vec<u64> = (0..size).map(|_| draws.below(1 + most)).collect();
+    // Two at least.
+    labels[0] = 0;
+    labels[1] = 1;
+    Hosts::new(&labels)
 }
 
 fn tag(rank: u32, size: u32) -> Tag {
@@ -184,9 +210,11 @@ fn every_world_length_and_kind_gives_the_oracles_bits_on_every_rank() {
                 let ring = sums::<Ring>(kind, &ranks, len, seed);
                 let direct = sums::<Direct>(kind, &ranks, len, seed + 1);
                 if is_integer(kind) {
+                    let hierarchical = sums::<Hierarchical>(kind, &ranks, len, seed + 2);
                     let want = oracle(kind, &ranks, len);
                     assert!(same_bits(&ring[0], &want), "ring: {kind:?} of {len} over {size}");
                     assert!(same_bits(&direct[0], &want), "direct: {kind:?} of {len} over {size}");
+                    assert!(same_bits(&hierarchical[0], &want), "hierarchical: {kind:?} of {len} over {size}");
                     continue;
                 }
                 let (want, slack) = approximate(kind, &ranks, len);
@@ -208,6 +236,7 @@ fn many_segments_a_chunk_wait_for_the_neighbour_and_for_the_window() {
     for seed in 0..12 {
         assert!(same_bits(&sums::<Ring>(Kind::Wide, &[0, 1, 2], 200_000, seed)[0], &want));
         assert!(same_bits(&sums::<Direct>(Kind::Wide, &[0, 1, 2], 200_000, seed)[0], &want));
+        assert!(same_bits(&sums::<Hierarchical>(Kind::Wide, &[0, 1, 2], 200_000, seed)[0], &want));
     }
 }
 
@@ -262,6 +291,16 @@ proptest! {
         prop_assert!(same_bits(&sums::<Ring>(kind, &order, len, seed)[0], &want));
         prop_assert!(same_bits(&sums::<Direct>(kind, &order, len, seed)[0], &want));
         prop_assert!(same_bits(&sums::<Exchange>(kind, &order, len, seed)[0], &want));
+        prop_assert!(same_bits(&sums::<Hierarchical>(kind, &order, len, seed)[0], &want));
+    }
+
+    #[test]
+    fn hosts_of_unequal_sizes_take_any_number_of_segments(
+        size in 3u32..=9, len in 60_000usize..150_000, seed in any::<u64>()
+    ) {
+        let ranks: Vec<u32> = (0..size).collect();
+        let want = oracle(Kind::Mixed, &ranks, len);
+        prop_assert!(same_bits(&sums::<Hierarchical>(Kind::Mixed, &ranks, len, seed)[0], &want));
     }
 }
 
@@ -307,6 +346,9 @@ fn refuses_everything_else<M: Algorithm>(size: u32, kind: Kind) {
         let receiver = network.ranks.get_mut(&to).unwrap();
         let before = receiver.clone();
         for (field, wrong) in wrong_headers(&header) {
+            if M::ANY_CHUNK_FIRST && wrong.chunk == header.chunk + 1 && receiver.admit(Rank(from), &wrong).is_ok() {
+                continue;
+            }
             let body = vec![0; wrong.body_bytes()];
             let refused = receiver.handle(Rank(from), &wrong, &body).unwrap_err();
             assert!(receiver.admit(Rank(from), &wrong).is_err(), "{field}");
@@ -341,7 +383,42 @@ fn whatever_is_not_due_is_refused_and_changes_nothing() {
             refuses_everything_else::<Ring>(size, kind);
             refuses_everything_else::<Direct>(size, kind);
             refuses_everything_else::<Exchange>(size, kind);
+            if is_integer(kind) {
+                refuses_everything_else::<Hierarchical>(size, kind);
+            }
         }
+    }
+}
+
+#[test]
+fn a_shift_brings_each_rank_of_its_ring_the_block_of_the_one_before_and_nothing_else() {
+    let along = [0, 1, 3].map(|place| Rank(FIRST + place));
+    // A block of as many segments as a rank keeps that has not started, for each of four places.
+    let entries = EARLY_SEGMENTS * 16 * 1024;
+    let blocks = |rank: Rank| vec![i64::from(rank.0); 4 * entries];
+    let mut shifts = along.map(|rank| Shift::new(tag(rank.0, 4), &along, blocks(rank)));
+    for at in 0..along.len() {
+        let next = (at + 1) % along.len();
+        while let Some(Outgoing { to, header }) = shifts[at].poll_command() {
+            assert_eq!(to, along[next]);
+            let body = values(&shifts[at], &header);
+            let before = shifts[next].clone();
+            let wrong = Header { chunk: (header.chunk + 1) % 4, ..header };
+            assert_eq!(shifts[next].handle(along[at], &wrong, &body).unwrap_err().field, "chunk");
+            let stranger = Rank(FIRST + 2);
+            assert_eq!(shifts[next].handle(stranger, &header, &body).unwrap_err().field, "sender");
+            assert_eq!(shifts[next], before, "what is refused changes nothing");
+            assert!(shifts[next].awaits(along[at]) && !shifts[next].is_complete());
+            shifts[next].handle(along[at], &header, &body).unwrap();
+        }
+    }
+    for (at, shift) in shifts.into_iter().enumerate() {
+        assert!(shift.is_complete(), "{:?}", shift.slowest());
+        let before = along[(at + along.len() - 1) % along.len()];
+        let mut want = blocks(along[at]);
+        let place = (before.0 - FIRST) as usize;
+        want[place * entries..(place + 1) * entries].fill(i64::from(before.0));
+        assert_eq!(Box::new(shift).into_result(), (Reduced::Integers(want), Fault::NONE));
     }
 }
 

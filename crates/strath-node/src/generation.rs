@@ -149,7 +149,6 @@ fn ring(
     let identity = Identity { run, generation: assign.generation, rank: assign.rank, world_size, key };
     let members: Vec<Member> = (0..world_size)
         .zip(&assign.members)
-        .filter(|(rank, _)| *rank != assign.rank.0)
         .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
         .collect();
     Collective::connect(listener, identity, &members, config.cluster.algorithm, RING_DEADLINE)

@@ -7,7 +7,7 @@ mod support;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use support::{finish, reach, repository, stderr, strath};
+use support::{DEADLINE, finish, reach, repository, sha, stderr, strath, summary, train};
 
 /// Two hosts, 10.77.0.1 and 10.77.0.2; the second has 10.77.0.3 as well.
 struct Hosts {
@@ -40,9 +40,24 @@ impl Hosts {
         made.then_some(hosts)
     }
 
+    /// Lets each host send no more than so many Mbit/s.
+    fn limit(&self, mbit: u32) {
+        for (name, end) in self.names.iter().zip(["a", "b"]) {
+            let cable = format!("sv{}{end}", std::process::id());
+            let limit = format!("-n {name} qdisc add dev {cable} root tbf rate {mbit}mbit burst 64kb latency 100ms");
+            let done = Command::new("tc").args(limit.split(' ')).status().unwrap();
+            assert!(done.success(), "tc {limit}");
+        }
+    }
+
     fn spawn(&self, host: usize, arguments: &[&str]) -> Child {
+        self.spawn_with(host, arguments, ("RUST_BACKTRACE", "0"))
+    }
+
+    fn spawn_with(&self, host: usize, arguments: &[&str], (variable, value): (&str, &str)) -> Child {
         let program = strath();
         let mut command = Command::new("ip");
+        command.env(variable, value);
         command.args(["netns", "exec", &self.names[host]]).arg(program.get_program()).args(arguments);
         command.stdin(std::process::Stdio::null());
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -63,13 +78,48 @@ fn ip(arguments: &str) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-#[test]
-fn a_cut_between_two_workers_ends_the_run_within_five_seconds_though_both_still_reach_the_coordinator() {
-    let Some(hosts) = Hosts::new() else {
+/// `None`: said so, and to be skipped.
+fn hosts_or_skip() -> Option<Hosts> {
+    let hosts = Hosts::new();
+    if hosts.is_none() {
         assert!(std::env::var_os("STRATH_REQUIRE_ALL").is_none(), "network namespaces could not be made");
         eprintln!("skipped: network namespaces could not be made (needs root and iproute2)");
-        return;
-    };
+    }
+    hosts
+}
+
+#[test]
+fn workers_of_two_hosts_take_the_slow_link_once_a_host_and_train_to_the_bits_of_one() {
+    let Some(hosts) = hosts_or_skip() else { return };
+    hosts.limit(200);
+    let folder = tempfile::tempdir().unwrap();
+    let config = repository().join("configs/digits.toml");
+    // 1.2 MB of gradient, which the link carries in 50 ms.
+    let sets = ["model.kind=mlp", "model.hidden=[512, 512]", "run.epochs=1", "batch.size=240", "sam.m=48"];
+    let sets = sets.map(|set| ["--set", set]).concat();
+    let alone = train(&config, &folder.path().join("alone"), &[&["--workers", "1"], &sets[..]].concat());
+
+    let out = folder.path().join("run");
+    let paths = ["--config", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--listen", "10.77.0.1:7700"];
+    let coordinator = ["coordinator", "--insecure", "--min-workers", "5"];
+    let coordinator = hosts.spawn(0, &[&coordinator[..], &paths, &sets].concat());
+    // Three workers on one host, two on the other, joining in turns.
+    let join = ["worker", "--coordinator", "10.77.0.1:7700"];
+    let workers = [0, 1, 0, 1, 0].map(|host| hosts.spawn_with(host, &join, ("RUST_LOG", "strath_collective=trace")));
+    let ended = finish(coordinator, DEADLINE);
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    for worker in workers {
+        let said = stderr(&finish(worker, DEADLINE));
+        assert!(said.contains("choice=Hierarchical"), "no gradient went by host: {said}");
+    }
+    let together = summary(&out);
+    assert_eq!(together["world_sizes"], serde_json::json!([5]));
+    assert_eq!(sha(&together), sha(&alone));
+}
+
+#[test]
+fn a_cut_between_two_workers_ends_the_run_within_five_seconds_though_both_still_reach_the_coordinator() {
+    let Some(hosts) = hosts_or_skip() else { return };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let config = repository().join("configs/digits.toml");

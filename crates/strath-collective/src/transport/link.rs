@@ -73,12 +73,6 @@ impl Link {
         })
     }
 
-    /// Whether both ends of the connection have one address: then no network lies between them.
-    pub(super) fn is_on_this_host(&self) -> bool {
-        let ends = (self.inbound.stream.local_addr(), self.inbound.stream.peer_addr());
-        matches!(ends, (Ok(here), Ok(there)) if here.ip() == there.ip())
-    }
-
     /// Whether the peer is to be read now.
     pub(super) fn is_read(&self) -> bool {
         let parked = self.inbound.early_bytes > EARLY_BYTES && self.broken_since.is_none();

@@ -2,7 +2,7 @@
 //!
 //! [`mesh`] connects (with [`handshake`]), [`link`] is one peer's two connections with what is being read and written,
 //! [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what that thread sleeps
-//! on. Another transport takes the place of `mesh` and `link`.
+//! on. [`probe`] measures links once they are there. Another transport takes the place of `mesh` and `link`.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the clock is read and where threads wait")]
 
@@ -11,6 +11,7 @@ mod farewell;
 mod handshake;
 mod link;
 mod mesh;
+mod probe;
 mod turns;
 mod wake;
 mod watch;
@@ -19,6 +20,7 @@ use std::net::TcpListener;
 use std::time::Duration;
 
 pub(crate) use engine::Outcome;
+pub(crate) use probe::measure;
 pub(crate) use turns::{Engine, Turns};
 
 use crate::collective::{Identity, Member};

@@ -21,7 +21,6 @@ use super::link::{Key, Link};
 use super::mesh::local;
 use super::wake::{Wakeable, Waker};
 use super::watch::{Events, Watch};
-use crate::choice::Placement;
 use crate::collective::Identity;
 use crate::error::CollectiveError;
 use crate::machine::Machine;
@@ -39,7 +38,6 @@ const FOLLOW: Duration = Duration::from_millis(2);
 #[derive(Debug)]
 pub(crate) struct Engine {
     turns: Arc<Turns>,
-    placement: Placement,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -71,8 +69,6 @@ impl Engine {
     /// Starts the background thread.
     pub(super) fn start(identity: Identity, links: Vec<Link>) -> Result<Self, CollectiveError> {
         let failed = |doing| move |e: std::io::Error| local(identity.rank, doing, &e);
-        let is_near = |link: &Link| link.is_on_this_host();
-        let placement = if links.iter().all(is_near) { Placement::OneHost } else { Placement::ManyHosts };
         let (leader, leader_bell) = Wakeable::new().map_err(failed("make a socket pair"))?;
         let (background, background_bell) = Wakeable::new().map_err(failed("make a socket pair"))?;
         let turns = Arc::new(Turns {
@@ -89,7 +85,7 @@ impl Engine {
         let thread = thread::Builder::new().name(format!("strath-data-{}", identity.rank));
         let shared = Arc::clone(&turns);
         let thread = thread.spawn(move || shared.guard(&background)).map_err(failed("start the data-plane thread"))?;
-        Ok(Self { turns, placement, thread: Some(thread) })
+        Ok(Self { turns, thread: Some(thread) })
     }
 
     /// Starts an operation and sends what can be sent at once.
@@ -104,11 +100,6 @@ impl Engine {
             driver.abort();
             driver.turn();
         });
-    }
-
-    /// Where the ranks are.
-    pub(crate) fn placement(&self) -> Placement {
-        self.placement
     }
 
     /// What an operation's wait needs.

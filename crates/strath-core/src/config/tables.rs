@@ -401,7 +401,7 @@ pub enum Reduce {
 /// `cluster.algorithm`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Direct for small messages, ring for large ones.
+    /// What the cost model predicts to be fastest; for `f32` and `bf16` sums direct for small messages, ring for large ones.
     Auto,
     /// The ring always.
     Ring,

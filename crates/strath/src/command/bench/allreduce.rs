@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
+use strath_collective::rates::{Link, Rates};
 
 use super::link;
 use super::size::Size;
@@ -109,6 +110,34 @@ pub struct Timing {
     pub us: f64,
 }
 
+/// What rank 0 says first: the measured links, each with latency, port, message and byte, the addition of a byte and the cores.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct RatesLine {
+    near: [f64; 4],
+    far: [f64; 4],
+    add: f64,
+    cores: f64,
+}
+
+impl From<Rates> for RatesLine {
+    fn from(rates: Rates) -> Self {
+        let link = |link: Link| [link.latency_s, link.port_s_per_byte, link.message_s, link.byte_s];
+        Self { near: link(rates.near), far: link(rates.far), add: rates.add_s_per_byte, cores: rates.cores }
+    }
+}
+
+impl From<RatesLine> for Rates {
+    fn from(line: RatesLine) -> Self {
+        let link = |[latency_s, port_s_per_byte, message_s, byte_s]: [f64; 4]| Link {
+            latency_s,
+            port_s_per_byte,
+            message_s,
+            byte_s,
+        };
+        Self { near: link(line.near), far: link(line.far), add_s_per_byte: line.add, cores: line.cores }
+    }
+}
+
 /// A line of the result.
 #[derive(Debug, Serialize)]
 struct Row {
@@ -200,11 +229,27 @@ fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default()
 }
 
+/// What `workers` ranks on this machine find out about it when they connect.
+///
+/// # Errors
+/// What starting them ended with.
+pub fn local_rates(workers: u32) -> Result<Rates, Failure> {
+    let (reduce, transport, algorithm) = (Format::Exact, Carrier::Auto, Route::Auto);
+    let what = Measured { workers, sizes: vec![Size(4)], reduce, transport, algorithm, parts: 1 };
+    let ranks = Ranks::start(&what)?;
+    let rates = ranks.rates.ok_or_else(|| Failure::Other("rank 0 measured no rates".into()));
+    ranks.next()?;
+    ranks.finish()?;
+    rates
+}
+
 /// The worker processes. Dropping ends those that still run; each also ends by itself when this process does.
 struct Ranks {
     children: Vec<Child>,
     /// What rank 0 prints.
     lines: Receiver<String>,
+    /// What they measured when they connected, where the algorithm is theirs to choose.
+    rates: Option<Rates>,
 }
 
 impl Ranks {
@@ -214,7 +259,7 @@ impl Ranks {
         let key = runtime::ring_key()?;
         let key = format!("{:032x}", u128::from_be_bytes(key.0));
         let sizes: Vec<String> = what.sizes.iter().map(Size::to_string).collect();
-        let mut ranks = Self { children: Vec::new(), lines: channel().1 };
+        let mut ranks = Self { children: Vec::new(), lines: channel().1, rates: None };
         let mut addresses = Vec::new();
         for rank in 0..what.workers {
             let child = Command::new(&program)
@@ -246,6 +291,8 @@ impl Ranks {
                 writeln!(stdin, "{}", addresses.join(",")).map_err(Failure::other)?;
             }
         }
+        ranks.rates =
+            serde_json::from_str::<Option<RatesLine>>(&ranks.line()?).map_err(Failure::other)?.map(Rates::from);
         Ok(ranks)
     }
 

@@ -1,12 +1,16 @@
 //! `strath bench`: the machine's own limits, and how close Strath is to them.
 
 mod allreduce;
+mod compute;
+mod forecast;
 mod kernels;
 mod link;
 mod peaks;
 mod rank;
+mod scale;
 mod size;
 mod step;
+mod trained;
 
 use clap::{Args, Subcommand};
 
@@ -18,7 +22,8 @@ use crate::outcome::Failure;
 Examples:
   strath bench step configs/fashion-mnist.toml
   strath bench kernels configs/fashion-mnist.toml --batch 64
-  strath bench allreduce --workers 4")]
+  strath bench allreduce --workers 4
+  strath bench scale configs/fashion-mnist.toml --workers 64 --per-host 8 --link-gbit 10")]
 pub struct Bench {
     #[command(subcommand)]
     what: What,
@@ -29,6 +34,7 @@ enum What {
     Step(step::Step),
     Kernels(kernels::Kernels),
     Allreduce(allreduce::Allreduce),
+    Scale(scale::Scale),
     #[command(hide = true)]
     AllreduceRank(rank::AllreduceRank),
 }
@@ -40,6 +46,7 @@ impl Bench {
             What::Step(step) => step.run(),
             What::Kernels(kernels) => kernels.run(),
             What::Allreduce(allreduce) => allreduce.run(),
+            What::Scale(scale) => scale.run(),
             What::AllreduceRank(rank) => rank.run(),
         }
     }

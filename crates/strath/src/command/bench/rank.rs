@@ -1,7 +1,7 @@
 //! One rank of `strath bench allreduce`, in a process of its own.
 
 use std::io::{BufRead, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::thread;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use strath_core::fixed::FixedSum;
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
 
-use super::allreduce::{DEADLINE, Format, Measured, Route, Timing};
+use super::allreduce::{DEADLINE, Format, Measured, RatesLine, Route, Timing};
 use crate::outcome::Failure;
 use crate::telling;
 
@@ -24,6 +24,9 @@ pub struct AllreduceRank {
     /// Which rank.
     #[arg(long)]
     rank: u32,
+    /// Where it listens: what its host is called by.
+    #[arg(long, default_value = "127.0.0.1")]
+    listen: IpAddr,
     /// What proves that it is of this run, in hexadecimal.
     #[arg(long, value_parser = key)]
     key: RingKey,
@@ -45,7 +48,7 @@ fn rounds(bytes: usize) -> usize {
 impl AllreduceRank {
     /// Runs the rank: says where it listens, reads where all do, measures.
     pub fn run(self) -> Result<(), Failure> {
-        let listener = TcpListener::bind("127.0.0.1:0").map_err(Failure::other)?;
+        let listener = TcpListener::bind((self.listen, 0)).map_err(Failure::other)?;
         telling::print(&format!("{}\n", listener.local_addr().map_err(Failure::other)?))?;
         let members = members()?;
         end_with_the_parent();
@@ -62,6 +65,10 @@ impl AllreduceRank {
             Route::Direct => Algorithm::Direct,
         };
         let peers = Collective::connect(listener, identity, &members, algorithm, DEADLINE).map_err(Failure::other)?;
+        if self.rank == 0 {
+            let rates = peers.rates().copied().map(RatesLine::from);
+            telling::print(&(serde_json::to_string(&rates).map_err(Failure::other)? + "\n"))?;
+        }
         let mut step = 0;
         for size in &self.what.sizes {
             let timing = self.measure(&peers, size.0, &mut step)?;

@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -13,6 +12,7 @@ use strath_model::{Method, Model, Work};
 use strath_node::summary::median;
 
 use super::peaks::Peaks;
+use super::trained;
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
 use crate::telling;
@@ -51,9 +51,10 @@ impl Step {
     pub fn run(self) -> Result<(), Failure> {
         let config = self.changes.resolve(self.config.as_deref(), workers_flag(self.workers))?.config;
         let before = Peaks::measure();
-        let (steps, shape, classes) = self.train(&config)?;
+        let steps = trained::steps(&config, self.steps, &[])?;
+        let dataset = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
         let peaks = before.better(Peaks::measure());
-        let amounts = Amounts::of(&config, shape, classes)?;
+        let amounts = Amounts::of(&config, dataset.shape(), dataset.classes())?;
         let step_ms = 1e3 * median(steps.iter().filter_map(|line| line["step_s"].as_f64()));
         let mut busy_ms = 0.0;
         let mut rows = Vec::new();
@@ -66,33 +67,6 @@ impl Step {
         rows.push(amounts.row("idle", (step_ms - busy_ms).max(0.0), step_ms, &peaks));
         rows.push(amounts.row("step", step_ms, step_ms, &peaks));
         telling::print(&if self.json { lines(&rows) } else { table(&rows, &config, step_ms, &peaks) })
-    }
-
-    /// Trains in a process of its own and returns the steps of its metrics that count, the data's shape and classes.
-    fn train(&self, config: &Config) -> Result<(Vec<Value>, ImageShape, usize), Failure> {
-        let folder = tempfile::tempdir().map_err(Failure::other)?;
-        let (file, out) = (folder.path().join("run.toml"), folder.path().join("run"));
-        std::fs::write(&file, config.to_toml()).map_err(Failure::other)?;
-        let program = std::env::current_exe().map_err(Failure::other)?;
-        let sets = [format!("run.steps={}", self.steps), "run.eval_every_epochs=1000000000".into()];
-        let output = Command::new(program)
-            .arg("train")
-            .arg(&file)
-            .args(["--set", &sets[0], "--set", &sets[1], "--set", "checkpoint.every_steps=1000000000", "--out"])
-            .arg(&out)
-            .stdin(Stdio::null())
-            .output()
-            .map_err(Failure::other)?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            let line = said.lines().rev().find(|line| line.starts_with("error: ")).unwrap_or("error: no reason given");
-            return Err(Failure::Other(line.trim_start_matches("error: ").into()));
-        }
-        let text = std::fs::read_to_string(out.join("metrics.jsonl")).map_err(Failure::other)?;
-        let steps = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let steps: Vec<Value> = steps.filter(|line| line["kind"] == "step").skip(5).collect();
-        let dataset = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
-        Ok((steps, dataset.shape(), dataset.classes()))
     }
 }
 

@@ -1,0 +1,152 @@
+//! Measuring links and processors once, when a world has connected, and agreeing on what was found.
+//!
+//! Blocks are shifted along a ring ([`Shift`]): among the ranks of each host, all hosts at once, then among the first ranks of all
+//! hosts. Empty shifts one after the other keep their own time, each waiting for the one before, so no barrier is needed; their best
+//! batch counts. A block long enough to fill the link is shifted only where a short one was quick. It takes some milliseconds over a
+//! link of a Gbit/s, and every wait has the deadline of the connecting.
+
+use std::hint::black_box;
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+use strath_core::{Fault, Rank, Step};
+
+use super::turns::Engine;
+use crate::bucket::Bucket;
+use crate::collective::Identity;
+use crate::direct::Direct;
+use crate::error::CollectiveError;
+use crate::frame::Phase;
+use crate::hosts::Hosts;
+use crate::machine::Machine;
+use crate::packing::Vector;
+use crate::payload::{Payload, Reduced};
+use crate::rates::{Rates, Reading};
+use crate::reduction::Tag;
+use crate::shift::Shift;
+
+/// Batches of empty shifts, of which the fastest counts, and shifts of a batch.
+const BATCHES: usize = 4;
+const EMPTY_SHIFTS: usize = 4;
+/// Integers of the short block, 64 KiB, and of the long one, 256 KiB: two segments, as algorithms have several on their way.
+const SHORT_BLOCK: usize = 8 * 1024;
+const LONG_BLOCK: usize = 32 * 1024;
+/// Shifts of the long block that count, after one that does not: it is the one in which a connection finds its pace.
+const LONG_SHIFTS: usize = 3;
+/// What the short block may take for the long one to be shifted too.
+const QUICK: Duration = Duration::from_millis(5);
+/// Integers added at a time, a segment.
+const ADDED: usize = 16 * 1024;
+
+/// A rank that measures.
+struct Probe<'a> {
+    engine: &'a Engine,
+    identity: Identity,
+    until: Instant,
+    /// Operations so far; on every rank those that it takes part in have one number, as all count those of the others too.
+    step: u64,
+    /// What is shifted.
+    blocks: Vec<i64>,
+}
+
+/// Measures, and returns what all ranks then hold alike.
+///
+/// # Errors
+/// As an operation's wait: a peer that is lost or silent beyond `deadline`.
+pub(crate) fn measure(
+    engine: &Engine,
+    identity: Identity,
+    hosts: &Hosts,
+    deadline: Duration,
+) -> Result<Rates, CollectiveError> {
+    let mut probe = Probe { engine, identity, until: Instant::now() + deadline, step: 0, blocks: Vec::new() };
+    let members = hosts.members();
+    let ranks = |of: &[u32]| of.iter().map(|rank| Rank(*rank)).collect::<Vec<_>>();
+    let near = ranks(&members[hosts.of(identity.rank.0) as usize]);
+    let first = ranks(&members.iter().map(|of| of[0]).collect::<Vec<_>>());
+    let (near_empty_ps, near_byte_fs) = probe.link(&near)?;
+    let (far_empty_ps, far_byte_fs) = probe.link(&first)?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as i64;
+    let reading = Reading { near_empty_ps, near_byte_fs, far_empty_ps, far_byte_fs, add_fs: adding(), cores };
+    let slots = probe.gather(&reading.to_slots())?;
+    let readings: Vec<Reading> = slots.as_chunks().0.iter().map(|slots| Reading::from_slots(*slots)).collect();
+    Ok(Rates::agreed(&readings, hosts))
+}
+
+impl Probe<'_> {
+    /// Picoseconds of an empty shift along a ring, and femtoseconds for each byte of a block; 0 where this rank is not on it, or
+    /// alone. Every rank comes here, as they agree on the length of the block.
+    fn link(&mut self, along: &[Rank]) -> Result<(i64, i64), CollectiveError> {
+        let takes_part = along.len() > 1 && along.contains(&self.identity.rank);
+        let mut shifts = |entries, times| self.shifts(takes_part.then_some(along), entries, times);
+        let mut empty = Duration::MAX;
+        for _ in 0..BATCHES {
+            empty = empty.min(shifts(0, EMPTY_SHIFTS)?);
+        }
+        let (mut block, mut entries) = (shifts(SHORT_BLOCK, 1)?, SHORT_BLOCK);
+        let slowest = self.gather(&[block.as_nanos() as i64])?.into_iter().max().unwrap_or(0);
+        if Duration::from_nanos(slowest as u64) < QUICK {
+            entries = LONG_BLOCK;
+            self.shifts(takes_part.then_some(along), entries, 1)?;
+            block = self.shifts(takes_part.then_some(along), entries, LONG_SHIFTS)?;
+        }
+        if !takes_part {
+            return Ok((0, 0));
+        }
+        let more = block.saturating_sub(empty).as_nanos() as i64;
+        // At least one, which says that it was measured.
+        Ok(((empty.as_nanos() as i64 * 1_000).max(1), (more * 1_000_000 / (8 * entries as i64)).max(1)))
+    }
+
+    /// Shifts blocks one after the other; the mean time of one.
+    fn shifts(&mut self, along: Option<&[Rank]>, entries: usize, times: usize) -> Result<Duration, CollectiveError> {
+        self.blocks.resize(entries * self.identity.world_size as usize, 1);
+        let began = Instant::now();
+        for _ in 0..times {
+            let tag = self.tag();
+            if let Some(along) = along {
+                let shift = Shift::new(tag, along, std::mem::take(&mut self.blocks));
+                self.blocks = self.operate(Box::new(shift))?.into_integers().unwrap_or_default();
+            }
+        }
+        Ok(began.elapsed() / times as u32)
+    }
+
+    /// What every rank says, in order of rank.
+    fn gather(&mut self, own: &[i64]) -> Result<Vec<i64>, CollectiveError> {
+        let mut slots = vec![0; own.len() * self.identity.world_size as usize];
+        slots[self.identity.rank.index() * own.len()..][..own.len()].copy_from_slice(own);
+        let machine = Direct::new(self.tag(), Payload::Integers(slots), Fault::NONE);
+        Ok(self.operate(Box::new(machine))?.into_integers().unwrap_or_default())
+    }
+
+    fn tag(&mut self) -> Tag {
+        let Identity { run, generation, rank, world_size, .. } = self.identity;
+        let step = Step(self.step);
+        self.step += 1;
+        Tag { run, generation, step, bucket: Bucket::PROBE, group: 0..world_size, rank }
+    }
+
+    fn operate(&self, machine: Box<dyn Machine + Send>) -> Result<Reduced, CollectiveError> {
+        let Tag { step, bucket, .. } = *machine.reduction().tag();
+        let (reply, outcome) = channel();
+        self.engine.submit(machine, reply);
+        let left = self.until.saturating_duration_since(Instant::now());
+        let outcome = self.engine.turns().wait((step, bucket), &outcome, left);
+        outcome.unwrap_or(Err(CollectiveError::Aborted { step, bucket })).map(|(reduced, _)| reduced)
+    }
+}
+
+/// Femtoseconds a byte that adding a segment of integers takes.
+fn adding() -> i64 {
+    let mut sum = Vector::new(Payload::Integers(vec![1; ADDED]));
+    let mut body = vec![0; 8 * ADDED];
+    sum.encode(Phase::Reduce, 0..ADDED, &mut body);
+    let mut once = || {
+        let began = Instant::now();
+        sum.accumulate(0..ADDED, black_box(&body));
+        began.elapsed()
+    };
+    let fastest = (0..5).map(|_| once()).min().unwrap_or_default();
+    (fastest.as_nanos() as i64 * 1_000_000 / (8 * ADDED as i64)).max(1)
+}

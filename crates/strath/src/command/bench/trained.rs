@@ -1,0 +1,81 @@
+//! Training for a moment, to look at the metrics: what `bench step` and `bench scale` measure with.
+
+use std::fs::File;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use strath_core::config::Config;
+
+use crate::outcome::Failure;
+
+/// Steps that do not count: caches, allocator and connections warm up in them.
+pub const WARM_UP: usize = 5;
+/// How often the metrics are looked at, seldom enough to cost the run nothing.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// Longest that a measurement takes.
+const DEADLINE: Duration = Duration::from_secs(3600);
+
+/// Trains `steps` steps in a process of its own, with `changes` to the configuration (`KEY=VALUE`), and returns rank 0's lines of
+/// those that count. The run ends with its last step: it is not evaluated.
+///
+/// # Errors
+/// What the run ended with, where that is before its last step.
+pub fn steps(config: &Config, steps: u64, changes: &[String]) -> Result<Vec<Value>, Failure> {
+    let folder = tempfile::tempdir().map_err(Failure::other)?;
+    let [file, log, out] = ["run.toml", "log", "run"].map(|name| folder.path().join(name));
+    std::fs::write(&file, config.to_toml()).map_err(Failure::other)?;
+    let program = std::env::current_exe().map_err(Failure::other)?;
+    let of_all = [
+        format!("run.steps={steps}"),
+        "run.eval_every_epochs=1000000000".into(),
+        "checkpoint.every_steps=1000000000".into(),
+    ];
+    let mut run = Command::new(program)
+        .arg("train")
+        .arg(&file)
+        .args(of_all.iter().chain(changes).flat_map(|change| ["--set", change]))
+        .arg("--out")
+        .arg(&out)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(File::create(&log).map_err(Failure::other)?)
+        .spawn()
+        .map(Run)
+        .map_err(Failure::other)?;
+    let began = Instant::now();
+    loop {
+        // Looked at first: lines that were written before the end are there after it.
+        let ended = run.0.try_wait().map_err(Failure::other)?;
+        let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let lines: Vec<Value> = lines.filter(|line| line["kind"] == "step").collect();
+        if lines.len() as u64 >= steps {
+            return Ok(lines.into_iter().skip(WARM_UP).collect());
+        }
+        if ended.is_some() {
+            let said = std::fs::read_to_string(&log).unwrap_or_default();
+            let line = said.lines().rev().find(|line| line.starts_with("error: ")).unwrap_or("error: no reason given");
+            return Err(Failure::Other(line.trim_start_matches("error: ").into()));
+        }
+        if began.elapsed() > DEADLINE {
+            let (found, limit) = (lines.len(), DEADLINE.as_secs());
+            return Err(Failure::Other(format!(
+                "found {found} of {steps} steps done after {limit} s; measure fewer with --steps"
+            )));
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// A run that ends, with its workers, when this is dropped.
+struct Run(Child);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        // One that has ended cannot be ended again.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
