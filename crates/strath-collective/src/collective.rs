@@ -20,6 +20,7 @@ use crate::packing::Encoding;
 use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
 use crate::ring::Ring;
+use crate::spares::Spares;
 use crate::transport::{self, Engine, Outcome};
 
 /// The largest world that [`Collective::connect`] serves: every rank holds two connections to every other, which lane
@@ -61,13 +62,15 @@ pub struct Collective {
     algorithm: Algorithm,
     /// `None` in a world of one.
     engine: Option<Engine>,
+    /// Memory that operations are done with.
+    spares: Spares,
 }
 
 impl Collective {
     /// The only rank of a world of one, which needs no sockets.
     pub fn alone(run: RunId, generation: Generation) -> Self {
         let identity = Identity { run, generation, rank: Rank(0), world_size: 1, key: RingKey::default() };
-        Self { identity, algorithm: Algorithm::Auto, engine: None }
+        Self { identity, algorithm: Algorithm::Auto, engine: None, spares: Spares::default() }
     }
 
     /// Connects to every other rank: two connections a pair, one for each direction.
@@ -90,10 +93,10 @@ impl Collective {
     ) -> Result<Self, CollectiveError> {
         let peers = checked_peers(&identity, members)?;
         if peers.is_empty() {
-            return Ok(Self { identity, algorithm, engine: None });
+            return Ok(Self { identity, algorithm, engine: None, spares: Spares::default() });
         }
         let engine = transport::connect(listener, identity, &peers, deadline)?;
-        Ok(Self { identity, algorithm, engine: Some(engine) })
+        Ok(Self { identity, algorithm, engine: Some(engine), spares: Spares::default() })
     }
 
     /// Who this rank is.
@@ -117,9 +120,14 @@ impl Collective {
         let tag = Tag { run, generation, step, bucket, group, rank };
         let engine = match &self.engine {
             Some(engine) if group_size > 1 => engine,
-            _ => return Pending::done(step, bucket, Ok(Reduction::new(tag, payload, fault).into_result())),
+            _ => {
+                let mut alone = Reduction::new(tag, payload, fault);
+                alone.use_spares(self.spares.clone());
+                return Pending::done(step, bucket, Ok(alone.into_result()));
+            }
         };
-        let machine = self.machine(tag, payload, fault);
+        let mut machine = self.machine(tag, payload, fault);
+        machine.use_spares(self.spares.clone());
         let (reply, outcome) = channel();
         engine.submit(machine, reply);
         Pending { step, bucket, state: State::Waiting { outcome, turns: engine.turns() } }
@@ -146,6 +154,12 @@ impl Collective {
         let (choice, reason) = choose(self.algorithm, message);
         tracing::trace!(?choice, reason, bytes, "all-reduce");
         choice
+    }
+
+    /// Gives memory for the result of a later sum of [`Payload::Exact`] or [`Payload::Wide`], which does not replace its terms:
+    /// that of a result which is no longer needed.
+    pub fn give_room(&self, spent: Vec<f32>) {
+        self.spares.give_floats(spent);
     }
 
     /// Waits until every rank of the world has come here with the same step, at most `deadline`.

@@ -29,6 +29,8 @@ pub mod packing;
 pub mod payload;
 pub mod reduction;
 pub mod ring;
+pub mod spares;
+mod totals;
 mod transport;
 
 pub use bucket::Bucket;

@@ -1,7 +1,7 @@
 //! One peer: the connection it sends on, the connection this rank sends on, and what is under way on both.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,12 +19,14 @@ pub(super) type Key = (Step, Bucket);
 
 /// Bytes read at once while no long segment is due, and small frames written at once.
 const SMALL_BYTES: usize = 16 * 1024;
+/// Values of so few bytes are copied behind their header: one piece of memory is written faster than two.
+pub(super) const COPIED_BYTES: usize = 4 * 1024;
 /// A connection whose other end answers nothing for so long is broken.
 const SILENCE: Duration = Duration::from_secs(3);
 /// What a kept frame costs beside its values: its header and its place in a map of queues, generously.
 const KEPT_BYTES: usize = HEADER_BYTES + 256;
-/// Bytes that are kept a peer for operations that have not been started here. The machines send at most 1 MiB early for
-/// each, so this is reached by a peer that is more than 64 operations ahead; it is then not read until some are started.
+/// Bytes that are kept a peer for operations that have not been started here. The machines send at most 2 MiB early for
+/// each, so this is reached by a peer that is more than 32 operations ahead; it is then not read until some are started.
 const EARLY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Whether a peer can still be counted on.
@@ -106,6 +108,9 @@ pub(super) struct Inbound {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// The frame whose values are being read to where they belong, and how many bytes of them are there. Nothing is in the
+    /// buffer meanwhile.
+    placing: Option<(Header, usize)>,
     /// Whole frames of operations that have not been started here.
     early: BTreeMap<Key, VecDeque<(Header, Vec<u8>)>>,
     early_bytes: usize,
@@ -124,10 +129,67 @@ pub(super) enum Filled {
     End,
 }
 
+impl Filled {
+    /// Bytes that came.
+    fn bytes(self) -> usize {
+        match self {
+            Self::All(bytes) | Self::Some(bytes) => bytes,
+            Self::Nothing | Self::End => 0,
+        }
+    }
+}
+
+/// What a read that had so much room has brought.
+fn filled(read: io::Result<usize>, room: usize) -> io::Result<Filled> {
+    match read {
+        Ok(0) => Ok(Filled::End),
+        Ok(n) => Ok(if n == room { Filled::All(n) } else { Filled::Some(n) }),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Filled::All(0)),
+        Err(e) => Err(e),
+    }
+}
+
 impl Inbound {
     fn new(stream: TcpStream) -> Self {
         let buffer = vec![0; SMALL_BYTES];
-        Self { stream: Arc::new(stream), buffer, start: 0, end: 0, early: BTreeMap::new(), early_bytes: 0 }
+        let (stream, early) = (Arc::new(stream), BTreeMap::new());
+        Self { stream, buffer, start: 0, end: 0, placing: None, early, early_bytes: 0 }
+    }
+
+    /// The frame whose values are being read to where they belong.
+    pub(super) fn placing(&self) -> Option<Header> {
+        self.placing.map(|(header, _)| header)
+    }
+
+    /// Begins to read the values of the next frame, whose header this is, to their `room`, with those that are here already.
+    pub(super) fn place(&mut self, header: &Header, room: &mut [u8]) {
+        let have = &self.buffer[self.start + HEADER_BYTES..self.end];
+        room[..have.len()].copy_from_slice(have);
+        self.placing = Some((*header, have.len()));
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Reads once to the room of the frame being placed, and the next frame's header to the buffer.
+    pub(super) fn fill_room(&mut self, room: &mut [u8]) -> io::Result<Filled> {
+        let Some((_, have)) = &mut self.placing else { return Ok(Filled::Nothing) };
+        let missing = room.len() - *have;
+        let mut parts = [IoSliceMut::new(&mut room[*have..]), IoSliceMut::new(&mut self.buffer[..HEADER_BYTES])];
+        let read = (&*self.stream).read_vectored(&mut parts);
+        filled(read, missing + HEADER_BYTES).inspect(|filled| {
+            let read = filled.bytes();
+            *have += read.min(missing);
+            self.end = read.saturating_sub(missing);
+        })
+    }
+
+    /// Whether all values of the frame being placed are in their `room`; then it is no longer.
+    pub(super) fn is_placed(&mut self, room: &[u8]) -> bool {
+        let all = self.placing.is_some_and(|(_, have)| have == room.len());
+        if all {
+            self.placing = None;
+        }
+        all
     }
 
     /// Reads once.
@@ -136,25 +198,16 @@ impl Inbound {
         if room == 0 {
             return Ok(Filled::Nothing);
         }
-        match (&*self.stream).read(&mut self.buffer[self.end..self.end + room]) {
-            Ok(0) => Ok(Filled::End),
-            Ok(n) => {
-                self.end += n;
-                Ok(if n == room { Filled::All(n) } else { Filled::Some(n) })
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
-            Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Filled::All(0)),
-            Err(e) => Err(e),
-        }
+        let read = (&*self.stream).read(&mut self.buffer[self.end..self.end + room]);
+        filled(read, room).inspect(|filled| self.end += filled.bytes())
     }
 
-    /// The index in the buffer up to which to read: a long segment is read to its end, so that the next one starts at the
-    /// front; short frames are read many at once. Where long segments have come before, the next is read with its header in
-    /// one call: segments of one operation are of one length, so little of another one comes with it and has to be moved.
+    /// The index in the buffer up to which to read: a long segment that goes through the buffer is read to its end, so that
+    /// the next one starts at the front; short frames are read many at once.
     fn wanted(&self) -> usize {
         match self.header() {
             Ok(Some(header)) => (self.start + HEADER_BYTES + header.body_bytes()).max(SMALL_BYTES),
-            _ => self.buffer.len(),
+            _ => SMALL_BYTES,
         }
     }
 
@@ -217,26 +270,43 @@ pub(super) struct Outbound {
     scratch: Vec<u8>,
     sent: usize,
     filled: usize,
+    /// The frame whose header is the last in `scratch` and whose values are written from where they lie, and how many bytes of
+    /// them are.
+    lying: Option<(Header, usize)>,
+}
+
+/// How a frame's values get from an operation to the connection.
+pub(super) enum Values {
+    /// They lie in memory as they travel, under this header.
+    Lie(Header),
+    /// They were encoded, under this header.
+    Encoded(Header),
 }
 
 impl Outbound {
     fn new(stream: TcpStream) -> Self {
-        Self { stream: Some(Arc::new(stream)), queue: VecDeque::new(), scratch: Vec::new(), sent: 0, filled: 0 }
+        let (stream, queue, scratch) = (Some(Arc::new(stream)), VecDeque::new(), Vec::new());
+        Self { stream, queue, scratch, sent: 0, filled: 0, lying: None }
     }
 
     /// Whether there is something to write and a connection to write it on.
     pub(super) fn is_pending(&self) -> bool {
-        self.stream.is_some() && (self.sent < self.filled || !self.queue.is_empty())
+        self.stream.is_some() && (self.sent < self.filled || self.lying.is_some() || !self.queue.is_empty())
     }
 
-    /// Encodes the next frame, or several short ones, once the former are written. `values` seals a frame's header and
-    /// writes its values, and is called once for each frame taken off the queue.
-    pub(super) fn encode(&mut self, mut values: impl FnMut(&mut Header, &mut [u8])) {
-        if self.sent < self.filled {
+    /// The frame whose values are being written from where they lie.
+    pub(super) fn lying(&self) -> Option<Header> {
+        self.lying.map(|(header, _)| header)
+    }
+
+    /// Takes the next frame, or several short ones, off the queue once the former are written. `values` is called once for
+    /// each, with room for its values; it need not encode those of a frame longer than [`COPIED_BYTES`], which is then the last.
+    pub(super) fn encode(&mut self, mut values: impl FnMut(&Header, &mut [u8]) -> Values) {
+        if self.sent < self.filled || self.lying.is_some() {
             return;
         }
         (self.sent, self.filled) = (0, 0);
-        while let Some(mut header) = self.queue.front().copied() {
+        while let Some(header) = self.queue.front().copied() {
             let whole = HEADER_BYTES + header.body_bytes();
             if self.filled > 0 && self.filled + whole > SMALL_BYTES {
                 break;
@@ -245,12 +315,34 @@ impl Outbound {
             if self.scratch.len() < end {
                 self.scratch.resize(end, 0);
             }
-            let (head, body) = self.scratch[self.filled..end].split_at_mut(HEADER_BYTES);
-            values(&mut header, body);
-            head.copy_from_slice(&header.to_bytes());
-            self.filled += HEADER_BYTES + header.body_bytes();
             self.queue.pop_front();
+            let (head, body) = self.scratch[self.filled..end].split_at_mut(HEADER_BYTES);
+            match values(&header, body) {
+                Values::Encoded(header) => {
+                    head.copy_from_slice(&header.to_bytes());
+                    self.filled += HEADER_BYTES + header.body_bytes();
+                }
+                Values::Lie(header) => {
+                    head.copy_from_slice(&header.to_bytes());
+                    self.filled += HEADER_BYTES;
+                    self.lying = Some((header, 0));
+                    break;
+                }
+            }
         }
+    }
+
+    /// Copies what is left of values that are written from where they lie, before they are gone.
+    pub(super) fn detach(&mut self, values: &[u8]) {
+        let Some((_, sent)) = self.lying.take() else { return };
+        self.scratch.truncate(self.filled);
+        self.scratch.extend_from_slice(&values[sent..]);
+        self.filled = self.scratch.len();
+    }
+
+    /// Forgets the values that are written from where they lie.
+    pub(super) fn drop_lying(&mut self) -> Option<Header> {
+        self.lying.take().map(|(header, _)| header)
     }
 
     /// Ends the connection, also for whoever sleeps on it.
@@ -261,17 +353,28 @@ impl Outbound {
         }
     }
 
-    /// Writes what is encoded as far as the kernel takes it. `true`: all of it.
-    pub(super) fn write(&mut self) -> io::Result<bool> {
+    /// Writes what is encoded, then the values that lie elsewhere, as far as the kernel takes them. `true`: all of them.
+    pub(super) fn write(&mut self, values: &[u8]) -> io::Result<bool> {
         let Some(stream) = &self.stream else { return Ok(true) };
-        while self.sent < self.filled {
-            match (&**stream).write(&self.scratch[self.sent..self.filled]) {
-                Ok(n) => self.sent += n,
+        loop {
+            let at = self.lying.map_or(0, |(_, sent)| sent);
+            let encoded = self.filled - self.sent;
+            if encoded == 0 && at == values.len() {
+                self.lying = None;
+                return Ok(true);
+            }
+            let parts = [IoSlice::new(&self.scratch[self.sent..self.filled]), IoSlice::new(&values[at..])];
+            match (&**stream).write_vectored(&parts) {
+                Ok(n) => {
+                    self.sent += n.min(encoded);
+                    if let Some((_, sent)) = &mut self.lying {
+                        *sent += n.saturating_sub(encoded);
+                    }
+                }
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
         }
-        Ok(true)
     }
 }

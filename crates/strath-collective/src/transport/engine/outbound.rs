@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use super::{Driver, key};
-use crate::transport::link::{Key, Presence};
+use crate::frame::Header;
+use crate::transport::link::{COPIED_BYTES, Key, Presence, Values};
 
 impl Driver {
     pub(super) fn queue_commands(&mut self, key: Key) {
@@ -24,15 +25,21 @@ impl Driver {
             let mut read = Vec::new();
             let operations = &mut self.operations;
             self.links[at].outbound.encode(|header, out| {
-                if let Some(operation) = operations.get_mut(&key(header)) {
-                    *header = operation.machine.seal(*header);
-                    operation.machine.encode(header, &mut out[..header.body_bytes()]);
-                    operation.unread -= 1;
-                    read.push(key(header));
+                let Some(operation) = operations.get_mut(&key(header)) else { return Values::Encoded(*header) };
+                if out.len() > COPIED_BYTES && operation.machine.lying(header).is_some() {
+                    return Values::Lie(operation.machine.seal(*header));
                 }
+                operation.unread -= 1;
+                read.push(key(header));
+                Values::Encoded(operation.machine.pack(*header, out))
             });
             self.moved = true;
-            let written = self.links[at].outbound.write();
+            let lying = self.links[at].outbound.lying();
+            let values = lying.and_then(|header| self.operations.get(&key(&header))?.machine.lying(&header));
+            let written = self.links[at].outbound.write(values.unwrap_or_default());
+            if let (Ok(true), Some(header)) = (&written, &lying) {
+                self.forget_unread(header);
+            }
             for key in read {
                 self.finish_if_complete(key);
             }
@@ -41,6 +48,23 @@ impl Driver {
                 Ok(false) => return,
                 Err(_) => return self.break_outbound(at),
             }
+        }
+    }
+
+    /// Says that the values of a command were read, or need not be.
+    fn forget_unread(&mut self, header: &Header) {
+        if let Some(operation) = self.operations.get_mut(&key(header)) {
+            operation.unread -= 1;
+        }
+        self.finish_if_complete(key(header));
+    }
+
+    /// Copies what is still to be written of values that lie in operations, before those are dropped.
+    pub(super) fn detach_lying(&mut self) {
+        for link in &mut self.links {
+            let Some(header) = link.outbound.lying() else { continue };
+            let values = self.operations.get(&key(&header)).and_then(|o| o.machine.lying(&header));
+            link.outbound.detach(values.unwrap_or_default());
         }
     }
 
@@ -63,11 +87,9 @@ impl Driver {
     /// Forgets what a peer that has left was still to be sent.
     pub(super) fn drop_outbound(&mut self, at: usize) {
         self.links[at].outbound.close();
-        for header in std::mem::take(&mut self.links[at].outbound.queue) {
-            if let Some(operation) = self.operations.get_mut(&key(&header)) {
-                operation.unread -= 1;
-            }
-            self.finish_if_complete(key(&header));
+        let lying = self.links[at].outbound.drop_lying();
+        for header in lying.into_iter().chain(std::mem::take(&mut self.links[at].outbound.queue)) {
+            self.forget_unread(&header);
         }
     }
 }
