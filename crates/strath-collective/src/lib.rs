@@ -11,8 +11,9 @@
 //! ```
 //!
 //! The rooms: [`ring`], [`direct`] and [`exchange`] are the algorithms, on what they share in [`reduction`]; [`chunk`] says who owns
-//! what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes), [`frame`] what stands above them, [`choice`] which algorithm serves a message. None
-//! of these performs IO or reads a clock. Only `transport` does.
+//! what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes; `totals`: complete sums in one pass), [`frame`] what
+//! stands above them, [`choice`] which algorithm serves a message, [`spares`] what memory is at hand. None of these performs IO
+//! or reads a clock. Only `transport` does.
 
 mod arithmetic;
 pub mod bucket;
@@ -20,6 +21,7 @@ pub mod choice;
 pub mod chunk;
 pub mod collective;
 pub mod direct;
+mod encoding;
 pub mod error;
 pub mod exchange;
 pub mod fewest;

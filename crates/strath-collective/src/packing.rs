@@ -1,7 +1,7 @@
 //! How values travel: the bytes of a payload's values in either phase, and what a rank does with those that arrive.
 //!
-//! The one place that knows widths. Little-endian throughout. A segment of exact sums has the width that its sender finds
-//! enough: 4, the weighted `f32` of one micro-batch, or 5 to 8, packed as [`fewest`] says.
+//! Little-endian throughout. A segment of exact sums has the width that its sender finds enough: 4, the weighted `f32` of one
+//! micro-batch, or 5 to 8, packed as [`fewest`] says.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -11,69 +11,14 @@ use half::bf16;
 use strath_core::fixed::wide_to_f32;
 
 use crate::arithmetic as loops;
+use crate::encoding::WEIGHTED_WIDTH;
 use crate::fewest;
 use crate::frame::Phase;
 use crate::payload::{Payload, Reduced};
 use crate::spares::Spares;
 use crate::totals;
 
-/// Bytes of a weighted value, among exact sums.
-pub(crate) const WEIGHTED_WIDTH: usize = 4;
-
-/// The kind of a payload, as it stands in a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// [`Payload::Exact`], [`Payload::Weighted`]
-    Exact = 1,
-    /// [`Payload::Wide`]
-    Wide = 2,
-    /// [`Payload::Integers`]
-    Integers = 3,
-    /// [`Payload::Floats`]
-    Floats = 4,
-    /// [`Payload::Halves`]
-    Halves = 5,
-}
-
-impl Encoding {
-    /// The encoding that a header's byte names.
-    pub fn from_wire(byte: u8) -> Option<Self> {
-        [Self::Exact, Self::Wide, Self::Integers, Self::Floats, Self::Halves].into_iter().find(|e| *e as u8 == byte)
-    }
-
-    /// Bytes a value in the given phase, at most; 0 in a phase that carries no values.
-    pub fn width(self, phase: Phase) -> usize {
-        match (phase, self) {
-            (Phase::Reduce, Self::Wide) => 16,
-            (Phase::Reduce, Self::Exact) | (Phase::Reduce | Phase::Gather, Self::Integers) => 8,
-            (Phase::Gather, Self::Exact | Self::Wide) | (Phase::Reduce | Phase::Gather, Self::Floats) => 4,
-            (Phase::Reduce | Phase::Gather, Self::Halves) => 2,
-            (Phase::Ready | Phase::Farewell, _) => 0,
-        }
-    }
-
-    /// Bytes a value by which a vector is cut into segments: those of the wider phase, but four for exact sums, which travel
-    /// as `f32` where they can and in up to twice the bytes where not.
-    pub fn cut_width(self) -> usize {
-        match self {
-            Self::Exact => WEIGHTED_WIDTH,
-            _ => self.width(Phase::Reduce).max(self.width(Phase::Gather)),
-        }
-    }
-
-    /// Whether values may have this width in the given phase.
-    pub fn allows(self, phase: Phase, width: usize) -> bool {
-        match (phase, self) {
-            (Phase::Reduce, Self::Exact) => width == WEIGHTED_WIDTH || fewest::WIDTHS.contains(&width),
-            _ => width == self.width(phase),
-        }
-    }
-
-    /// Whether the sum's bits depend on the order of its terms.
-    pub fn order_matters(self) -> bool {
-        matches!(self, Self::Floats | Self::Halves)
-    }
-}
+pub use crate::encoding::Encoding;
 
 /// A vector under reduction: this rank's term at first, partial sums in between, the result at the end.
 #[derive(Debug, Clone, PartialEq)]
@@ -459,14 +404,5 @@ mod tests {
         let before = [bytes(&term(a), Phase::Reduce), bytes(&term(b), Phase::Reduce)];
         last.complete(0..1, &before, &[[]; 0]);
         assert_eq!(last.into_reduced(), Reduced::Floats(vec![(a + b) + c]));
-    }
-
-    #[test]
-    fn encodings_survive_the_wire_and_strangers_are_none() {
-        for encoding in [Encoding::Exact, Encoding::Wide, Encoding::Integers, Encoding::Floats, Encoding::Halves] {
-            assert_eq!(Encoding::from_wire(encoding as u8), Some(encoding));
-        }
-        assert_eq!(Encoding::from_wire(0), None);
-        assert_eq!(Encoding::from_wire(6), None);
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Blocks of either kind that are kept; more are freed.
-const MOST_BLOCKS: usize = 64;
+/// Blocks of bytes that are kept: the terms of every other rank of a large world. More are freed.
+const MOST_BYTES: usize = 64;
+/// Blocks of floats that are kept: the results of operations under way at once. More are freed.
+const MOST_FLOATS: usize = 4;
 
 /// A store of memory, shared by all who hold a clone. What is in it never shows in a result.
 #[derive(Debug, Clone, Default)]
@@ -33,7 +35,7 @@ impl Spares {
     /// Gives bytes back.
     pub fn give_bytes(&self, block: Vec<u8>) {
         let mut blocks = self.blocks();
-        if blocks.bytes.len() < MOST_BLOCKS {
+        if blocks.bytes.len() < MOST_BYTES {
             blocks.bytes.push(block);
         }
     }
@@ -51,7 +53,7 @@ impl Spares {
     /// Gives floats back.
     pub fn give_floats(&self, block: Vec<f32>) {
         let mut blocks = self.blocks();
-        if blocks.floats.len() < MOST_BLOCKS && block.capacity() > 0 {
+        if blocks.floats.len() < MOST_FLOATS && block.capacity() > 0 {
             blocks.floats.push(block);
         }
     }
@@ -78,12 +80,12 @@ mod tests {
         assert_eq!((taken.len(), taken.capacity()), (40, 50));
         assert_eq!(spares.take_floats(60).capacity(), 100);
         assert_eq!(spares.take_floats(60), vec![0.0; 60], "none was large enough");
-        for _ in 0..2 * MOST_BLOCKS {
+        for _ in 0..2 * MOST_BYTES {
             spares.give_bytes(vec![7; 3]);
             spares.give_floats(vec![7.0; 3]);
         }
         let blocks = spares.blocks();
-        assert_eq!((blocks.bytes.len(), blocks.floats.len()), (MOST_BLOCKS, MOST_BLOCKS));
+        assert_eq!((blocks.bytes.len(), blocks.floats.len()), (MOST_BYTES, MOST_FLOATS));
         drop(blocks);
         assert_eq!(spares.take_bytes(5), [7, 7, 7, 0, 0]);
     }

@@ -7,8 +7,8 @@
 use half::bf16;
 
 use crate::arithmetic as loops;
+use crate::encoding::WEIGHTED_WIDTH;
 use crate::fewest;
-use crate::packing::WEIGHTED_WIDTH;
 
 /// Values summed before the next ones are looked at: 8 KiB of 64-bit sums.
 const BLOCK: usize = 1024;

@@ -1,14 +1,15 @@
 //! One peer: the connection it sends on, the connection this rank sends on, and what is under way on both.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use strath_core::Step;
 
+use super::outbound::Outbound;
 use crate::bucket::Bucket;
 use crate::collective::Member;
 use crate::error::Mismatch;
@@ -18,9 +19,7 @@ use crate::frame::{HEADER_BYTES, Header};
 pub(super) type Key = (Step, Bucket);
 
 /// Bytes read at once while no long segment is due, and small frames written at once.
-const SMALL_BYTES: usize = 16 * 1024;
-/// Values of so few bytes are copied behind their header: one piece of memory is written faster than two.
-pub(super) const COPIED_BYTES: usize = 4 * 1024;
+pub(super) const SMALL_BYTES: usize = 16 * 1024;
 /// A connection whose other end answers nothing for so long is broken.
 const SILENCE: Duration = Duration::from_secs(3);
 /// What a kept frame costs beside its values: its header and its place in a map of queues, generously.
@@ -256,125 +255,5 @@ impl Inbound {
         let frames = self.early.remove(&key).unwrap_or_default();
         self.early_bytes -= frames.iter().map(|(_, body)| KEPT_BYTES + body.len()).sum::<usize>();
         frames
-    }
-}
-
-/// Frames to a peer.
-#[derive(Debug)]
-pub(super) struct Outbound {
-    /// The connection, until it breaks.
-    pub(super) stream: Option<Arc<TcpStream>>,
-    /// Frames that are not encoded yet: their values stay where they are.
-    pub(super) queue: VecDeque<Header>,
-    /// Bytes `sent..filled` are encoded and not written.
-    scratch: Vec<u8>,
-    sent: usize,
-    filled: usize,
-    /// The frame whose header is the last in `scratch` and whose values are written from where they lie, and how many bytes of
-    /// them are.
-    lying: Option<(Header, usize)>,
-}
-
-/// How a frame's values get from an operation to the connection.
-pub(super) enum Values {
-    /// They lie in memory as they travel, under this header.
-    Lie(Header),
-    /// They were encoded, under this header.
-    Encoded(Header),
-}
-
-impl Outbound {
-    fn new(stream: TcpStream) -> Self {
-        let (stream, queue, scratch) = (Some(Arc::new(stream)), VecDeque::new(), Vec::new());
-        Self { stream, queue, scratch, sent: 0, filled: 0, lying: None }
-    }
-
-    /// Whether there is something to write and a connection to write it on.
-    pub(super) fn is_pending(&self) -> bool {
-        self.stream.is_some() && (self.sent < self.filled || self.lying.is_some() || !self.queue.is_empty())
-    }
-
-    /// The frame whose values are being written from where they lie.
-    pub(super) fn lying(&self) -> Option<Header> {
-        self.lying.map(|(header, _)| header)
-    }
-
-    /// Takes the next frame, or several short ones, off the queue once the former are written. `values` is called once for
-    /// each, with room for its values; it need not encode those of a frame longer than [`COPIED_BYTES`], which is then the last.
-    pub(super) fn encode(&mut self, mut values: impl FnMut(&Header, &mut [u8]) -> Values) {
-        if self.sent < self.filled || self.lying.is_some() {
-            return;
-        }
-        (self.sent, self.filled) = (0, 0);
-        while let Some(header) = self.queue.front().copied() {
-            let whole = HEADER_BYTES + header.body_bytes();
-            if self.filled > 0 && self.filled + whole > SMALL_BYTES {
-                break;
-            }
-            let end = self.filled + whole;
-            if self.scratch.len() < end {
-                self.scratch.resize(end, 0);
-            }
-            self.queue.pop_front();
-            let (head, body) = self.scratch[self.filled..end].split_at_mut(HEADER_BYTES);
-            match values(&header, body) {
-                Values::Encoded(header) => {
-                    head.copy_from_slice(&header.to_bytes());
-                    self.filled += HEADER_BYTES + header.body_bytes();
-                }
-                Values::Lie(header) => {
-                    head.copy_from_slice(&header.to_bytes());
-                    self.filled += HEADER_BYTES;
-                    self.lying = Some((header, 0));
-                    break;
-                }
-            }
-        }
-    }
-
-    /// Copies what is left of values that are written from where they lie, before they are gone.
-    pub(super) fn detach(&mut self, values: &[u8]) {
-        let Some((_, sent)) = self.lying.take() else { return };
-        self.scratch.truncate(self.filled);
-        self.scratch.extend_from_slice(&values[sent..]);
-        self.filled = self.scratch.len();
-    }
-
-    /// Forgets the values that are written from where they lie.
-    pub(super) fn drop_lying(&mut self) -> Option<Header> {
-        self.lying.take().map(|(header, _)| header)
-    }
-
-    /// Ends the connection, also for whoever sleeps on it.
-    pub(super) fn close(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            // A connection that the peer has ended already cannot be ended again.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Writes what is encoded, then the values that lie elsewhere, as far as the kernel takes them. `true`: all of them.
-    pub(super) fn write(&mut self, values: &[u8]) -> io::Result<bool> {
-        let Some(stream) = &self.stream else { return Ok(true) };
-        loop {
-            let at = self.lying.map_or(0, |(_, sent)| sent);
-            let encoded = self.filled - self.sent;
-            if encoded == 0 && at == values.len() {
-                self.lying = None;
-                return Ok(true);
-            }
-            let parts = [IoSlice::new(&self.scratch[self.sent..self.filled]), IoSlice::new(&values[at..])];
-            match (&**stream).write_vectored(&parts) {
-                Ok(n) => {
-                    self.sent += n.min(encoded);
-                    if let Some((_, sent)) = &mut self.lying {
-                        *sent += n.saturating_sub(encoded);
-                    }
-                }
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
     }
 }

@@ -1,10 +1,12 @@
 //! Frames to peers: encoded late, written as far as the kernel takes them.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Driver, key};
+use super::{Driver, Operation, key};
 use crate::frame::Header;
-use crate::transport::link::{COPIED_BYTES, Key, Presence, Values};
+use crate::transport::link::{Key, Presence};
+use crate::transport::outbound::COPIED_BYTES;
 
 impl Driver {
     pub(super) fn queue_commands(&mut self, key: Key) {
@@ -22,26 +24,16 @@ impl Driver {
 
     pub(super) fn write(&mut self, at: usize) {
         while self.links[at].outbound.is_pending() {
-            let mut read = Vec::new();
-            let operations = &mut self.operations;
-            self.links[at].outbound.encode(|header, out| {
-                let Some(operation) = operations.get_mut(&key(header)) else { return Values::Encoded(*header) };
-                if out.len() > COPIED_BYTES && operation.machine.lying(header).is_some() {
-                    return Values::Lie(operation.machine.seal(*header));
-                }
-                operation.unread -= 1;
-                read.push(key(header));
-                Values::Encoded(operation.machine.pack(*header, out))
-            });
+            let mut read = self.fill_batch(at);
             self.moved = true;
-            let lying = self.links[at].outbound.lying();
-            let values = lying.and_then(|header| self.operations.get(&key(&header))?.machine.lying(&header));
-            let written = self.links[at].outbound.write(values.unwrap_or_default());
-            if let (Ok(true), Some(header)) = (&written, &lying) {
+            let Self { links, operations, .. } = self;
+            let outbound = &mut links[at].outbound;
+            let lying: Vec<Header> = outbound.lying().copied().collect();
+            let written = outbound.write(|header| lying_values(operations, header));
+            let left = outbound.lying().count();
+            read.extend_from_slice(&lying[..lying.len() - left]);
+            for header in &read {
                 self.forget_unread(header);
-            }
-            for key in read {
-                self.finish_if_complete(key);
             }
             match written {
                 Ok(true) => {}
@@ -49,6 +41,37 @@ impl Driver {
                 Err(_) => return self.break_outbound(at),
             }
         }
+    }
+
+    /// Takes frames off a link's queue into its next batch, once the former one is written: those whose values were encoded.
+    fn fill_batch(&mut self, at: usize) -> Vec<Header> {
+        let Self { links, operations, .. } = self;
+        let outbound = &mut links[at].outbound;
+        let mut encoded = Vec::new();
+        if !outbound.begin() {
+            return encoded;
+        }
+        while let Some(header) = outbound.queue.front().copied() {
+            let machine = operations.get(&key(&header)).map(|operation| &operation.machine);
+            let is_long = header.body_bytes() > COPIED_BYTES;
+            let fits = match machine {
+                Some(machine) if is_long && machine.lying(&header).is_some() => {
+                    outbound.push_lying(&machine.seal(header))
+                }
+                Some(machine) => {
+                    let fits = outbound.push_encoded(header.body_bytes(), |out| machine.pack(header, out));
+                    encoded.extend(fits.then_some(header));
+                    fits
+                }
+                // A frame between the transports themselves has no values.
+                None => outbound.push_encoded(0, |_| header),
+            };
+            if !fits {
+                break;
+            }
+            outbound.queue.pop_front();
+        }
+        encoded
     }
 
     /// Says that the values of a command were read, or need not be.
@@ -61,10 +84,9 @@ impl Driver {
 
     /// Copies what is still to be written of values that lie in operations, before those are dropped.
     pub(super) fn detach_lying(&mut self) {
-        for link in &mut self.links {
-            let Some(header) = link.outbound.lying() else { continue };
-            let values = self.operations.get(&key(&header)).and_then(|o| o.machine.lying(&header));
-            link.outbound.detach(values.unwrap_or_default());
+        let Self { links, operations, .. } = self;
+        for link in links {
+            link.outbound.detach(|header| lying_values(operations, header));
         }
     }
 
@@ -88,8 +110,14 @@ impl Driver {
     pub(super) fn drop_outbound(&mut self, at: usize) {
         self.links[at].outbound.close();
         let lying = self.links[at].outbound.drop_lying();
-        for header in lying.into_iter().chain(std::mem::take(&mut self.links[at].outbound.queue)) {
+        for header in lying.chain(std::mem::take(&mut self.links[at].outbound.queue)) {
             self.forget_unread(&header);
         }
     }
+}
+
+/// The values of a frame in a batch, where they lie in its operation.
+fn lying_values<'a>(operations: &'a BTreeMap<Key, Operation>, header: &Header) -> &'a [u8] {
+    let operation = operations.get(&key(header)).expect("an operation is under way until its values are read");
+    operation.machine.lying(header).expect("what lies in memory as it travels stays there")
 }
