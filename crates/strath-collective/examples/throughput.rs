@@ -28,7 +28,10 @@ fn main() {
                         let payload = match kind {
                             "f32" => Payload::Floats(std::mem::take(&mut spent)),
                             "weighted" => Payload::Weighted(std::mem::take(&mut spent)),
-                            _ => Payload::Exact(fixed.clone()),
+                            _ => {
+                                c.give_room(std::mem::take(&mut spent));
+                                Payload::Exact(fixed.clone())
+                            }
                         };
                         c.barrier(Step(s), ranks::LONG).unwrap();
                         let since = Instant::now();

@@ -145,10 +145,22 @@ vectorised! {
 }
 
 vectorised! {
-    /// Each sum with 48 fractional bits rounded to `f32` once.
+    /// Each sum with 48 fractional bits rounded to `f32` once, as [`to_f32`] does it.
     fn round_fixed(sums: &[i64], out: &mut [f32]) {
-        for (out, sum) in out.iter_mut().zip(sums) {
-            *out = to_f32(*sum, GRADIENT_BITS);
+        for (sums, out) in sums.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
+            // AVX2 knows no conversion of 64-bit integers. Below 2^51 an integer is put into a mantissa, and the `f64` that it
+            // then is, exactly, is rounded.
+            let beyond = sums.iter().fold(0, |all: u64, sum| all | sum.wrapping_add(1 << 51) as u64);
+            if beyond >> 52 == 0 {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    let exact = f64::from_bits((SHIFT.to_bits() as i64).wrapping_add(*sum) as u64) - SHIFT;
+                    *out = exact as f32 * (1.0 / SCALE) as f32;
+                }
+            } else {
+                for (out, sum) in out.iter_mut().zip(sums) {
+                    *out = to_f32(*sum, GRADIENT_BITS);
+                }
+            }
         }
     }
 }
@@ -253,6 +265,20 @@ mod tests {
                 add_fixed_body(&mut of_body[at..end], &body[4 * at..4 * end]);
             }
             assert_eq!((&sums, &of_body), (&want, &want), "in {blocks} calls");
+        }
+    }
+
+    #[test]
+    fn sums_are_rounded_as_by_the_scalar_function_on_either_side_of_the_fast_range() {
+        let edge = 1i64 << 51;
+        // Ties of a 24-bit mantissa, both ways, among them.
+        let near = [0, 1, (1 << 24) + 1, (1 << 24) + 3, (1 << 40) + (1 << 16), 3 << 30, edge - 1, -edge];
+        for beyond in [0, edge, -edge - 1, i64::MAX, i64::MIN] {
+            let sums: Vec<i64> = near.iter().flat_map(|s| [*s, -*s.max(&(1 - edge)), beyond]).collect();
+            let want: Vec<u32> = sums.iter().map(|s| to_f32(*s, GRADIENT_BITS).to_bits()).collect();
+            let mut found = vec![f32::NAN; sums.len()];
+            round_fixed(&sums, &mut found);
+            assert_eq!(found.iter().map(|f| f.to_bits()).collect::<Vec<_>>(), want, "with {beyond}");
         }
     }
 

@@ -4,9 +4,12 @@ use std::ops::Range;
 
 /// Payload bytes of the largest segment; of exact sums that need more than four bytes a value, up to twice as many.
 ///
-/// Small enough that a segment is still in the second-level cache when it is added to and sent on, large enough that the
-/// two system calls and the header that it costs show little (80 bytes of header are 0.06 % of it).
-pub const SEGMENT_BYTES: usize = 128 * 1024;
+/// Small enough that a segment is still in the second-level cache when it is added to and sent on, large enough that what a
+/// segment costs beside its bytes shows little: system calls, and the wait of either side for the other. Two ranks over
+/// loopback took 1.2 times as long with half of it.
+pub const SEGMENT_BYTES: usize = 256 * 1024;
+/// The same among more than two ranks, each of which has segments of all others on their way at once.
+const SEGMENT_BYTES_OF_MANY: usize = 128 * 1024;
 
 /// The values of chunk `chunk` of `len` values cut into `parts` chunks.
 ///
@@ -29,12 +32,13 @@ pub struct Cut {
 }
 
 impl Cut {
-    /// Segments which, at `width` bytes a value, fill [`SEGMENT_BYTES`].
+    /// Segments which, at `width` bytes a value, are as large as they may be among `ranks`.
     ///
     /// # Panics
     /// Where `width` is 0.
-    pub fn for_width(width: usize) -> Self {
-        Self { entries: SEGMENT_BYTES / width }
+    pub fn new(width: usize, ranks: u32) -> Self {
+        let bytes = if ranks > 2 { SEGMENT_BYTES_OF_MANY } else { SEGMENT_BYTES };
+        Self { entries: bytes / width }
     }
 
     /// Number of segments of a chunk of `len` values. An empty chunk has one, empty too: it carries the status word.
@@ -87,8 +91,10 @@ mod tests {
         }
 
         #[test]
-        fn segments_tile_a_chunk_and_an_empty_chunk_has_one(len in 0usize..2_000_000, width in 1usize..=16) {
-            let cut = Cut::for_width(width);
+        fn segments_tile_a_chunk_and_an_empty_chunk_has_one(
+            len in 0usize..2_000_000, width in 1usize..=16, ranks in 2u32..5
+        ) {
+            let cut = Cut::new(width, ranks);
             let segments: Vec<_> = (0..cut.segments(len)).map(|k| cut.segment(len, k)).collect();
             prop_assert_eq!(segments[0].start, 0);
             prop_assert_eq!(segments.last().map(|s| s.end), Some(len));

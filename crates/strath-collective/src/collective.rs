@@ -22,6 +22,7 @@ use crate::payload::{Payload, Reduced};
 use crate::rates::Rates;
 use crate::reduction::{Reduction, Tag};
 use crate::ring::Ring;
+use crate::spares::Spares;
 use crate::transport::{self, Engine, Outcome};
 
 /// The largest world that [`Collective::connect`] serves: every rank holds two connections to every other, which lane
@@ -66,13 +67,22 @@ pub struct Collective {
     rates: Option<Rates>,
     /// `None` in a world of one.
     engine: Option<Engine>,
+    /// Memory that operations are done with.
+    spares: Spares,
 }
 
 impl Collective {
     /// The only rank of a world of one, which needs no sockets.
     pub fn alone(run: RunId, generation: Generation) -> Self {
         let identity = Identity { run, generation, rank: Rank(0), world_size: 1, key: RingKey::default() };
-        Self { identity, algorithm: Algorithm::Auto, hosts: Hosts::one(1), rates: None, engine: None }
+        Self {
+            identity,
+            algorithm: Algorithm::Auto,
+            hosts: Hosts::one(1),
+            rates: None,
+            engine: None,
+            spares: Spares::default(),
+        }
     }
 
     /// Connects to every other rank: two connections a pair, one for each direction.
@@ -99,7 +109,7 @@ impl Collective {
         let peers = checked_peers(&identity, members)?;
         let hosts = hosts(&listener, &identity, members, &peers);
         if peers.is_empty() {
-            return Ok(Self { identity, algorithm, hosts, rates: None, engine: None });
+            return Ok(Self { identity, algorithm, hosts, rates: None, engine: None, spares: Spares::default() });
         }
         let engine = transport::connect(listener, identity, &peers, deadline)?;
         let rates = match algorithm {
@@ -107,7 +117,7 @@ impl Collective {
             Algorithm::Ring | Algorithm::Direct => None,
         };
         tracing::debug!(?hosts, ?rates, "connected");
-        Ok(Self { identity, algorithm, hosts, rates, engine: Some(engine) })
+        Ok(Self { identity, algorithm, hosts, rates, engine: Some(engine), spares: Spares::default() })
     }
 
     /// Which ranks share a host.
@@ -141,9 +151,14 @@ impl Collective {
         let tag = Tag { run, generation, step, bucket, group, rank };
         let engine = match &self.engine {
             Some(engine) if group_size > 1 => engine,
-            _ => return Pending::done(step, bucket, Ok(Reduction::new(tag, payload, fault).into_result())),
+            _ => {
+                let mut alone = Reduction::new(tag, payload, fault);
+                alone.use_spares(self.spares.clone());
+                return Pending::done(step, bucket, Ok(alone.into_result()));
+            }
         };
-        let machine = self.machine(tag, payload, fault);
+        let mut machine = self.machine(tag, payload, fault);
+        machine.use_spares(self.spares.clone());
         let (reply, outcome) = channel();
         engine.submit(machine, reply);
         Pending { step, bucket, state: State::Waiting { outcome, turns: engine.turns() } }
@@ -172,6 +187,12 @@ impl Collective {
         let (choice, reason) = choose(self.algorithm, &message, self.rates.as_ref());
         tracing::trace!(?choice, reason, ?message, "all-reduce");
         choice
+    }
+
+    /// Gives memory for the result of a later sum of [`Payload::Exact`] or [`Payload::Wide`], which does not replace its terms:
+    /// that of a result which is no longer needed.
+    pub fn give_room(&self, spent: Vec<f32>) {
+        self.spares.give_floats(spent);
     }
 
     /// Waits until every rank of the world has come here with the same step, at most `deadline`.

@@ -11,11 +11,16 @@
 //! Cost for L values of a bytes in and b bytes out: (W - 1)/W · L · (a + b) bytes a rank, like the ring, but two hops in
 //! place of 2 (W - 1). In return W - 1 senders meet at every rank, and every pair of ranks talks.
 //!
-//! Bits: the owner adds the terms in ascending order of place. Integers are added as they come, as their order does not
-//! matter; floats are kept until the terms of all ranks are there (two terms need no order, and are not kept).
+//! Bits: the owner adds the terms in ascending order of place, once those of all ranks are there, and rounds in the same pass.
 //!
-//! A rank sends segment k + [`WINDOW_SEGMENTS`] of a chunk once it has the result of segment k: so an owner keeps few
-//! segments, the bytes in flight stay in the caches, and a peer that has not started holds no more than the window.
+//! The ranks go in step, as nobody completes segment k without everybody's terms of it:
+//!
+//! ```text
+//! place r     terms 0 ─► all │ has all terms k, completes k: result k ─► all, terms k + 1 ─► all │ ...
+//! ```
+//!
+//! Result and next terms leave together, so each side waits for the other once a segment, and the bytes in flight stay in the
+//! caches. An owner keeps at most [`SEGMENTS_AHEAD`] segments of each peer, and a peer that has not started keeps one.
 
 use std::collections::VecDeque;
 
@@ -23,14 +28,14 @@ use strath_core::{Fault, Rank};
 
 use crate::error::Mismatch;
 use crate::frame::{Header, Phase};
-use crate::machine::{EARLY_SEGMENTS, Machine, Outgoing, check_body};
+use crate::machine::{Machine, Outgoing, check_body};
 use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
+use crate::spares::Spares;
 
-/// Segments of a chunk that a rank sends ahead of the results it has. Over loopback one is faster than two: what is on its way
-/// then stays in the second-level cache.
-pub const WINDOW_SEGMENTS: usize = 1;
-const _: () = assert!(WINDOW_SEGMENTS <= EARLY_SEGMENTS, "a peer that has not started must be able to keep the window");
+/// Terms of so many segments more than it has completed can reach an owner: a peer that has its result k, with which come terms
+/// k + 1, may complete its own segment k + 1 before this rank does.
+pub const SEGMENTS_AHEAD: usize = 2;
 
 /// One rank's part of a direct exchange.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,8 +58,10 @@ struct Progress {
     gathered: usize,
     /// Segments of this rank's chunk that the peer has sent.
     contributed: usize,
-    /// Those of them that wait for other peers' terms, where the order matters.
-    kept: VecDeque<Vec<u8>>,
+    /// Those of them that wait for other peers' terms: how many bytes each has, and memory that begins with them.
+    kept: VecDeque<(usize, Vec<u8>)>,
+    /// Memory for the next, while it arrives.
+    arriving: Vec<u8>,
 }
 
 impl Direct {
@@ -67,9 +74,7 @@ impl Direct {
         assert!(reduction.size() > 1, "an exchange has at least two ranks");
         let peers = vec![Progress::default(); reduction.size() as usize];
         let mut direct = Self { reduction, peers, completed: 0, outgoing: VecDeque::new() };
-        for place in direct.places_after_this() {
-            direct.send_up_to_window(place);
-        }
+        direct.send_next_terms();
         direct
     }
 
@@ -79,53 +84,38 @@ impl Direct {
         (1..size).map(move |d| (place + d) % size)
     }
 
-    fn send_up_to_window(&mut self, place: u32) {
-        let progress = &mut self.peers[place as usize];
-        let end = self.reduction.segments(place).min(progress.gathered + WINDOW_SEGMENTS);
-        for index in progress.sent..end {
-            let header = self.reduction.header(Phase::Reduce, place, index);
-            self.outgoing.push_back(Outgoing { to: self.reduction.rank_at(place), header });
+    /// Chunks differ by at most one segment, so with its own last segment a rank sends its last terms.
+    fn send_next_terms(&mut self) {
+        for place in self.places_after_this() {
+            let progress = &mut self.peers[place as usize];
+            if progress.sent == self.completed && progress.sent < self.reduction.segments(place) {
+                let header = self.reduction.header(Phase::Reduce, place, progress.sent);
+                self.outgoing.push_back(Outgoing { to: self.reduction.rank_at(place), header });
+                progress.sent += 1;
+            }
         }
-        progress.sent = progress.sent.max(end);
-    }
-
-    fn take_terms(&mut self, place: u32, header: &Header, body: &[u8]) {
-        self.peers[place as usize].contributed += 1;
-        if self.keeps_terms() {
-            self.peers[place as usize].kept.push_back(body.to_vec());
-        } else {
-            self.reduction.accumulate(header, body);
-        }
-        while self.next_is_complete() {
-            self.complete_next();
-        }
-    }
-
-    fn keeps_terms(&self) -> bool {
-        self.reduction.vector().encoding().order_matters() && self.reduction.size() > 2
     }
 
     fn next_is_complete(&self) -> bool {
         self.completed < self.reduction.segments(self.reduction.place())
-            && self.places_after_this().all(|p| self.peers[p as usize].contributed > self.completed)
+            && self.places_after_this().all(|p| !self.peers[p as usize].kept.is_empty())
     }
 
     fn complete_next(&mut self) {
         let place = self.reduction.place();
         let header = self.reduction.header(Phase::Gather, place, self.completed);
-        if self.keeps_terms() {
-            let (before, rest) = self.peers.split_at_mut(place as usize);
-            let bodies = |peers: &mut [Progress]| -> Vec<Vec<u8>> {
-                peers.iter_mut().map(|p| p.kept.pop_front().expect("every peer has contributed this segment")).collect()
-            };
-            let (before, after) = (bodies(before), bodies(&mut rest[1..]));
-            self.reduction.accumulate_in_order(&header, &before, &after);
-        }
-        self.reduction.round(&header);
+        let others = (0..).zip(&mut self.peers).filter(|(p, _)| *p != place);
+        let terms: Vec<(usize, Vec<u8>)> =
+            others.map(|(_, p)| p.kept.pop_front().expect("every peer has contributed this segment")).collect();
+        let bodies: Vec<&[u8]> = terms.iter().map(|(bytes, memory)| &memory[..*bytes]).collect();
+        let (before, after) = bodies.split_at(place as usize);
+        self.reduction.complete(&header, before, after);
+        terms.into_iter().for_each(|(_, memory)| self.reduction.spares().give_bytes(memory));
         self.completed += 1;
         for place in self.places_after_this() {
             self.outgoing.push_back(Outgoing { to: self.reduction.rank_at(place), header });
         }
+        self.send_next_terms();
     }
 }
 
@@ -138,7 +128,7 @@ impl Machine for Direct {
             Phase::Reduce => {
                 Mismatch::check("chunk", u64::from(self.reduction.place()), u64::from(header.chunk))?;
                 self.reduction.check_segment(header, progress.contributed)?;
-                let most = self.completed + WINDOW_SEGMENTS;
+                let most = self.completed + SEGMENTS_AHEAD;
                 if progress.contributed >= most {
                     let found = progress.contributed as u64 + 1;
                     return Err(Mismatch { field: "segments in flight", expected: most as u64, found });
@@ -164,16 +154,43 @@ impl Machine for Direct {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        let place = self.reduction.place_of(from)?;
-        self.reduction.note_fault(header);
+        match self.room(from, header) {
+            Some(room) => room.copy_from_slice(body),
+            None => self.reduction.store(header, body),
+        }
+        self.handle_placed(from, header)
+    }
+
+    fn room(&mut self, from: Rank, header: &Header) -> Option<&mut [u8]> {
+        if header.phase == Phase::Gather {
+            return self.reduction.room(header);
+        }
+        let arriving = &mut self.peers[self.reduction.place_of(from).ok()? as usize].arriving;
+        if arriving.len() < header.body_bytes() {
+            *arriving = self.reduction.spares().take_bytes(header.body_bytes());
+        }
+        Some(&mut arriving[..header.body_bytes()])
+    }
+
+    fn handle_placed(&mut self, from: Rank, header: &Header) -> Result<(), Mismatch> {
+        self.admit(from, header)?;
+        let progress = &mut self.peers[self.reduction.place_of(from)? as usize];
         if header.phase == Phase::Reduce {
-            self.take_terms(place, header, body);
+            progress.contributed += 1;
+            progress.kept.push_back((header.body_bytes(), std::mem::take(&mut progress.arriving)));
         } else {
-            self.reduction.store(header, body);
-            self.peers[place as usize].gathered += 1;
-            self.send_up_to_window(place);
+            progress.gathered += 1;
+            self.reduction.placed(header);
+        }
+        self.reduction.note_fault(header);
+        while self.next_is_complete() {
+            self.complete_next();
         }
         Ok(())
+    }
+
+    fn use_spares(&mut self, spares: Spares) {
+        self.reduction.use_spares(spares);
     }
 
     fn poll_command(&mut self) -> Option<Outgoing> {

@@ -19,6 +19,7 @@ use crate::frame::{Header, Phase};
 use crate::machine::{Machine, Outgoing, check_body};
 use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
+use crate::spares::Spares;
 
 /// One rank's part of a whole exchange.
 #[derive(Debug, Clone, PartialEq)]
@@ -63,6 +64,10 @@ impl Machine for Exchange {
         Ok(())
     }
 
+    fn use_spares(&mut self, spares: Spares) {
+        self.reduction.use_spares(spares);
+    }
+
     fn poll_command(&mut self) -> Option<Outgoing> {
         self.outgoing.pop_front()
     }
@@ -92,8 +97,7 @@ impl Machine for Exchange {
         let header = reduction.whole_header();
         let mut bodies: Vec<Vec<u8>> = terms.into_iter().flatten().map(|(_, body)| body).collect();
         let after = bodies.split_off(reduction.place() as usize);
-        reduction.accumulate_in_order(&header, &bodies, &after);
-        reduction.round(&header);
+        reduction.complete(&header, &bodies, &after);
         reduction.into_result()
     }
 }

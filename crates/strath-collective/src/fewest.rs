@@ -17,11 +17,17 @@ use crate::arithmetic as loops;
 /// Bytes a value may take.
 pub const WIDTHS: RangeInclusive<usize> = 5..=8;
 
+/// Values packed before the next ones are looked at: 8 KiB, which stay in the first-level cache.
+const BLOCK: usize = 1024;
+
 /// The fewest bytes that hold every value, sign included.
 pub fn width(values: &[i64]) -> usize {
-    // One more bit, for the sign.
-    let bytes = (loops::largest_bits(values) as usize + 1).div_ceil(8);
-    bytes.max(*WIDTHS.start())
+    bytes(loops::largest_bits(values))
+}
+
+/// Bytes of a value of so many bits, and one more for the sign.
+fn bytes(bits: u32) -> usize {
+    (bits as usize + 1).div_ceil(8).max(*WIDTHS.start())
 }
 
 /// Packs values into `out`, whose length says how many bytes each has: at least their [`width`].
@@ -53,26 +59,72 @@ pub fn pack(values: &[i64], out: &mut [u8]) {
     }
 }
 
+/// Packs values into the front of `out`, which has room for eight bytes each: the bytes that each has, the fewest.
+///
+/// One pass over the values where six bytes serve (five: narrowed from six, in the cache), so where gradients are of a usual
+/// size; else their upper bytes are read once more.
+///
+/// # Panics
+/// Where `out` is shorter.
+pub fn pack_fewest(values: &[i64], out: &mut [u8]) -> usize {
+    let n = values.len();
+    let (mut bits, (low, upper)) = (0, out[..8 * n].split_at_mut(4 * n));
+    for (at, values) in (0..).step_by(BLOCK).zip(values.chunks(BLOCK)) {
+        let end = at + values.len();
+        bits = bits.max(loops::largest_bits(values));
+        loops::write_low(values, &mut low[4 * at..4 * end]);
+        loops::write_fifth_and_sixth(values, &mut upper[2 * at..2 * end]);
+    }
+    let width = bytes(bits);
+    match width {
+        5 => narrow(upper, n),
+        6 => {}
+        7 => loops::write_seventh(values, &mut upper[2 * n..3 * n]),
+        _ => pack(values, &mut out[..8 * n]),
+    }
+    width
+}
+
+/// Keeps the lower byte of each of `n` pairs.
+fn narrow(pairs: &mut [u8], n: usize) {
+    let mut block = [0; 2 * BLOCK];
+    for at in (0..n).step_by(BLOCK) {
+        let end = n.min(at + BLOCK);
+        let block = &mut block[..2 * (end - at)];
+        block.copy_from_slice(&pairs[2 * at..2 * end]);
+        pairs[at..end].iter_mut().zip(block.as_chunks::<2>().0).for_each(|(byte, pair)| *byte = pair[0]);
+    }
+}
+
 /// Adds packed values to `sums`; the length of `body` says how many bytes each has.
 ///
 /// # Panics
 /// Where `body` is not 5 to 8 times as long as `sums`.
 pub fn add(sums: &mut [i64], body: &[u8]) {
-    let n = sums.len();
+    add_part(sums, body, sums.len(), 0);
+}
+
+/// Adds as many of the `n` packed values of `body` as there are `sums`, from value `at` on.
+///
+/// # Panics
+/// Where `body` is not 5 to 8 times as long as `n`, or has fewer values.
+pub fn add_part(sums: &mut [i64], body: &[u8], n: usize, at: usize) {
     if n == 0 {
         return;
     }
     assert!(body.len().is_multiple_of(n) && WIDTHS.contains(&(body.len() / n)), "{} bytes for {n} values", body.len());
+    let end = at + sums.len();
     if body.len() == 8 * n {
-        return loops::add_i64(sums, body);
+        return loops::add_i64(sums, &body[8 * at..8 * end]);
     }
     let (low, upper) = body.split_at(4 * n);
+    let low = &low[4 * at..4 * end];
     match upper.len() / n {
-        1 => loops::add_five(sums, low, upper),
-        2 => loops::add_six(sums, low, upper),
+        1 => loops::add_five(sums, low, &upper[at..end]),
+        2 => loops::add_six(sums, low, &upper[2 * at..2 * end]),
         _ => {
             let (middle, seventh) = upper.split_at(2 * n);
-            loops::add_seven(sums, low, middle, seventh);
+            loops::add_seven(sums, low, &middle[2 * at..2 * end], &seventh[at..end]);
         }
     }
 }
@@ -83,9 +135,28 @@ mod tests {
 
     use super::*;
 
-    fn through_the_wire(values: &[i64], width: usize) -> Vec<i64> {
+    fn packed(values: &[i64], width: usize) -> Vec<u8> {
         let mut out = vec![0xaa; values.len() * width];
         pack(values, &mut out);
+        out
+    }
+
+    fn packed_at_once(values: &[i64]) -> Vec<u8> {
+        let mut out = vec![0xaa; values.len() * 8];
+        let width = pack_fewest(values, &mut out);
+        out.truncate(values.len() * width);
+        out
+    }
+
+    fn in_parts(values: &[i64]) -> Vec<i64> {
+        let (n, body) = (values.len(), packed_at_once(values));
+        let mut sums = vec![0; n];
+        (0..).step_by(5).zip(sums.chunks_mut(5)).for_each(|(at, sums)| add_part(sums, &body, n, at));
+        sums
+    }
+
+    fn through_the_wire(values: &[i64], width: usize) -> Vec<i64> {
+        let out = packed(values, width);
         let mut sums: Vec<i64> = (0..values.len() as i64).collect();
         add(&mut sums, &out);
         (0..).zip(sums).map(|(at, sum): (i64, i64)| sum.wrapping_sub(at)).collect()
@@ -96,7 +167,7 @@ mod tests {
         assert_eq!((width(&[]), width(&[0]), width(&[1, -1])), (5, 5, 5));
         for bytes in WIDTHS {
             let (most, least) = (i64::MAX >> (64 - 8 * bytes), i64::MIN >> (64 - 8 * bytes));
-            for n in [1usize, 7, 16, 67] {
+            for n in [1usize, 7, 16, 67, BLOCK - 1, BLOCK, 2 * BLOCK + 3] {
                 for edge in [most, least, most - 1, least + 1] {
                     let mut values: Vec<i64> = (0..n as i64).map(|v| if v % 2 == 0 { v } else { -v }).collect();
                     values[n / 2] = edge;
@@ -104,6 +175,8 @@ mod tests {
                     for at_least in bytes..=8 {
                         assert_eq!(through_the_wire(&values, at_least), values, "{edge:#x} in {at_least} bytes");
                     }
+                    assert_eq!(packed_at_once(&values), packed(&values, bytes), "{edge:#x} among {n}");
+                    assert_eq!(in_parts(&values), values, "{edge:#x} among {n}, in parts");
                 }
             }
             if bytes < 8 {
@@ -116,6 +189,8 @@ mod tests {
         #[test]
         fn what_is_packed_comes_back(values in prop::collection::vec(any::<i64>(), 0..200), shift in 0u32..40) {
             let values: Vec<i64> = values.iter().map(|v| v >> shift).collect();
+            prop_assert_eq!(packed_at_once(&values), packed(&values, width(&values)));
+            prop_assert_eq!(in_parts(&values), values.clone());
             prop_assert_eq!(through_the_wire(&values, width(&values)), values);
         }
     }

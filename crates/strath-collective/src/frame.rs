@@ -284,7 +284,7 @@ mod tests {
 
     #[test]
     fn a_segment_longer_than_the_limit_is_refused_whatever_its_width() {
-        for (encoding, most) in [(Encoding::Wide, 8_192), (Encoding::Exact, 32_768), (Encoding::Halves, 65_536)] {
+        for (encoding, most) in [(Encoding::Wide, 16_384), (Encoding::Exact, 65_536), (Encoding::Halves, 131_072)] {
             let width = encoding.width(Phase::Reduce) as u32;
             let fits = Header { encoding, width, length: most, ..header() };
             assert_eq!(Header::parse(&fits.to_bytes()), Ok(fits));

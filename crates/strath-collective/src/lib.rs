@@ -11,9 +11,10 @@
 //! ```
 //!
 //! The rooms: [`ring`], [`direct`], [`exchange`] and [`hierarchical`] are the algorithms, on what they share in [`reduction`]; [`chunk`] says who
-//! owns what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes), [`frame`] what stands above them. [`choice`] says which
-//! algorithm serves a message, by what [`cost`] predicts from the [`rates`] of links (measured with a [`shift`]) and from the [`hosts`] of ranks.
-//! None of these performs IO or reads a clock. Only `transport` does.
+//! owns what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes; `totals`: complete sums in one pass), [`frame`] what
+//! stands above them, [`spares`] what memory is at hand. [`choice`] says which algorithm serves a message, by what [`cost`] predicts
+//! from the [`rates`] of links (measured with a [`shift`]) and from the [`hosts`] of ranks. None of these performs IO or reads a clock.
+//! Only `transport` does.
 
 mod arithmetic;
 pub mod bucket;
@@ -22,6 +23,7 @@ pub mod chunk;
 pub mod collective;
 pub mod cost;
 pub mod direct;
+mod encoding;
 pub mod error;
 pub mod exchange;
 pub mod fewest;
@@ -35,6 +37,8 @@ pub mod rates;
 pub mod reduction;
 pub mod ring;
 pub mod shift;
+pub mod spares;
+mod totals;
 mod transport;
 
 pub use bucket::Bucket;

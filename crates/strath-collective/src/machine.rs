@@ -6,6 +6,7 @@ use crate::error::Mismatch;
 use crate::frame::{Header, Phase};
 use crate::payload::Reduced;
 use crate::reduction::Reduction;
+use crate::spares::Spares;
 
 /// The command of a machine: send this segment.
 ///
@@ -63,6 +64,34 @@ pub trait Machine {
     fn encode(&self, header: &Header, out: &mut [u8]) {
         self.reduction().encode(header, out);
     }
+
+    /// Both at once, in one pass over the values where two would be needed: writes them to the front of `out`, which has the
+    /// `body_bytes` of the command's header, and gives the header as it travels.
+    fn pack(&self, header: Header, out: &mut [u8]) -> Header {
+        self.reduction().pack(header, out)
+    }
+
+    /// The values of a segment under a command's header, which is then sealed, where they lie in memory as they travel: a
+    /// transport may send them from there.
+    fn lying(&self, header: &Header) -> Option<&[u8]> {
+        self.reduction().lying(header)
+    }
+
+    /// Where the values of a segment that was admitted belong, `body_bytes` long, if there is such a place: a transport may
+    /// write them there as they arrive, bit by bit, and then call [`handle_placed`](Self::handle_placed) in place of
+    /// [`handle`](Self::handle). Nobody reads them before that.
+    fn room(&mut self, _from: Rank, _header: &Header) -> Option<&mut [u8]> {
+        None
+    }
+
+    /// Takes a segment whose values were written to their [`room`](Self::room). Refused where [`admit`](Self::admit) refuses or
+    /// there is no such room.
+    fn handle_placed(&mut self, _from: Rank, header: &Header) -> Result<(), Mismatch> {
+        Err(Mismatch { field: "bytes placed", expected: 0, found: header.body_bytes() as u64 })
+    }
+
+    /// Has memory come from a store, where the machine needs some.
+    fn use_spares(&mut self, _spares: Spares) {}
 }
 
 /// Segments that a rank sends to a peer before it knows that the peer has started.

@@ -1,83 +1,34 @@
 //! How values travel: the bytes of a payload's values in either phase, and what a rank does with those that arrive.
 //!
-//! The one place that knows widths. Little-endian throughout. A segment of exact sums has the width that its sender finds
-//! enough: 4, the weighted `f32` of one micro-batch, or 5 to 8, packed as [`fewest`] says.
+//! Little-endian throughout. A segment of exact sums has the width that its sender finds enough: 4, the weighted `f32` of one
+//! micro-batch, or 5 to 8, packed as [`fewest`] says.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
+use bytemuck::{cast_slice, cast_slice_mut};
 use half::bf16;
 use strath_core::fixed::wide_to_f32;
 
 use crate::arithmetic as loops;
+use crate::encoding::WEIGHTED_WIDTH;
 use crate::fewest;
 use crate::frame::Phase;
 use crate::payload::{Payload, Reduced};
+use crate::spares::Spares;
+use crate::totals;
 
-/// Bytes of a weighted value, among exact sums.
-const WEIGHTED_WIDTH: usize = 4;
-
-/// The kind of a payload, as it stands in a header.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Encoding {
-    /// [`Payload::Exact`], [`Payload::Weighted`]
-    Exact = 1,
-    /// [`Payload::Wide`]
-    Wide = 2,
-    /// [`Payload::Integers`]
-    Integers = 3,
-    /// [`Payload::Floats`]
-    Floats = 4,
-    /// [`Payload::Halves`]
-    Halves = 5,
-}
-
-impl Encoding {
-    /// The encoding that a header's byte names.
-    pub fn from_wire(byte: u8) -> Option<Self> {
-        [Self::Exact, Self::Wide, Self::Integers, Self::Floats, Self::Halves].into_iter().find(|e| *e as u8 == byte)
-    }
-
-    /// Bytes a value in the given phase, at most; 0 in a phase that carries no values.
-    pub fn width(self, phase: Phase) -> usize {
-        match (phase, self) {
-            (Phase::Reduce, Self::Wide) => 16,
-            (Phase::Reduce, Self::Exact) | (Phase::Reduce | Phase::Gather, Self::Integers) => 8,
-            (Phase::Gather, Self::Exact | Self::Wide) | (Phase::Reduce | Phase::Gather, Self::Floats) => 4,
-            (Phase::Reduce | Phase::Gather, Self::Halves) => 2,
-            (Phase::Ready | Phase::Farewell, _) => 0,
-        }
-    }
-
-    /// Bytes a value by which a vector is cut into segments: those of the wider phase, but four for exact sums, which travel
-    /// as `f32` where they can and in up to twice the bytes where not.
-    pub fn cut_width(self) -> usize {
-        match self {
-            Self::Exact => WEIGHTED_WIDTH,
-            _ => self.width(Phase::Reduce).max(self.width(Phase::Gather)),
-        }
-    }
-
-    /// Whether values may have this width in the given phase.
-    pub fn allows(self, phase: Phase, width: usize) -> bool {
-        match (phase, self) {
-            (Phase::Reduce, Self::Exact) => width == WEIGHTED_WIDTH || fewest::WIDTHS.contains(&width),
-            _ => width == self.width(phase),
-        }
-    }
-
-    /// Whether the sum's bits depend on the order of its terms.
-    pub fn order_matters(self) -> bool {
-        matches!(self, Self::Floats | Self::Halves)
-    }
-}
+pub use crate::encoding::Encoding;
 
 /// A vector under reduction: this rank's term at first, partial sums in between, the result at the end.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Vector {
     terms: Payload,
-    /// The rounded sums of [`Payload::Exact`] and [`Payload::Wide`]; empty for the others, whose result replaces the terms.
+    /// The rounded sums of [`Payload::Exact`] and [`Payload::Wide`], once there is one; empty for the others, whose result
+    /// replaces the terms.
     floats: Vec<f32>,
+    /// Where their memory comes from.
+    spares: Spares,
     /// Partial sums of segments of [`Payload::Weighted`] to which a peer's were added, under their first index.
     sums: BTreeMap<usize, Vec<i64>>,
     /// Memory of such sums that were rounded, for the next.
@@ -90,15 +41,23 @@ impl Vector {
     /// # Panics
     /// Where the halves of [`Payload::Wide`] differ in length.
     pub fn new(terms: Payload) -> Self {
-        let floats = match &terms {
-            Payload::Wide { high, low } => {
-                assert_eq!(high.len(), low.len(), "the halves of a wide payload must be of one length");
-                vec![0.0; high.len()]
-            }
-            Payload::Exact(entries) => vec![0.0; entries.len()],
-            _ => Vec::new(),
-        };
-        Self { terms, floats, sums: BTreeMap::new(), spare: Vec::new() }
+        if let Payload::Wide { high, low } = &terms {
+            assert_eq!(high.len(), low.len(), "the halves of a wide payload must be of one length");
+        }
+        let (floats, spares) = (Vec::new(), Spares::default());
+        Self { terms, floats, spares, sums: BTreeMap::new(), spare: Vec::new() }
+    }
+
+    /// Has the result's memory come from a store, where it does not replace the terms.
+    pub fn use_spares(&mut self, spares: Spares) {
+        self.spares = spares;
+    }
+
+    /// Memory for the rounded sums of a payload that needs some.
+    fn prepare_floats(&mut self) {
+        if self.floats.len() < self.len() && matches!(self.terms, Payload::Exact(_) | Payload::Wide { .. }) {
+            self.floats = self.spares.take_floats(self.len());
+        }
     }
 
     /// Number of values.
@@ -160,6 +119,21 @@ impl Vector {
         }
     }
 
+    /// Writes `range` as [`encode`](Self::encode) does to the front of `out`, which has room for the most bytes that it may
+    /// need: the bytes of each value.
+    ///
+    /// # Panics
+    /// Where `range` is out of range or `out` too short.
+    pub fn pack(&self, phase: Phase, range: Range<usize>, out: &mut [u8]) -> usize {
+        if let (Payload::Exact(values), Phase::Reduce) = (&self.terms, phase) {
+            return fewest::pack_fewest(&values[range], out);
+        }
+        let width = self.width(phase, range.clone());
+        let bytes = range.len() * width;
+        self.encode(phase, range, &mut out[..bytes]);
+        width
+    }
+
     /// Adds a peer's partial sums, as they travelled in the reduce-scatter, to `range`.
     ///
     /// # Panics
@@ -196,30 +170,29 @@ impl Vector {
         }
     }
 
-    /// Adds every peer's terms to `range` in ascending order of rank, this rank's own in its place among them: `before` are
-    /// the terms of the ranks below, `after` those of the ranks above, as they travelled.
+    /// Makes `range` results: adds every peer's terms in ascending order of rank, this rank's own in its place among them, and
+    /// rounds. `before` are the terms of the ranks below, `after` those of the ranks above, as they travelled.
     ///
     /// # Panics
     /// As [`accumulate`](Self::accumulate).
-    pub fn accumulate_in_order(&mut self, range: &Range<usize>, before: &[Vec<u8>], after: &[Vec<u8>]) {
-        // The own term is set aside while the lower ranks' are summed from zero, then takes its place.
-        if let (false, Payload::Floats(values) | Payload::Halves(values)) = (before.is_empty(), &mut self.terms) {
-            let own = values[range.clone()].to_vec();
-            // Minus zero is the neutral element of f32 addition: the first term stays as it is, a minus zero included.
-            values[range.clone()].fill(-0.0);
-            for body in before {
-                self.accumulate(range.clone(), body);
-            }
-            if let Payload::Floats(values) | Payload::Halves(values) = &mut self.terms {
-                values[range.clone()].iter_mut().zip(own).for_each(|(value, own)| *value += own);
-            }
-        } else {
-            for body in before {
-                self.accumulate(range.clone(), body);
-            }
+    pub fn complete(&mut self, range: Range<usize>, before: &[impl AsRef<[u8]>], after: &[impl AsRef<[u8]>]) {
+        let bodies = || before.iter().map(AsRef::as_ref).chain(after.iter().map(AsRef::as_ref));
+        let encoding = self.encoding();
+        for body in bodies() {
+            let width = body.len().checked_div(range.len()).unwrap_or_default();
+            let fits = range.is_empty() || encoding.allows(Phase::Reduce, width);
+            assert!(fits && body.len() == range.len() * width, "{} bytes for {range:?}", body.len());
         }
-        for body in after {
-            self.accumulate(range.clone(), body);
+        self.prepare_floats();
+        match &mut self.terms {
+            Payload::Exact(values) => totals::exact(&values[range.clone()], before, after, &mut self.floats[range]),
+            Payload::Weighted(values) => totals::weighted(&mut values[range], before, after),
+            Payload::Floats(values) => totals::floats(&mut values[range], before, after),
+            Payload::Halves(values) => totals::halves(&mut values[range], before, after),
+            Payload::Integers(_) | Payload::Wide { .. } => {
+                bodies().for_each(|body| self.accumulate(range.clone(), body));
+                self.round(range);
+            }
         }
     }
 
@@ -229,6 +202,7 @@ impl Vector {
     /// # Panics
     /// Where `range` is out of range.
     pub fn round(&mut self, range: Range<usize>) {
+        self.prepare_floats();
         match &mut self.terms {
             Payload::Exact(values) => loops::round_fixed(&values[range.clone()], &mut self.floats[range]),
             Payload::Weighted(values) => {
@@ -244,12 +218,47 @@ impl Vector {
                 }
             }
             Payload::Integers(_) | Payload::Floats(_) => {}
-            Payload::Halves(values) => {
-                for value in &mut values[range] {
-                    *value = bf16::from_f32(*value).to_f32();
-                }
-            }
+            Payload::Halves(values) => totals::round_halves(&mut values[range]),
         }
+    }
+
+    /// `range` as it travels in `phase`, where it lies in memory like that.
+    ///
+    /// # Panics
+    /// Where `range` is out of range, or is to be a result and is none yet.
+    pub fn lying(&self, phase: Phase, range: Range<usize>) -> Option<&[u8]> {
+        if cfg!(target_endian = "big") {
+            return None;
+        }
+        match (&self.terms, phase) {
+            (Payload::Exact(_) | Payload::Wide { .. }, Phase::Gather) => Some(cast_slice(&self.floats[range])),
+            (Payload::Weighted(_), Phase::Reduce) if self.sums.contains_key(&range.start) => None,
+            (Payload::Weighted(values) | Payload::Floats(values), _) => Some(cast_slice(&values[range])),
+            (Payload::Integers(values), _) => Some(cast_slice(&values[range])),
+            (Payload::Exact(_) | Payload::Wide { .. } | Payload::Halves(_), _) => None,
+        }
+    }
+
+    /// Where the result of `range`, as it travels, is to lie in memory.
+    ///
+    /// # Panics
+    /// Where `range` is out of range.
+    pub fn room(&mut self, range: Range<usize>) -> Option<&mut [u8]> {
+        if cfg!(target_endian = "big") {
+            return None;
+        }
+        self.prepare_floats();
+        match &mut self.terms {
+            Payload::Exact(_) | Payload::Wide { .. } => Some(cast_slice_mut(&mut self.floats[range])),
+            Payload::Weighted(values) | Payload::Floats(values) => Some(cast_slice_mut(&mut values[range])),
+            Payload::Integers(values) => Some(cast_slice_mut(&mut values[range])),
+            Payload::Halves(_) => None,
+        }
+    }
+
+    /// Says that the result of `range` lies in its [`room`](Self::room).
+    pub fn placed(&mut self, range: &Range<usize>) {
+        self.sums.remove(&range.start);
     }
 
     /// Takes over results, as they travelled in the all-gather.
@@ -258,6 +267,7 @@ impl Vector {
     /// Where `range` is out of range or `body` is not of its width times its length.
     pub fn store(&mut self, range: Range<usize>, body: &[u8]) {
         assert_eq!(body.len(), range.len() * self.encoding().width(Phase::Gather), "bytes for {range:?}");
+        self.prepare_floats();
         match &mut self.terms {
             Payload::Exact(_) | Payload::Wide { .. } => read_f32(&mut self.floats[range], body),
             Payload::Weighted(values) => {
@@ -279,7 +289,8 @@ impl Vector {
     }
 
     /// The result, once every value is one.
-    pub fn into_reduced(self) -> Reduced {
+    pub fn into_reduced(mut self) -> Reduced {
+        self.prepare_floats();
         match self.terms {
             Payload::Exact(_) | Payload::Wide { .. } => Reduced::Floats(self.floats),
             Payload::Integers(values) => Reduced::Integers(values),
@@ -387,20 +398,11 @@ mod tests {
         let term = |x: f32| Vector::new(Payload::Floats(vec![x]));
         let (a, b, c) = (1e8f32, -1e8f32, 1.0f32);
         let mut middle = term(c);
-        middle.accumulate_in_order(&(0..1), &[bytes(&term(a), Phase::Reduce)], &[bytes(&term(b), Phase::Reduce)]);
+        middle.complete(0..1, &[bytes(&term(a), Phase::Reduce)], &[bytes(&term(b), Phase::Reduce)]);
         assert_eq!(middle.into_reduced(), Reduced::Floats(vec![(a + c) + b]));
         let mut last = term(c);
         let before = [bytes(&term(a), Phase::Reduce), bytes(&term(b), Phase::Reduce)];
-        last.accumulate_in_order(&(0..1), &before, &[]);
+        last.complete(0..1, &before, &[[]; 0]);
         assert_eq!(last.into_reduced(), Reduced::Floats(vec![(a + b) + c]));
-    }
-
-    #[test]
-    fn encodings_survive_the_wire_and_strangers_are_none() {
-        for encoding in [Encoding::Exact, Encoding::Wide, Encoding::Integers, Encoding::Floats, Encoding::Halves] {
-            assert_eq!(Encoding::from_wire(encoding as u8), Some(encoding));
-        }
-        assert_eq!(Encoding::from_wire(0), None);
-        assert_eq!(Encoding::from_wire(6), None);
     }
 }

@@ -10,6 +10,7 @@ use crate::error::Mismatch;
 use crate::frame::{Header, Phase};
 use crate::packing::Vector;
 use crate::payload::{Payload, Reduced};
+use crate::spares::Spares;
 
 /// Which operation of which membership this is, and who takes part.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub struct Reduction {
     fault: Fault,
     cut: Cut,
     chunks: u32,
+    /// Memory for what is kept on the way.
+    spares: Spares,
 }
 
 impl Reduction {
@@ -57,8 +60,8 @@ impl Reduction {
         assert!(tag.group.contains(&tag.rank.0), "rank {} is not in the group {:?}", tag.rank, tag.group);
         let vector = Vector::new(payload);
         let encoding = vector.encoding();
-        let cut = Cut::for_width(encoding.cut_width());
-        Self { tag, vector, fault, cut, chunks }
+        let cut = Cut::new(encoding.cut_width(), tag.group.end - tag.group.start);
+        Self { tag, vector, fault, cut, chunks, spares: Spares::default() }
     }
 
     /// Which operation this is.
@@ -214,10 +217,10 @@ impl Reduction {
         self.vector.accumulate(self.range(header), body);
     }
 
-    /// Adds every peer's terms to a segment in ascending order of place: those of the places below, then this rank's own,
-    /// then those of the places above.
-    pub fn accumulate_in_order(&mut self, header: &Header, before: &[Vec<u8>], after: &[Vec<u8>]) {
-        self.vector.accumulate_in_order(&self.range(header), before, after);
+    /// Makes results of a segment, as its owner: adds every peer's terms in ascending order of place, those of the places
+    /// below, then this rank's own, then those of the places above, and rounds.
+    pub fn complete(&mut self, header: &Header, before: &[impl AsRef<[u8]>], after: &[impl AsRef<[u8]>]) {
+        self.vector.complete(self.range(header), before, after);
     }
 
     /// Makes results of a segment's complete sums, as its owner.
@@ -228,6 +231,45 @@ impl Reduction {
     /// Takes over a checked segment of results.
     pub fn store(&mut self, header: &Header, body: &[u8]) {
         self.vector.store(self.range(header), body);
+    }
+
+    /// Where a checked segment of results is to lie.
+    pub fn room(&mut self, header: &Header) -> Option<&mut [u8]> {
+        self.vector.room(self.range(header))
+    }
+
+    /// Takes over a checked segment of results that lies in its room.
+    pub fn placed(&mut self, header: &Header) {
+        self.vector.placed(&self.range(header));
+    }
+
+    /// The values of a command's segment where they lie as they travel.
+    pub fn lying(&self, header: &Header) -> Option<&[u8]> {
+        match header.phase {
+            Phase::Reduce | Phase::Gather => self.vector.lying(header.phase, self.range(header)),
+            Phase::Ready | Phase::Farewell => None,
+        }
+    }
+
+    /// Seals a command's header and writes the values to the front of `out`, which has the header's `body_bytes`.
+    pub fn pack(&self, header: Header, out: &mut [u8]) -> Header {
+        match header.phase {
+            Phase::Reduce | Phase::Gather => {
+                Header { width: self.vector.pack(header.phase, self.range(&header), out) as u32, ..header }
+            }
+            Phase::Ready | Phase::Farewell => header,
+        }
+    }
+
+    /// Memory that earlier operations are done with.
+    pub fn spares(&self) -> &Spares {
+        &self.spares
+    }
+
+    /// Has memory come from a store.
+    pub fn use_spares(&mut self, spares: Spares) {
+        self.vector.use_spares(spares.clone());
+        self.spares = spares;
     }
 
     /// Writes a segment's values as they travel; `out` has the header's `body_bytes`.

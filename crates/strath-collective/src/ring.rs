@@ -52,6 +52,7 @@ use crate::frame::{Header, Phase};
 use crate::machine::{EARLY_SEGMENTS, Machine, Outgoing, check_body};
 use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
+use crate::spares::Spares;
 
 /// One rank's part of a ring all-reduce.
 #[derive(Debug, Clone, PartialEq)]
@@ -163,9 +164,8 @@ impl Ring {
         }
     }
 
-    fn take_results(&mut self, header: &Header, body: &[u8]) {
+    fn pass_results_on(&mut self, header: &Header) {
         let index = self.gathered[header.chunk as usize];
-        self.reduction.store(header, body);
         self.gathered[header.chunk as usize] += 1;
         if header.chunk != self.right() {
             self.send(self.reduction.header(Phase::Gather, header.chunk, index));
@@ -241,10 +241,30 @@ impl Machine for Ring {
         self.reduction.note_fault(header);
         match header.phase {
             Phase::Reduce => self.take_partial_sums(header, body),
-            Phase::Gather => self.take_results(header, body),
+            Phase::Gather => {
+                self.reduction.store(header, body);
+                self.pass_results_on(header);
+            }
             Phase::Ready | Phase::Farewell => self.right_has_started(),
         }
         Ok(())
+    }
+
+    fn room(&mut self, _from: Rank, header: &Header) -> Option<&mut [u8]> {
+        if header.phase == Phase::Gather { self.reduction.room(header) } else { None }
+    }
+
+    fn handle_placed(&mut self, from: Rank, header: &Header) -> Result<(), Mismatch> {
+        self.admit(from, header)?;
+        Mismatch::check("phase", Phase::Gather as u64, header.phase as u64)?;
+        self.reduction.note_fault(header);
+        self.reduction.placed(header);
+        self.pass_results_on(header);
+        Ok(())
+    }
+
+    fn use_spares(&mut self, spares: Spares) {
+        self.reduction.use_spares(spares);
     }
 
     fn poll_command(&mut self) -> Option<Outgoing> {

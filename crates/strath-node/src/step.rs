@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strath_collective::{Bucket, Collective, Pending, Reduced};
+use strath_collective::{Bucket, Collective, Payload, Pending, Reduced};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
@@ -163,7 +163,11 @@ impl Stepper {
 
         enter(Phase::Reduce);
         let Gathered { sum, tally, mut clock } = gathered;
-        let gradient = peers.all_reduce(step, Bucket::GRADIENT, everyone.clone(), sum.into_payload(), fault);
+        let sum = sum.into_payload();
+        if matches!(sum, Payload::Exact(_)) {
+            peers.give_room(self.buffers.take()); // results of the other kinds take the place of their terms
+        }
+        let gradient = peers.all_reduce(step, Bucket::GRADIENT, everyone.clone(), sum, fault);
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(), fault);
         let (gradient, fault) = gradient.wait(EXCHANGE_DEADLINE)?; // G, the same bits on every rank
         let (tally, _) = tally.wait(EXCHANGE_DEADLINE)?;

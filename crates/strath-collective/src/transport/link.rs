@@ -1,14 +1,15 @@
 //! One peer: the connection it sends on, the connection this rank sends on, and what is under way on both.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use strath_core::Step;
 
+use super::outbound::Outbound;
 use crate::bucket::Bucket;
 use crate::collective::Member;
 use crate::error::Mismatch;
@@ -18,13 +19,13 @@ use crate::frame::{HEADER_BYTES, Header};
 pub(super) type Key = (Step, Bucket);
 
 /// Bytes read at once while no long segment is due, and small frames written at once.
-const SMALL_BYTES: usize = 16 * 1024;
+pub(super) const SMALL_BYTES: usize = 16 * 1024;
 /// A connection whose other end answers nothing for so long is broken.
 const SILENCE: Duration = Duration::from_secs(3);
 /// What a kept frame costs beside its values: its header and its place in a map of queues, generously.
 const KEPT_BYTES: usize = HEADER_BYTES + 256;
-/// Bytes that are kept a peer for operations that have not been started here. The machines send at most 1 MiB early for
-/// each, so this is reached by a peer that is more than 64 operations ahead; it is then not read until some are started.
+/// Bytes that are kept a peer for operations that have not been started here. The machines send at most 2 MiB early for
+/// each, so this is reached by a peer that is more than 32 operations ahead; it is then not read until some are started.
 const EARLY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Whether a peer can still be counted on.
@@ -100,6 +101,9 @@ pub(super) struct Inbound {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
+    /// The frame whose values are being read to where they belong, and how many bytes of them are there. Nothing is in the
+    /// buffer meanwhile.
+    placing: Option<(Header, usize)>,
     /// Whole frames of operations that have not been started here.
     early: BTreeMap<Key, VecDeque<(Header, Vec<u8>)>>,
     early_bytes: usize,
@@ -118,10 +122,67 @@ pub(super) enum Filled {
     End,
 }
 
+impl Filled {
+    /// Bytes that came.
+    fn bytes(self) -> usize {
+        match self {
+            Self::All(bytes) | Self::Some(bytes) => bytes,
+            Self::Nothing | Self::End => 0,
+        }
+    }
+}
+
+/// What a read that had so much room has brought.
+fn filled(read: io::Result<usize>, room: usize) -> io::Result<Filled> {
+    match read {
+        Ok(0) => Ok(Filled::End),
+        Ok(n) => Ok(if n == room { Filled::All(n) } else { Filled::Some(n) }),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Filled::All(0)),
+        Err(e) => Err(e),
+    }
+}
+
 impl Inbound {
     fn new(stream: TcpStream) -> Self {
         let buffer = vec![0; SMALL_BYTES];
-        Self { stream: Arc::new(stream), buffer, start: 0, end: 0, early: BTreeMap::new(), early_bytes: 0 }
+        let (stream, early) = (Arc::new(stream), BTreeMap::new());
+        Self { stream, buffer, start: 0, end: 0, placing: None, early, early_bytes: 0 }
+    }
+
+    /// The frame whose values are being read to where they belong.
+    pub(super) fn placing(&self) -> Option<Header> {
+        self.placing.map(|(header, _)| header)
+    }
+
+    /// Begins to read the values of the next frame, whose header this is, to their `room`, with those that are here already.
+    pub(super) fn place(&mut self, header: &Header, room: &mut [u8]) {
+        let have = &self.buffer[self.start + HEADER_BYTES..self.end];
+        room[..have.len()].copy_from_slice(have);
+        self.placing = Some((*header, have.len()));
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Reads once to the room of the frame being placed, and the next frame's header to the buffer.
+    pub(super) fn fill_room(&mut self, room: &mut [u8]) -> io::Result<Filled> {
+        let Some((_, have)) = &mut self.placing else { return Ok(Filled::Nothing) };
+        let missing = room.len() - *have;
+        let mut parts = [IoSliceMut::new(&mut room[*have..]), IoSliceMut::new(&mut self.buffer[..HEADER_BYTES])];
+        let read = (&*self.stream).read_vectored(&mut parts);
+        filled(read, missing + HEADER_BYTES).inspect(|filled| {
+            let read = filled.bytes();
+            *have += read.min(missing);
+            self.end = read.saturating_sub(missing);
+        })
+    }
+
+    /// Whether all values of the frame being placed are in their `room`; then it is no longer.
+    pub(super) fn is_placed(&mut self, room: &[u8]) -> bool {
+        let all = self.placing.is_some_and(|(_, have)| have == room.len());
+        if all {
+            self.placing = None;
+        }
+        all
     }
 
     /// Reads once.
@@ -130,25 +191,16 @@ impl Inbound {
         if room == 0 {
             return Ok(Filled::Nothing);
         }
-        match (&*self.stream).read(&mut self.buffer[self.end..self.end + room]) {
-            Ok(0) => Ok(Filled::End),
-            Ok(n) => {
-                self.end += n;
-                Ok(if n == room { Filled::All(n) } else { Filled::Some(n) })
-            }
-            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
-            Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Filled::All(0)),
-            Err(e) => Err(e),
-        }
+        let read = (&*self.stream).read(&mut self.buffer[self.end..self.end + room]);
+        filled(read, room).inspect(|filled| self.end += filled.bytes())
     }
 
-    /// The index in the buffer up to which to read: a long segment is read to its end, so that the next one starts at the
-    /// front; short frames are read many at once. Where long segments have come before, the next is read with its header in
-    /// one call: segments of one operation are of one length, so little of another one comes with it and has to be moved.
+    /// The index in the buffer up to which to read: a long segment that goes through the buffer is read to its end, so that
+    /// the next one starts at the front; short frames are read many at once.
     fn wanted(&self) -> usize {
         match self.header() {
             Ok(Some(header)) => (self.start + HEADER_BYTES + header.body_bytes()).max(SMALL_BYTES),
-            _ => self.buffer.len(),
+            _ => SMALL_BYTES,
         }
     }
 
@@ -197,75 +249,5 @@ impl Inbound {
         let frames = self.early.remove(&key).unwrap_or_default();
         self.early_bytes -= frames.iter().map(|(_, body)| KEPT_BYTES + body.len()).sum::<usize>();
         frames
-    }
-}
-
-/// Frames to a peer.
-#[derive(Debug)]
-pub(super) struct Outbound {
-    /// The connection, until it breaks.
-    pub(super) stream: Option<Arc<TcpStream>>,
-    /// Frames that are not encoded yet: their values stay where they are.
-    pub(super) queue: VecDeque<Header>,
-    /// Bytes `sent..filled` are encoded and not written.
-    scratch: Vec<u8>,
-    sent: usize,
-    filled: usize,
-}
-
-impl Outbound {
-    fn new(stream: TcpStream) -> Self {
-        Self { stream: Some(Arc::new(stream)), queue: VecDeque::new(), scratch: Vec::new(), sent: 0, filled: 0 }
-    }
-
-    /// Whether there is something to write and a connection to write it on.
-    pub(super) fn is_pending(&self) -> bool {
-        self.stream.is_some() && (self.sent < self.filled || !self.queue.is_empty())
-    }
-
-    /// Encodes the next frame, or several short ones, once the former are written. `values` seals a frame's header and
-    /// writes its values, and is called once for each frame taken off the queue.
-    pub(super) fn encode(&mut self, mut values: impl FnMut(&mut Header, &mut [u8])) {
-        if self.sent < self.filled {
-            return;
-        }
-        (self.sent, self.filled) = (0, 0);
-        while let Some(mut header) = self.queue.front().copied() {
-            let whole = HEADER_BYTES + header.body_bytes();
-            if self.filled > 0 && self.filled + whole > SMALL_BYTES {
-                break;
-            }
-            let end = self.filled + whole;
-            if self.scratch.len() < end {
-                self.scratch.resize(end, 0);
-            }
-            let (head, body) = self.scratch[self.filled..end].split_at_mut(HEADER_BYTES);
-            values(&mut header, body);
-            head.copy_from_slice(&header.to_bytes());
-            self.filled += HEADER_BYTES + header.body_bytes();
-            self.queue.pop_front();
-        }
-    }
-
-    /// Ends the connection, also for whoever sleeps on it.
-    pub(super) fn close(&mut self) {
-        if let Some(stream) = self.stream.take() {
-            // A connection that the peer has ended already cannot be ended again.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-    }
-
-    /// Writes what is encoded as far as the kernel takes it. `true`: all of it.
-    pub(super) fn write(&mut self) -> io::Result<bool> {
-        let Some(stream) = &self.stream else { return Ok(true) };
-        while self.sent < self.filled {
-            match (&**stream).write(&self.scratch[self.sent..self.filled]) {
-                Ok(n) => self.sent += n,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(true)
     }
 }

@@ -1,8 +1,8 @@
 //! The sockets: connections to every peer, and who serves them.
 //!
-//! [`mesh`] connects (with [`handshake`]), [`link`] is one peer's two connections with what is being read and written,
-//! [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what that thread sleeps
-//! on. [`probe`] measures links once they are there. Another transport takes the place of `mesh` and `link`.
+//! [`mesh`] connects (with [`handshake`]), [`link`] is one peer's two connections with what is being read, [`outbound`] what is
+//! being written, [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what that
+//! thread sleeps on. [`probe`] measures links once they are there. Another transport takes the place of `mesh` and `link`.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the clock is read and where threads wait")]
 
@@ -11,6 +11,7 @@ mod farewell;
 mod handshake;
 mod link;
 mod mesh;
+mod outbound;
 mod probe;
 mod turns;
 mod wake;

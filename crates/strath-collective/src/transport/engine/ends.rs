@@ -67,6 +67,7 @@ impl Driver {
             return;
         }
         let ending = self.heard.take().unwrap_or(ending);
+        self.detach_lying();
         let operations = std::mem::take(&mut self.operations);
         for (key, operation) in operations {
             // Whoever has dropped the receiver does not want to know.

@@ -1,5 +1,7 @@
 //! Frames from peers: read, checked, and handed to the operation that they belong to.
 
+use std::io;
+
 use strath_core::Step;
 
 use super::{Driver, Ending, Operation, READ_BUDGET, key};
@@ -13,7 +15,12 @@ impl Driver {
     pub(super) fn read(&mut self, at: usize) {
         let mut budget = READ_BUDGET;
         while self.ending.is_none() && self.links[at].is_read() {
-            match self.links[at].inbound.fill() {
+            let filled = if self.links[at].inbound.placing().is_some() {
+                self.fill_room(at)
+            } else {
+                self.links[at].inbound.fill()
+            };
+            match filled {
                 Ok(Filled::Nothing) => return,
                 Ok(Filled::End) => return self.lose(at, "it closed the connection"),
                 Err(error) => return self.lose(at, &error.to_string()),
@@ -33,9 +40,29 @@ impl Driver {
         }
     }
 
+    /// Reads values to where they belong, and once all are there has the operation take them.
+    fn fill_room(&mut self, at: usize) -> io::Result<Filled> {
+        let link = &mut self.links[at];
+        let from = link.member.rank;
+        let Some(header) = link.inbound.placing() else { return Ok(Filled::Nothing) };
+        let operation = self.operations.get_mut(&key(&header)).expect("an operation is under way until all has come");
+        let room = operation.machine.room(from, &header).expect("what has a room keeps it until it is placed");
+        let filled = link.inbound.fill_room(room)?;
+        if link.inbound.is_placed(room) {
+            match operation.machine.handle_placed(from, &header) {
+                Ok(()) => {
+                    self.queue_commands(key(&header));
+                    self.finish_if_complete(key(&header));
+                }
+                Err(mismatch) => self.refuse(at, key(&header), mismatch),
+            }
+        }
+        Ok(filled)
+    }
+
     /// Takes every whole frame that was read from a peer.
     pub(super) fn take_frames(&mut self, at: usize) {
-        while self.ending.is_none() && self.links[at].is_read() {
+        while self.ending.is_none() && self.links[at].is_read() && self.links[at].inbound.placing().is_none() {
             let header = match self.links[at].inbound.header() {
                 Ok(Some(header)) => header,
                 Ok(None) => return self.links[at].inbound.make_room(None),
@@ -44,13 +71,17 @@ impl Driver {
             if let Err(mismatch) = self.admit(at, &header) {
                 return self.refuse(at, key(&header), mismatch);
             }
+            let from = self.links[at].member.rank;
             let Some(body) = self.links[at].inbound.body(&header) else {
-                return self.links[at].inbound.make_room(Some(&header));
+                let operation = self.operations.get_mut(&key(&header));
+                return match operation.and_then(|operation| operation.machine.room(from, &header)) {
+                    Some(room) => self.links[at].inbound.place(&header, room),
+                    None => self.links[at].inbound.make_room(Some(&header)),
+                };
             };
             if header.phase == Phase::Farewell {
                 return self.take_farewell(at, Farewell::from_wire(header.chunk));
             }
-            let from = self.links[at].member.rank;
             match self.operations.get_mut(&key(&header)) {
                 None => self.links[at].inbound.keep(key(&header), &header),
                 Some(operation) => {

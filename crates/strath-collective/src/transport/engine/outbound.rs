@@ -1,9 +1,12 @@
 //! Frames to peers: encoded late, written as far as the kernel takes them.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Driver, key};
+use super::{Driver, Operation, key};
+use crate::frame::Header;
 use crate::transport::link::{Key, Presence};
+use crate::transport::outbound::COPIED_BYTES;
 
 impl Driver {
     pub(super) fn queue_commands(&mut self, key: Key) {
@@ -21,26 +24,69 @@ impl Driver {
 
     pub(super) fn write(&mut self, at: usize) {
         while self.links[at].outbound.is_pending() {
-            let mut read = Vec::new();
-            let operations = &mut self.operations;
-            self.links[at].outbound.encode(|header, out| {
-                if let Some(operation) = operations.get_mut(&key(header)) {
-                    *header = operation.machine.seal(*header);
-                    operation.machine.encode(header, &mut out[..header.body_bytes()]);
-                    operation.unread -= 1;
-                    read.push(key(header));
-                }
-            });
+            let mut read = self.fill_batch(at);
             self.moved = true;
-            let written = self.links[at].outbound.write();
-            for key in read {
-                self.finish_if_complete(key);
+            let Self { links, operations, .. } = self;
+            let outbound = &mut links[at].outbound;
+            let lying: Vec<Header> = outbound.lying().copied().collect();
+            let written = outbound.write(|header| lying_values(operations, header));
+            let left = outbound.lying().count();
+            read.extend_from_slice(&lying[..lying.len() - left]);
+            for header in &read {
+                self.forget_unread(header);
             }
             match written {
                 Ok(true) => {}
                 Ok(false) => return,
                 Err(_) => return self.break_outbound(at),
             }
+        }
+    }
+
+    /// Takes frames off a link's queue into its next batch, once the former one is written: those whose values were encoded.
+    fn fill_batch(&mut self, at: usize) -> Vec<Header> {
+        let Self { links, operations, .. } = self;
+        let outbound = &mut links[at].outbound;
+        let mut encoded = Vec::new();
+        if !outbound.begin() {
+            return encoded;
+        }
+        while let Some(header) = outbound.queue.front().copied() {
+            let machine = operations.get(&key(&header)).map(|operation| &operation.machine);
+            let is_long = header.body_bytes() > COPIED_BYTES;
+            let fits = match machine {
+                Some(machine) if is_long && machine.lying(&header).is_some() => {
+                    outbound.push_lying(&machine.seal(header))
+                }
+                Some(machine) => {
+                    let fits = outbound.push_encoded(header.body_bytes(), |out| machine.pack(header, out));
+                    encoded.extend(fits.then_some(header));
+                    fits
+                }
+                // A frame between the transports themselves has no values.
+                None => outbound.push_encoded(0, |_| header),
+            };
+            if !fits {
+                break;
+            }
+            outbound.queue.pop_front();
+        }
+        encoded
+    }
+
+    /// Says that the values of a command were read, or need not be.
+    fn forget_unread(&mut self, header: &Header) {
+        if let Some(operation) = self.operations.get_mut(&key(header)) {
+            operation.unread -= 1;
+        }
+        self.finish_if_complete(key(header));
+    }
+
+    /// Copies what is still to be written of values that lie in operations, before those are dropped.
+    pub(super) fn detach_lying(&mut self) {
+        let Self { links, operations, .. } = self;
+        for link in links {
+            link.outbound.detach(|header| lying_values(operations, header));
         }
     }
 
@@ -63,11 +109,15 @@ impl Driver {
     /// Forgets what a peer that has left was still to be sent.
     pub(super) fn drop_outbound(&mut self, at: usize) {
         self.links[at].outbound.close();
-        for header in std::mem::take(&mut self.links[at].outbound.queue) {
-            if let Some(operation) = self.operations.get_mut(&key(&header)) {
-                operation.unread -= 1;
-            }
-            self.finish_if_complete(key(&header));
+        let lying = self.links[at].outbound.drop_lying();
+        for header in lying.chain(std::mem::take(&mut self.links[at].outbound.queue)) {
+            self.forget_unread(&header);
         }
     }
+}
+
+/// The values of a frame in a batch, where they lie in its operation.
+fn lying_values<'a>(operations: &'a BTreeMap<Key, Operation>, header: &Header) -> &'a [u8] {
+    let operation = operations.get(&key(header)).expect("an operation is under way until its values are read");
+    operation.machine.lying(header).expect("what lies in memory as it travels stays there")
 }

@@ -87,7 +87,7 @@ impl AllreduceRank {
         let mut algorithm = "";
         let mut times = Vec::new();
         for round in 0..WARM_UP + rounds(bytes) {
-            let payload = term.payload(spent);
+            let payload = term.payload(peers, spent);
             algorithm = peers.choice(&everyone, &payload).name();
             peers.barrier(Step(*step), DEADLINE).map_err(Failure::other)?;
             let since = Instant::now();
@@ -152,8 +152,8 @@ impl Term {
         }
     }
 
-    /// The payload of a round, in the memory of the former one's result where it fits.
-    fn payload(&self, mut spent: Vec<f32>) -> Payload {
+    /// The payload of a round, in the memory of the former one's result where it fits; where not, the next result gets that.
+    fn payload(&self, peers: &Collective, mut spent: Vec<f32>) -> Payload {
         let mut again = |values: &[f32]| {
             spent.clear();
             spent.extend_from_slice(values);
@@ -163,7 +163,10 @@ impl Term {
             Self::Floats(values) => Payload::Floats(again(values)),
             Self::Halves(values) => Payload::Halves(again(values)),
             Self::Weighted(values) => Payload::Weighted(again(values)),
-            Self::Exact(values) => Payload::Exact(values.clone()),
+            Self::Exact(values) => {
+                peers.give_room(spent);
+                Payload::Exact(values.clone())
+            }
         }
     }
 }
