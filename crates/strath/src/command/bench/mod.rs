@@ -1,6 +1,7 @@
 //! `strath bench`: the machine's own limits, and how close Strath is to them.
 
 mod allreduce;
+mod footprint;
 mod kernels;
 mod link;
 mod peaks;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -10,8 +11,10 @@ use strath_core::config::{Config, OptimizerKind};
 use strath_core::{Assignment, ImageShape, Rank};
 use strath_kernels::isa::Isa;
 use strath_model::{Method, Model, Work};
+use strath_node::prepare;
 use strath_node::summary::median;
 
+use super::footprint::{self, Footprint};
 use super::peaks::Peaks;
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
@@ -50,8 +53,10 @@ impl Step {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         let config = self.changes.resolve(self.config.as_deref(), workers_flag(self.workers))?.config;
+        // The workers pin themselves; the peaks beside them are this process's.
+        prepare::pin(config.cluster.isa).map_err(Failure::other)?;
         let before = Peaks::measure();
-        let (steps, shape, classes) = self.train(&config)?;
+        let Trained { steps, shape, classes, footprint } = self.train(&config)?;
         let peaks = before.better(Peaks::measure());
         let amounts = Amounts::of(&config, shape, classes)?;
         let step_ms = 1e3 * median(steps.iter().filter_map(|line| line["step_s"].as_f64()));
@@ -64,36 +69,61 @@ impl Step {
         }
         // Medians of parts need not add up to the median of the whole.
         rows.push(amounts.row("idle", (step_ms - busy_ms).max(0.0), step_ms, &peaks));
-        rows.push(amounts.row("step", step_ms, step_ms, &peaks));
+        let mut whole = amounts.row("step", step_ms, step_ms, &peaks);
+        whole["faults_a_step"] = json!(footprint.faults_a_step);
+        whole["peak_rss_mib"] = json!(footprint.peak_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)));
+        rows.push(whole);
         telling::print(&if self.json { lines(&rows) } else { table(&rows, &config, step_ms, &peaks) })
     }
 
-    /// Trains in a process of its own and returns the steps of its metrics that count, the data's shape and classes.
-    fn train(&self, config: &Config) -> Result<(Vec<Value>, ImageShape, usize), Failure> {
+    /// Trains in a process of its own.
+    fn train(&self, config: &Config) -> Result<Trained, Failure> {
         let folder = tempfile::tempdir().map_err(Failure::other)?;
         let (file, out) = (folder.path().join("run.toml"), folder.path().join("run"));
         std::fs::write(&file, config.to_toml()).map_err(Failure::other)?;
         let program = std::env::current_exe().map_err(Failure::other)?;
         let sets = [format!("run.steps={}", self.steps), "run.eval_every_epochs=1000000000".into()];
-        let output = Command::new(program)
+        let child = Command::new(program)
             .arg("train")
             .arg(&file)
             .args(["--set", &sets[0], "--set", &sets[1], "--set", "checkpoint.every_steps=1000000000", "--out"])
             .arg(&out)
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
             .map_err(Failure::other)?;
+        let (parent, metrics, over) = (child.id(), out.join("metrics.jsonl"), AtomicBool::new(false));
+        let (output, footprint) = std::thread::scope(|scope| {
+            let watch = scope.spawn(|| footprint::watch((parent, config.cluster.workers), &metrics, self.steps, &over));
+            let output = child.wait_with_output();
+            over.store(true, Ordering::Release);
+            (output, watch.join().unwrap_or_default())
+        });
+        let output = output.map_err(Failure::other)?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             let line = said.lines().rev().find(|line| line.starts_with("error: ")).unwrap_or("error: no reason given");
             return Err(Failure::Other(line.trim_start_matches("error: ").into()));
         }
-        let text = std::fs::read_to_string(out.join("metrics.jsonl")).map_err(Failure::other)?;
+        let text = std::fs::read_to_string(&metrics).map_err(Failure::other)?;
         let steps = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let steps: Vec<Value> = steps.filter(|line| line["kind"] == "step").skip(5).collect();
         let dataset = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
-        Ok((steps, dataset.shape(), dataset.classes()))
+        Ok(Trained { steps, shape: dataset.shape(), classes: dataset.classes(), footprint })
     }
+}
+
+/// What the training left behind.
+struct Trained {
+    /// The steps of its metrics that count.
+    steps: Vec<Value>,
+    /// The data's shape.
+    shape: ImageShape,
+    /// The data's classes.
+    classes: usize,
+    /// What its workers took of memory.
+    footprint: Footprint,
 }
 
 /// What rank 0 computes and moves in a step.
@@ -190,6 +220,10 @@ fn table(rows: &[Value], config: &Config, step_ms: f64, peaks: &Peaks) -> String
             number(&row["gbs"], 1),
             number(&row["percent_of_copy"], 0),
         );
+    }
+    if let Some(whole) = rows.last() {
+        let (faults, peak) = (number(&whole["faults_a_step"], 1), number(&whole["peak_rss_mib"], 0));
+        let _ = writeln!(text, "page faults a step of a worker {faults}, its peak resident memory {peak} MiB");
     }
     text
 }
