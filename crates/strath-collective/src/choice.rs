@@ -51,14 +51,14 @@ impl Choice {
 
     /// Whether a load may go this way, whatever it takes.
     pub fn serves(self, load: &Load, spread: &Spread) -> bool {
-        let (ranks, hosts) = (f64::from(spread.ranks), spread.hosts);
+        let hosts = spread.hosts;
         // Everybody who is elsewhere sends to every rank of the largest host.
         let meeting = |bytes: f64| {
             hosts < 3 || f64::from(spread.largest * (spread.ranks - spread.largest)) * bytes <= PORT_LIMIT_BYTES
         };
         match self {
             Self::Exchange => load.is_one_segment() && meeting(load.values * load.term),
-            Self::Direct => meeting(load.segment_bytes(ranks) * WINDOW_SEGMENTS as f64),
+            Self::Direct => meeting(load.segment_bytes(spread.ranks) * WINDOW_SEGMENTS as f64),
             // Without a second rank on any host it is the ring.
             Self::Hierarchical => hosts > 1 && spread.largest > 1,
             Self::Ring => true,

@@ -113,7 +113,7 @@ pub struct Load {
     /// Bytes of a value of the result, b.
     pub result: f64,
     /// By which chunks are cut.
-    cut: Cut,
+    cut_width: usize,
 }
 
 /// Bytes of a value of an exact sum of usual gradients: 6 hold what is below 0.5.
@@ -127,8 +127,8 @@ impl Load {
             Encoding::Exact => [4.0, EXACT_PARTIAL_BYTES],
             _ => [encoding.width(Phase::Reduce) as f64; 2],
         };
-        let cut = Cut::for_width(encoding.cut_width());
-        Self { values: values as f64, term, partial, result: encoding.width(Phase::Gather) as f64, cut }
+        let (result, cut_width) = (encoding.width(Phase::Gather) as f64, encoding.cut_width());
+        Self { values: values as f64, term, partial, result, cut_width }
     }
 
     /// The same where each rank's term is of several micro-batches.
@@ -137,20 +137,20 @@ impl Load {
         Self { term: self.partial, ..self }
     }
 
-    /// Segments of one of `chunks` chunks.
-    fn segments(&self, chunks: f64) -> f64 {
-        self.cut.segments((self.values / chunks).ceil() as usize) as f64
+    /// Segments of one of `chunks` chunks among `ranks` ranks.
+    fn segments(&self, ranks: f64, chunks: f64) -> f64 {
+        Cut::new(self.cut_width, ranks as u32).segments((self.values / chunks).ceil() as usize) as f64
     }
 
-    /// Bytes of terms in the largest segment of one of `chunks` chunks.
-    pub fn segment_bytes(&self, chunks: f64) -> f64 {
-        let chunk = (self.values / chunks).ceil();
-        self.cut.segment(chunk as usize, 0).len() as f64 * self.term
+    /// Bytes of terms in the largest segment of a rank's chunk among `ranks` ranks.
+    pub fn segment_bytes(&self, ranks: u32) -> f64 {
+        let chunk = (self.values / f64::from(ranks)).ceil() as usize;
+        Cut::new(self.cut_width, ranks).segment(chunk, 0).len() as f64 * self.term
     }
 
-    /// Whether the whole vector is one segment.
+    /// Whether the whole vector fits one segment.
     pub fn is_one_segment(&self) -> bool {
-        self.segments(1.0) <= 1.0
+        Cut::new(self.cut_width, 2).segments(self.values as usize) <= 1
     }
 }
 
@@ -217,7 +217,7 @@ fn exchange(load: &Load, spread: &Spread, rates: &Rates) -> f64 {
 
 fn direct(load: &Load, spread: &Spread, rates: &Rates) -> f64 {
     let (w, _, h, latency) = terms(spread, rates);
-    let segments = load.segments(w);
+    let segments = load.segments(w, w);
     let slice = load.values / w;
     let both = slice * (load.term + load.result);
     let work = Work {
@@ -243,7 +243,7 @@ fn pipeline(hops: f64, latency: f64, busy: f64, segments: f64) -> f64 {
 fn ring(load: &Load, spread: &Spread, rates: &Rates) -> f64 {
     let (w, _, h, _) = terms(spread, rates);
     let (leaving, crossings) = (f64::from(spread.leaving), f64::from(spread.crossings));
-    let segments = load.segments(w);
+    let segments = load.segments(w, w);
     let slice = load.values / w;
     // Of the W - 1 partial sums that a rank sends the first is its own term.
     let sums = slice * (load.term + (w - 2.0) * load.partial);
@@ -266,7 +266,7 @@ fn hierarchical(load: &Load, spread: &Spread, rates: &Rates) -> f64 {
         return direct(load, spread, rates);
     }
     let handlers = (w / m).ceil();
-    let segments = load.segments(m * handlers);
+    let segments = load.segments(w, m * handlers);
     let first = if h > 1.0 { load.partial } else { load.term };
     let sums = load.values / m * (first + (m - 2.0) * load.partial);
     let work = Work {

@@ -11,12 +11,13 @@
 //!
 //! The forward stores P for the backward, 4 T^2 bytes a head. Of 64 images with 50 tokens and 3 heads that is 2.4 MB with its
 //! padding, 0.1 to 0.3 ms of reading by the bandwidths measured; the product and the softmax that would compute it anew take 1 ms.
-//! Each image is computed by one thread in a fixed order, so bits do not depend on the number of threads; the softmax has the same
-//! bits for every instruction set, the products are the gemm crate's.
+//! Each image is computed by one thread in a fixed order: bits depend neither on the number of threads nor on the instruction set.
+
+#![allow(clippy::needless_range_loop, reason = "lanes of several arrays at once vectorise by index")]
 
 use crate::elementary::exp;
 use crate::isa::Isa;
-use crate::product::{Side, Strided, multiply_strided};
+use crate::product::{Side, Strided, small};
 use crate::threads::for_chunks;
 use crate::vectorised::vectorised;
 
@@ -107,10 +108,10 @@ impl Attention {
         for (head, weights) in weights.chunks_exact_mut(self.head_weights()).enumerate() {
             let part = |part, side| self.part(qkv, head, part, side);
             let (q, k) = (part(Part::Query, Side::Transposed), part(Part::Key, Side::Plain));
-            multiply_strided((tokens, width, tokens), k, q, (weights, columns), false); // S' = k q'
+            small(isa, (tokens, width, tokens), (k, q), (weights, columns)); // S' = k q'
             softmax_columns(isa, self.scale(), columns, weights);
             let (p, v) = (square(weights, columns, Side::Transposed), part(Part::Value, Side::Plain));
-            multiply_strided((tokens, tokens, width), p, v, (&mut y[head * width..], self.row()), false);
+            small(isa, (tokens, tokens, width), (p, v), (&mut y[head * width..], self.row()));
         }
     }
 
@@ -133,11 +134,11 @@ impl Attention {
             let dy = |side| Strided { values: &dy[head * width..], stride: self.row(), side };
             let mut to = |part, sizes, a, b| {
                 let start = self.start(head, part);
-                multiply_strided(sizes, a, b, (&mut dqkv[start..], 3 * self.row()), false);
+                small(isa, sizes, (a, b), (&mut dqkv[start..], 3 * self.row()));
             };
             let (by_tokens, by_width) = ((tokens, tokens, width), (tokens, width, tokens));
             to(Part::Value, by_tokens, square(weights, columns, Side::Plain), dy(Side::Plain)); // dv = P' dy
-            multiply_strided(by_width, part(Part::Value), dy(Side::Transposed), (&mut ds, columns), false); // dP' = v dy'
+            small(isa, by_width, (part(Part::Value), dy(Side::Transposed)), (&mut ds, columns)); // dP' = v dy'
             centre_columns(isa, self.scale(), columns, weights, &mut ds);
             to(Part::Query, by_tokens, square(&ds, columns, Side::Transposed), part(Part::Key)); // dq = dS k
             to(Part::Key, by_tokens, square(&ds, columns, Side::Plain), part(Part::Query)); // dk = dS' q
@@ -189,55 +190,62 @@ fn square(values: &[f32], stride: usize, side: Side) -> Strided<'_> {
 vectorised! {
     /// The softmax of `scale` times each column of weights [keys, columns], over it.
     fn softmax_columns(scale: f32, columns: usize, weights: &mut [f32]) {
-        let mut most = vec![f32::NEG_INFINITY; columns];
-        for row in weights.chunks_exact(columns) {
-            for (most, v) in most.iter_mut().zip(row) {
-                *most = if *most > *v || most.is_nan() { *most } else { *v };
-            }
-        }
-        let (mut total, mut sums) = (vec![0.0f64; columns], vec![0.0f32; columns]);
-        for rows in weights.chunks_mut(FOLD * columns) {
-            sums.fill(0.0);
-            for row in rows.chunks_exact_mut(columns) {
-                for ((v, most), sum) in row.iter_mut().zip(&most).zip(&mut sums) {
-                    *v = exp((*v - most) * scale);
-                    *sum += *v;
+        for strip in 0..columns / VECTOR {
+            let mut most = [f32::NEG_INFINITY; VECTOR];
+            for row in weights.chunks_exact(columns) {
+                let row = &row.as_chunks::<VECTOR>().0[strip];
+                for lane in 0..VECTOR {
+                    most[lane] = if most[lane] > row[lane] || most[lane].is_nan() { most[lane] } else { row[lane] };
                 }
             }
-            for (total, sum) in total.iter_mut().zip(&sums) {
-                *total += f64::from(*sum);
+            let mut total = [0.0f64; VECTOR];
+            for rows in weights.chunks_mut(FOLD * columns) {
+                let mut sums = [0.0f32; VECTOR];
+                for row in rows.chunks_exact_mut(columns) {
+                    let row = &mut row.as_chunks_mut::<VECTOR>().0[strip];
+                    for lane in 0..VECTOR {
+                        row[lane] = exp((row[lane] - most[lane]) * scale);
+                    }
+                    for lane in 0..VECTOR {
+                        sums[lane] += row[lane];
+                    }
+                }
+                for lane in 0..VECTOR {
+                    total[lane] += f64::from(sums[lane]);
+                }
             }
-        }
-        for (over, total) in sums.iter_mut().zip(&total) {
-            *over = (1.0 / total) as f32;
-        }
-        for row in weights.chunks_exact_mut(columns) {
-            for (v, over) in row.iter_mut().zip(&sums) {
-                *v *= over;
+            let over = total.map(|total| (1.0 / total) as f32);
+            for row in weights.chunks_exact_mut(columns) {
+                let row = &mut row.as_chunks_mut::<VECTOR>().0[strip];
+                for lane in 0..VECTOR {
+                    row[lane] *= over[lane];
+                }
             }
         }
     }
 
     /// `g = scale p (g - sum p g)` in each column of p and g [keys, columns].
     fn centre_columns(scale: f32, columns: usize, p: &[f32], g: &mut [f32]) {
-        let (mut total, mut sums) = (vec![0.0f64; columns], vec![0.0f32; columns]);
-        for (p, g) in p.chunks(FOLD * columns).zip(g.chunks(FOLD * columns)) {
-            sums.fill(0.0);
-            for (p, g) in p.chunks_exact(columns).zip(g.chunks_exact(columns)) {
-                for ((p, g), sum) in p.iter().zip(g).zip(&mut sums) {
-                    *sum += p * g;
+        for strip in 0..columns / VECTOR {
+            let mut total = [0.0f64; VECTOR];
+            for (p, g) in p.chunks(FOLD * columns).zip(g.chunks(FOLD * columns)) {
+                let mut sums = [0.0f32; VECTOR];
+                for (p, g) in p.chunks_exact(columns).zip(g.chunks_exact(columns)) {
+                    let (p, g) = (&p.as_chunks::<VECTOR>().0[strip], &g.as_chunks::<VECTOR>().0[strip]);
+                    for lane in 0..VECTOR {
+                        sums[lane] += p[lane] * g[lane];
+                    }
+                }
+                for lane in 0..VECTOR {
+                    total[lane] += f64::from(sums[lane]);
                 }
             }
-            for (total, sum) in total.iter_mut().zip(&sums) {
-                *total += f64::from(*sum);
-            }
-        }
-        for (inner, total) in sums.iter_mut().zip(&total) {
-            *inner = *total as f32;
-        }
-        for (p, g) in p.chunks_exact(columns).zip(g.chunks_exact_mut(columns)) {
-            for ((p, g), inner) in p.iter().zip(g).zip(&sums) {
-                *g = scale * (p * (*g - inner));
+            let inner = total.map(|total| total as f32);
+            for (p, g) in p.chunks_exact(columns).zip(g.chunks_exact_mut(columns)) {
+                let (p, g) = (&p.as_chunks::<VECTOR>().0[strip], &mut g.as_chunks_mut::<VECTOR>().0[strip]);
+                for lane in 0..VECTOR {
+                    g[lane] = scale * (p[lane] * (g[lane] - inner[lane]));
+                }
             }
         }
     }

@@ -15,6 +15,7 @@ pub mod gelu;
 pub mod isa;
 mod lanes;
 pub mod layer_norm;
+pub mod linear;
 pub mod peak;
 pub mod pointwise;
 pub mod pool;

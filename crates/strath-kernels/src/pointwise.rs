@@ -3,22 +3,13 @@
 //! One pass over memory each; bits depend neither on the number of threads nor on the instruction set. Forms `_over_` an argument
 //! write over it: what is written is in the cache already.
 
-use crate::columns::{PIECE, add_rows, lanes, narrow, repeated, totals};
+use crate::columns::{PIECE, add_rows, lanes, narrow, totals};
 use crate::isa::Isa;
 use crate::threads::for_chunks;
 use crate::vectorised::vectorised;
 
 /// Values that one thread computes in one go.
 const CHUNK: usize = 1 << 14;
-
-/// What follows the addition of a bias in the same pass.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Then {
-    /// Nothing.
-    Nothing,
-    /// `max(., 0)`; NaN stays NaN.
-    Relu,
-}
 
 /// `max(v, 0)`, NaN for NaN.
 pub(crate) fn rectified(v: f32) -> f32 {
@@ -71,40 +62,6 @@ pub fn mask(y: &[f32], g: &[f32], out: &mut [f32]) {
     let isa = Isa::active();
     assert!(y.len() == out.len() && g.len() == out.len());
     for_chunks(out, CHUNK, |k, out| mask_by(isa, &y[k * CHUNK..][..out.len()], &g[k * CHUNK..][..out.len()], out));
-}
-
-/// `y = then(y + bias)` for each row of y [rows, width], and bias of one row, over y.
-///
-/// # Panics
-/// Where y is no multiple of the bias.
-pub fn add_bias(then: Then, bias: &[f32], y: &mut [f32]) {
-    add_bias_by(Isa::active(), then, bias, y);
-}
-
-fn add_bias_by(isa: Isa, then: Then, bias: &[f32], y: &mut [f32]) {
-    assert!(!bias.is_empty() && y.len().is_multiple_of(bias.len()), "y is rows x width");
-    let bias = repeated(bias);
-    for_chunks(y, bias.len() * PIECE, |_, y| match then {
-        Then::Nothing => bias_by(isa, &bias, y),
-        Then::Relu => bias_relu_by(isa, &bias, y),
-    });
-}
-
-/// `y = y + bias + residual` for each row of y [rows, width], over y; bias is one row, residual has the shape of y: the end of a residual
-/// branch.
-///
-/// # Panics
-/// Where the lengths differ or are no multiple of the bias.
-pub fn add_bias_and_residual(bias: &[f32], residual: &[f32], y: &mut [f32]) {
-    add_bias_and_residual_by(Isa::active(), bias, residual, y);
-}
-
-fn add_bias_and_residual_by(isa: Isa, bias: &[f32], residual: &[f32], y: &mut [f32]) {
-    assert!(!bias.is_empty() && y.len().is_multiple_of(bias.len()), "y is rows x width");
-    assert_eq!(residual.len(), y.len(), "the residual has the shape of y");
-    let bias = repeated(bias);
-    let size = bias.len() * PIECE;
-    for_chunks(y, size, |k, y| bias_and_residual_by(isa, &bias, &residual[k * size..][..y.len()], y));
 }
 
 /// `dbias [width]`: the sum of the rows of dy [rows, width], in f32 over 64 rows of several hundred values, folded into f64.
@@ -161,19 +118,22 @@ vectorised! {
         out.iter_mut().zip(y.iter().zip(g)).for_each(|(out, (y, g))| *out = passed(*y, *g));
     }
 
-    fn bias_by(bias: &[f32], y: &mut [f32]) {
+    /// `y = y + bias` for each row of y, and a bias repeated to fill vectors, over y.
+    pub(crate) fn add_bias(bias: &[f32], y: &mut [f32]) {
         for y in y.chunks_mut(bias.len()) {
             y.iter_mut().zip(bias).for_each(|(y, bias)| *y += bias);
         }
     }
 
-    fn bias_relu_by(bias: &[f32], y: &mut [f32]) {
+    /// `y = max(y + bias, 0)`, as [`add_bias`].
+    pub(crate) fn add_bias_and_relu(bias: &[f32], y: &mut [f32]) {
         for y in y.chunks_mut(bias.len()) {
             y.iter_mut().zip(bias).for_each(|(y, bias)| *y = rectified(*y + bias));
         }
     }
 
-    fn bias_and_residual_by(bias: &[f32], residual: &[f32], y: &mut [f32]) {
+    /// `y = y + bias + residual`, as [`add_bias`]; the residual has the shape of y: the end of a residual branch.
+    pub(crate) fn add_bias_and_residual(bias: &[f32], residual: &[f32], y: &mut [f32]) {
         for (y, residual) in y.chunks_mut(bias.len()).zip(residual.chunks(bias.len())) {
             for ((y, residual), bias) in y.iter_mut().zip(residual).zip(bias) {
                 *y = *y + bias + residual;
@@ -197,6 +157,7 @@ vectorised! {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::columns::repeated;
     use crate::product::tests::values;
     use crate::threads::tests::same_bits;
     use crate::vectorised::tests::same_bits_by_every_isa;
@@ -231,30 +192,30 @@ mod tests {
     fn biases_and_their_gradients_are_those_in_float64_by_every_instruction_set() {
         for (width, rows) in [(10, 64), (192, 333), (768, 70), (1, 3000), (16, 40_000)] {
             let (x, bias, dy) = (values(rows * width, 1), values(width, 2), values(rows * width, 3));
-            let sum = same_bits_by_every_isa(|isa| {
-                let mut y = x.clone();
-                add_bias_and_residual_by(isa, &bias, &dy, &mut y);
-                y
-            });
-            assert!((0..sum.len()).all(|at| sum[at] == x[at] + bias[at % width] + dy[at]));
-            for then in [Then::Nothing, Then::Relu] {
-                let y = same_bits_by_every_isa(|isa| {
+            let all = repeated(&bias);
+            let by = |f: &dyn Fn(Isa, &mut [f32])| {
+                same_bits_by_every_isa(|isa| {
                     let mut y = x.clone();
-                    add_bias_by(isa, then, &bias, &mut y);
+                    f(isa, &mut y);
                     y
-                });
+                })
+            };
+            let sum = by(&|isa, y| add_bias_and_residual(isa, &all, &dy, y));
+            assert!((0..sum.len()).all(|at| sum[at] == x[at] + bias[at % width] + dy[at]));
+            for relu in [false, true] {
+                let y = by(&|isa, y| if relu { add_bias_and_relu(isa, &all, y) } else { add_bias(isa, &all, y) });
                 let plain = |at: usize| x[at] + bias[at % width];
-                let want = |at: usize| if then == Then::Relu { plain(at).max(0.0) } else { plain(at) };
+                let want = |at: usize| if relu { plain(at).max(0.0) } else { plain(at) };
                 assert!(y.iter().enumerate().all(|(at, y)| *y == want(at)));
-                let got = same_bits_by_every_isa(|isa| match then {
-                    Then::Nothing => bias_backward_by(isa, width, &dy),
-                    Then::Relu => {
-                        let mut dy = dy.clone();
-                        bias_relu_backward_by(isa, width, &y, &mut dy)
+                let got = same_bits_by_every_isa(|isa| {
+                    if relu {
+                        bias_relu_backward_by(isa, width, &y, &mut dy.clone())
+                    } else {
+                        bias_backward_by(isa, width, &dy)
                     }
                 });
                 let mut sums = vec![0.0; width];
-                for at in (0..y.len()).filter(|at| then == Then::Nothing || y[*at] > 0.0) {
+                for at in (0..y.len()).filter(|at| !relu || y[*at] > 0.0) {
                     sums[at % width] += f64::from(dy[at]);
                 }
                 // Values of mean zero cancel; what is rounded is their size.
@@ -275,8 +236,6 @@ mod tests {
             mask_over_g(&sum, &mut g);
             add(&g, &sum, &mut y);
             add_to(&g, &mut y);
-            add_bias(Then::Relu, &b[..7], &mut y);
-            add_bias_and_residual(&b[..7], &a, &mut y);
             let (sums, masked) = (bias_backward(7, &y), bias_relu_backward(7, &y, &mut g));
             [y, g, sums, masked].concat()
         });

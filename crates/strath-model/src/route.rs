@@ -65,14 +65,17 @@ pub(crate) trait Route {
     /// ReLU of [`linear`](Self::linear).
     fn linear_relu(&self, x: &Self::Value, prefix: &str) -> Computed<Self::Value>;
 
+    /// The exact GELU of [`linear`](Self::linear).
+    fn linear_gelu(&self, x: &Self::Value, prefix: &str) -> Computed<Self::Value>;
+
+    /// `residual +` [`linear`](Self::linear): the end of a residual branch.
+    fn add_linear(&self, residual: &Self::Value, x: &Self::Value, prefix: &str) -> Computed<Self::Value>;
+
     /// `a + b`.
     fn add(&self, a: &Self::Value, b: &Self::Value) -> Computed<Self::Value>;
 
     /// Layer norm of each row, with `prefix.weight` and `prefix.bias`.
     fn layer_norm(&self, x: &Self::Value, prefix: &str) -> Computed<Self::Value>;
-
-    /// The exact GELU.
-    fn gelu(&self, x: &Self::Value) -> Computed<Self::Value>;
 
     /// Softmax attention of queries, keys and values [N, T, 3 dim] over `heads` heads, [N, T, dim].
     fn attention(&self, qkv: &Self::Value, heads: usize) -> Computed<Self::Value>;

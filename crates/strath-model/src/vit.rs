@@ -69,13 +69,16 @@ impl ViT {
             let prefix = format!("blocks.{block}");
             let normed = route.layer_norm(&x, &format!("{prefix}.norm1"))?;
             let qkv = route.linear(&normed, &format!("{prefix}.attn.qkv"))?; // [N, T, 3 dim]
-            let attended = route.attention(&qkv, heads)?;
-            x = route.add(&x, &route.linear(&attended, &format!("{prefix}.attn.proj"))?)?;
+            let mut attended = route.attention(&qkv, heads)?;
+            if block + 1 == depth {
+                // Only attention looks at other rows, and the head asks for the class token's: from here on the rest is of no use.
+                (x, attended) = (route.first_row(&x)?, route.first_row(&attended)?); // [N, dim]
+            }
+            x = route.add_linear(&x, &attended, &format!("{prefix}.attn.proj"))?;
             let normed = route.layer_norm(&x, &format!("{prefix}.norm2"))?;
-            let hidden = route.gelu(&route.linear(&normed, &format!("{prefix}.mlp.fc1"))?)?;
-            x = route.add(&x, &route.linear(&hidden, &format!("{prefix}.mlp.fc2"))?)?;
+            let hidden = route.linear_gelu(&normed, &format!("{prefix}.mlp.fc1"))?; // [.., ratio dim]
+            x = route.add_linear(&x, &hidden, &format!("{prefix}.mlp.fc2"))?;
         }
-        // The norm is a row's own: only the class token's is asked for.
-        route.linear(&route.layer_norm(&route.first_row(&x)?, "norm")?, "head")
+        route.linear(&route.layer_norm(&x, "norm")?, "head")
     }
 }

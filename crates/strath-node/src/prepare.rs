@@ -62,6 +62,20 @@ impl PrepareError {
     }
 }
 
+/// Pins the kernels of this process to the instruction set that a configuration names.
+///
+/// # Errors
+/// [`kernels::Unsupported`] where this processor does not have it.
+pub fn pin(isa: Isa) -> Result<(), kernels::Unsupported> {
+    match isa {
+        Isa::Auto => kernels::Isa::best(),
+        Isa::Avx512 => kernels::Isa::Avx512,
+        Isa::Avx2 => kernels::Isa::Avx2,
+        Isa::Portable => kernels::Isa::Portable,
+    }
+    .pin()
+}
+
 /// Loads the data (from `data_path`, where given) and builds the model of a configuration that the coordinator sent.
 ///
 /// # Errors
@@ -75,13 +89,7 @@ pub fn prepare(configuration: &str, data_path: Option<PathBuf>) -> Result<Prepar
         config.data.path = Some(path);
     }
     let dataset = Dataset::load(&config.data, config.run.seed)?;
-    let isa = match config.cluster.isa {
-        Isa::Auto => kernels::Isa::best(),
-        Isa::Avx512 => kernels::Isa::Avx512,
-        Isa::Avx2 => kernels::Isa::Avx2,
-        Isa::Portable => kernels::Isa::Portable,
-    };
-    isa.pin()?;
+    pin(config.cluster.isa)?;
     let method = convolution_method(config.model.convolution);
     let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method)?;
     if let Ok(plan) = config.plan() {

@@ -27,6 +27,8 @@ fn bench_step_names_every_phase_and_they_fill_the_step() {
     let names: Vec<&str> = rows.iter().map(|row| row["phase"].as_str().unwrap()).collect();
     assert_eq!(names, ["data", "ascent", "epsilon", "exchange", "descent", "reduce", "update", "idle", "step"]);
     let (step, parts) = rows.split_last().unwrap();
+    // A worker has its binary and the digits in memory, and not a gigabyte.
+    assert!((5.0..1000.0).contains(&positive(step, "peak_rss_mib")), "{step}");
     let step_ms = positive(step, "ms");
     let sum: f64 = parts.iter().map(|row| row["ms"].as_f64().unwrap()).sum();
     assert!((0.5..1.5).contains(&(sum / step_ms)), "parts {sum} ms, step {step_ms} ms");
@@ -54,6 +56,21 @@ fn bench_kernels_measures_the_three_products_of_each_layer() {
             positive(row, key);
         }
     }
+}
+
+#[test]
+fn memory_is_used_again_from_step_to_step() {
+    // 1024 x 1024 weights and their gradient are 2048 pages: fetched anew in each step, they would show.
+    let sets = ["--set", "model.kind=mlp", "--set", "model.hidden=[1024,1024]", "--set", "batch.size=64"];
+    let rows = bench(&[&["step", "--workers", "1", "--steps", "80"], &sets[..]].concat());
+    let faults = rows.last().unwrap()["faults_a_step"].as_f64().expect("80 steps are long enough to tell");
+    assert!(faults < 100.0, "{faults} page faults a step");
+}
+
+#[test]
+fn bench_kernels_computes_with_the_instruction_set_of_the_configuration() {
+    let rows = bench(&["kernels", "--batch", "1", "--set", "cluster.isa=portable"]);
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["isa"] == "portable"), "{rows:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! kernels, which pack them for their own use. Channels lie innermost, so that vectors are runs of channels.
 
 #[cfg(target_arch = "x86_64")]
-mod direct;
+pub(crate) mod direct;
 mod portable;
 mod winograd;
 

@@ -128,16 +128,20 @@ impl Route for Course<'_> {
         linear::linear_relu(x, self, prefix)
     }
 
+    fn linear_gelu(&self, x: &Flow, prefix: &str) -> Computed<Flow> {
+        linear::linear_gelu(x, self, prefix)
+    }
+
+    fn add_linear(&self, residual: &Flow, x: &Flow, prefix: &str) -> Computed<Flow> {
+        linear::add_linear(residual, x, self, prefix)
+    }
+
     fn add(&self, a: &Flow, b: &Flow) -> Computed<Flow> {
         linear::add(a, b, self)
     }
 
     fn layer_norm(&self, x: &Flow, prefix: &str) -> Computed<Flow> {
         norm::layer_norm(x, self, prefix)
-    }
-
-    fn gelu(&self, x: &Flow) -> Computed<Flow> {
-        linear::gelu(x, self)
     }
 
     fn attention(&self, qkv: &Flow, heads: usize) -> Computed<Flow> {

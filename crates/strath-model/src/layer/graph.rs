@@ -61,16 +61,20 @@ impl Route for Pass<'_> {
         Ok(relu(&product::linear(x, self, prefix)?)?)
     }
 
+    fn linear_gelu(&self, x: &Tensor, prefix: &str) -> Computed<Tensor> {
+        Ok(gelu(&product::linear(x, self, prefix)?)?)
+    }
+
+    fn add_linear(&self, residual: &Tensor, x: &Tensor, prefix: &str) -> Computed<Tensor> {
+        Ok((residual + product::linear(x, self, prefix)?)?)
+    }
+
     fn add(&self, a: &Tensor, b: &Tensor) -> Computed<Tensor> {
         Ok((a + b)?)
     }
 
     fn layer_norm(&self, x: &Tensor, prefix: &str) -> Computed<Tensor> {
         norm::layer_norm(x, self, prefix)
-    }
-
-    fn gelu(&self, x: &Tensor) -> Computed<Tensor> {
-        Ok(gelu(x)?)
     }
 
     fn attention(&self, qkv: &Tensor, heads: usize) -> Computed<Tensor> {

@@ -1,9 +1,9 @@
 //! Vectors of floats: the few operations that the kernels are written in, for each instruction set.
 
 use std::arch::x86_64::{
-    __m256, __m256i, __m512, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
-    _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
+    __m256, __m256i, __m512, _mm256_add_ps, _mm256_broadcast_ss, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_maskload_ps, _mm256_maskstore_ps, _mm256_setzero_ps, _mm256_storeu_ps, _mm512_add_ps, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 /// A vector length with its operations.
@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 /// # Safety
 /// Every method needs a processor that has the instruction set, and code compiled for it around the call: the methods are
 /// inlined into functions that enable it. Pointers are read or written for as many floats as the method says.
-pub(super) trait Lanes {
+pub(crate) trait Lanes {
     /// The vector.
     type V: Copy;
     /// Floats in a vector.
@@ -29,15 +29,17 @@ pub(super) trait Lanes {
     unsafe fn store(to: *mut f32, v: Self::V);
     /// Writes the first `count` floats, `1..=N`.
     unsafe fn store_first(to: *mut f32, v: Self::V, count: usize);
+    /// `a + b`.
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     /// `a b + c`, rounded once.
     unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
 }
 
 /// AVX-512 F.
-pub(super) struct Avx512;
+pub(crate) struct Avx512;
 
 /// AVX2 and FMA.
-pub(super) struct Avx2;
+pub(crate) struct Avx2;
 
 // SAFETY (of the intrinsics in both): the caller has the instruction set and vouches for the pointers, as the trait says.
 impl Lanes for Avx512 {
@@ -72,6 +74,11 @@ impl Lanes for Avx512 {
     #[inline(always)]
     unsafe fn store_first(to: *mut f32, v: __m512, count: usize) {
         unsafe { _mm512_mask_storeu_ps(to, u16::MAX >> (16 - count), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn add(a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
     }
 
     #[inline(always)]
@@ -125,6 +132,11 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn add(a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
     unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
         unsafe { _mm256_fmadd_ps(a, b, c) }
     }
@@ -135,7 +147,7 @@ impl Lanes for Avx2 {
 /// Without it LLVM sees that the taps of a row read the same inputs, keeps all of them in registers and spills the sums.
 #[allow(clippy::pointers_in_nomem_asm_block, reason = "no instruction, so nothing is read through it")]
 #[inline(always)]
-pub(super) fn opaque(pointer: *const f32) -> *const f32 {
+pub(crate) fn opaque(pointer: *const f32) -> *const f32 {
     let mut pointer = pointer;
     // SAFETY: no instruction at all. Not `pure`: two of them with the same operand must not be merged.
     unsafe { std::arch::asm!("/* {0} */", inout(reg) pointer, options(nomem, nostack, preserves_flags)) };
@@ -150,7 +162,7 @@ pub(super) fn opaque(pointer: *const f32) -> *const f32 {
     reason = "a prefetch neither reads nor writes as far as a program can tell"
 )]
 #[inline(always)]
-pub(super) fn fetch(pointer: *const f32) {
+pub(crate) fn fetch(pointer: *const f32) {
     // SAFETY: a prefetch never faults.
     unsafe { std::arch::asm!("prefetcht1 [{0}]", in(reg) pointer, options(nomem, nostack, preserves_flags)) };
 }
@@ -190,4 +202,4 @@ macro_rules! unroll8 {
     };
 }
 
-pub(super) use {unroll, unroll2, unroll3, unroll8};
+pub(crate) use {unroll, unroll2, unroll3, unroll8};

@@ -25,10 +25,10 @@
 mod axis;
 mod block;
 mod correlate;
-mod lanes;
+pub(crate) mod lanes;
 mod pack;
 mod patch;
-mod scratch;
+pub(crate) mod scratch;
 mod weight;
 
 use axis::Axis;

@@ -12,7 +12,7 @@ thread_local! {
 /// Calls `work` with `floats` floats of any values, at the start of a line of cache.
 ///
 /// A call from within `work` gets memory of its own: a thread that waits for others may be lent to a second convolution.
-pub(super) fn with<R>(floats: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+pub(crate) fn with<R>(floats: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     let mut kept = KEPT.take();
     if kept.len() < floats + LINE {
         kept = vec![0.0; floats + LINE];

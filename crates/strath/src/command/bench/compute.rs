@@ -110,7 +110,7 @@ fn together(config: &Config, steps: u64, changes: &[String], workers: usize) -> 
     });
     let mut sum = Seconds { compute: 0.0, reduce: 0.0, idle: 0.0 };
     for run in runs {
-        let lines = run?;
+        let lines = run?.steps;
         let number = |line: &Value, key: &str| line[key].as_f64().unwrap_or(0.0);
         let compute = |line: &Value| PHASES.iter().map(|phase| number(line, phase)).sum::<f64>();
         let reduce = |line: &Value| number(line, "reduce_s");

@@ -10,6 +10,7 @@ use strath_kernels::isa::Isa;
 use strath_kernels::peak::fma_peak;
 use strath_kernels::product::{Side, Sizes, batched};
 use strath_model::{Model, Work, convolution_method};
+use strath_node::prepare;
 use strath_node::summary::median;
 
 use crate::configuration::{Changes, workers_flag};
@@ -45,6 +46,7 @@ impl Kernels {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         let config = self.changes.resolve(self.config.as_deref(), workers_flag(None))?.config;
+        prepare::pin(config.cluster.isa).map_err(Failure::other)?;
         let dataset = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
         let method = convolution_method(config.model.convolution);
         let model =
@@ -66,7 +68,7 @@ impl Kernels {
             for (product, us, percent) in measure(&work, method) {
                 let gflops = work.flops() / us / 1e3;
                 let row = json!({
-                    "layer": name(&work), "product": product, "times": count, "us": us, "gflops": gflops, "percent_of_peak": percent,
+                    "isa": Isa::active().name(), "layer": name(&work), "product": product, "times": count, "us": us, "gflops": gflops, "percent_of_peak": percent,
                 });
                 telling::print(&if self.json { format!("{row}\n") } else { line(&row) })?;
             }

@@ -2,6 +2,7 @@
 
 mod allreduce;
 mod compute;
+mod footprint;
 mod forecast;
 mod kernels;
 mod link;

@@ -9,10 +9,11 @@ use strath_core::config::{Config, OptimizerKind};
 use strath_core::{Assignment, ImageShape, Rank};
 use strath_kernels::isa::Isa;
 use strath_model::{Method, Model, Work};
+use strath_node::prepare;
 use strath_node::summary::median;
 
 use super::peaks::Peaks;
-use super::trained;
+use super::trained::{self, Trained};
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
 use crate::telling;
@@ -50,8 +51,10 @@ impl Step {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         let config = self.changes.resolve(self.config.as_deref(), workers_flag(self.workers))?.config;
+        // The workers pin themselves; the peaks beside them are this process's.
+        prepare::pin(config.cluster.isa).map_err(Failure::other)?;
         let before = Peaks::measure();
-        let steps = trained::steps(&config, self.steps, &[])?;
+        let Trained { steps, footprint } = trained::steps(&config, self.steps, &[])?;
         let dataset = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
         let peaks = before.better(Peaks::measure());
         let amounts = Amounts::of(&config, dataset.shape(), dataset.classes())?;
@@ -65,7 +68,10 @@ impl Step {
         }
         // Medians of parts need not add up to the median of the whole.
         rows.push(amounts.row("idle", (step_ms - busy_ms).max(0.0), step_ms, &peaks));
-        rows.push(amounts.row("step", step_ms, step_ms, &peaks));
+        let mut whole = amounts.row("step", step_ms, step_ms, &peaks);
+        whole["faults_a_step"] = json!(footprint.faults_a_step);
+        whole["peak_rss_mib"] = json!(footprint.peak_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)));
+        rows.push(whole);
         telling::print(&if self.json { lines(&rows) } else { table(&rows, &config, step_ms, &peaks) })
     }
 }
@@ -164,6 +170,10 @@ fn table(rows: &[Value], config: &Config, step_ms: f64, peaks: &Peaks) -> String
             number(&row["gbs"], 1),
             number(&row["percent_of_copy"], 0),
         );
+    }
+    if let Some(whole) = rows.last() {
+        let (faults, peak) = (number(&whole["faults_a_step"], 1), number(&whole["peak_rss_mib"], 0));
+        let _ = writeln!(text, "page faults a step of a worker {faults}, its peak resident memory {peak} MiB");
     }
     text
 }

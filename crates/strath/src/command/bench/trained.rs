@@ -8,21 +8,31 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use strath_core::config::Config;
 
+use super::footprint::{Footprint, Watch};
 use crate::outcome::Failure;
 
 /// Steps that do not count: caches, allocator and connections warm up in them.
 pub const WARM_UP: usize = 5;
 /// How often the metrics are looked at, seldom enough to cost the run nothing.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Longest that a measurement takes.
 const DEADLINE: Duration = Duration::from_secs(3600);
 
-/// Trains `steps` steps in a process of its own, with `changes` to the configuration (`KEY=VALUE`), and returns rank 0's lines of
-/// those that count. The run ends with its last step: it is not evaluated.
+/// What a run left behind.
+#[derive(Debug)]
+pub struct Trained {
+    /// Rank 0's lines of the steps that count.
+    pub steps: Vec<Value>,
+    /// What its workers took of memory.
+    pub footprint: Footprint,
+}
+
+/// Trains `steps` steps in a process of its own, with `changes` to the configuration (`KEY=VALUE`). The run ends with its last step:
+/// it is not evaluated.
 ///
 /// # Errors
 /// What the run ended with, where that is before its last step.
-pub fn steps(config: &Config, steps: u64, changes: &[String]) -> Result<Vec<Value>, Failure> {
+pub fn steps(config: &Config, steps: u64, changes: &[String]) -> Result<Trained, Failure> {
     let folder = tempfile::tempdir().map_err(Failure::other)?;
     let [file, log, out] = ["run.toml", "log", "run"].map(|name| folder.path().join(name));
     std::fs::write(&file, config.to_toml()).map_err(Failure::other)?;
@@ -44,6 +54,7 @@ pub fn steps(config: &Config, steps: u64, changes: &[String]) -> Result<Vec<Valu
         .spawn()
         .map(Run)
         .map_err(Failure::other)?;
+    let mut watch = Watch::new(run.0.id(), config.cluster.workers, (WARM_UP as u64)..steps);
     let began = Instant::now();
     loop {
         // Looked at first: lines that were written before the end are there after it.
@@ -51,8 +62,9 @@ pub fn steps(config: &Config, steps: u64, changes: &[String]) -> Result<Vec<Valu
         let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
         let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let lines: Vec<Value> = lines.filter(|line| line["kind"] == "step").collect();
+        watch.look(lines.len() as u64);
         if lines.len() as u64 >= steps {
-            return Ok(lines.into_iter().skip(WARM_UP).collect());
+            return Ok(Trained { steps: lines.into_iter().skip(WARM_UP).collect(), footprint: watch.footprint() });
         }
         if ended.is_some() {
             let said = std::fs::read_to_string(&log).unwrap_or_default();
