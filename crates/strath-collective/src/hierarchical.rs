@@ -42,6 +42,7 @@ use crate::hosts::Hosts;
 use crate::machine::{EARLY_SEGMENTS, Machine, Outgoing, check_body};
 use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
+use crate::spares::Spares;
 
 /// One rank's part of a hierarchical all-reduce.
 #[derive(Debug, Clone, PartialEq)]
@@ -366,6 +367,10 @@ impl Machine for Hierarchical {
             }
         }
         Ok(())
+    }
+
+    fn use_spares(&mut self, spares: Spares) {
+        self.reduction.use_spares(spares);
     }
 
     fn poll_command(&mut self) -> Option<Outgoing> {

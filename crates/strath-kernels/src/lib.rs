@@ -21,6 +21,7 @@ pub mod pointwise;
 pub mod pool;
 pub mod product;
 pub mod rows;
+mod scratch;
 pub mod shortcut;
 pub mod threads;
 pub mod vector;

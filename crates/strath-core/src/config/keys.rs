@@ -193,7 +193,7 @@ pub const KEYS: &[Key] = &[
         "model.convolution",
         Kind::Choice(&["auto", "winograd", "direct"]),
         Some("\"auto\""),
-        "3x3 at stride 1: auto takes Winograd's kernels backward; winograd: forward too; direct: nowhere",
+        "3x3 at stride 1: auto takes Winograd's F(2x2) forward, F(4x4) backward; winograd: F(4x4) throughout; direct: neither",
     ),
     option("model.init", Kind::Path, "safetensors file of the initial tensors; else drawn from the seed"),
     option("model.hidden", DIMENSIONS, "mlp: hidden widths").only_with("model.kind", &["mlp"]),

@@ -145,9 +145,10 @@ pub struct ModelTable {
 /// `model.convolution`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Convolution {
-    /// The fastest whose forward products are plain sums: Winograd's for the backward ones of 3x3 at stride 1, else direct.
+    /// The fastest whose forward products err no more than plain sums: for 3x3 at stride 1 Winograd's F(2x2) forward and F(4x4)
+    /// backward, else direct.
     Auto,
-    /// Winograd's for the forward product too, at about twice its rounding error.
+    /// F(4x4) for the forward product too, at about twice its rounding error.
     Winograd,
     /// Plain sums only.
     Direct,

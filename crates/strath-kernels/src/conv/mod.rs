@@ -15,6 +15,7 @@ mod portable;
 mod winograd;
 
 use crate::isa::Isa;
+use winograd::Tiles;
 
 /// The shape of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -40,12 +41,12 @@ pub struct Shape {
 /// Which kernels may serve: `model.convolution`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Method {
-    /// The fastest whose output has the error of the plain sum: Winograd's for the backward products, where it wins, else
-    /// direct. An output's last bits decide which ReLUs let it through, and each that differs moves the whole gradient; an error
-    /// of the same size in a gradient stays that small.
+    /// The fastest whose output has the error of the plain sum: for 3x3 at stride 1 Winograd's F(2x2) forward and F(4x4) backward,
+    /// else direct. An output's last bits decide which ReLUs let it through, and each that differs moves the whole gradient; an
+    /// error of the same size in a gradient stays that small.
     #[default]
     Auto,
-    /// Winograd's for the forward product too.
+    /// F(4x4) forward too, with about twice the error of the plain sum.
     Winograd,
     /// Direct kernels only, whose error is that of the plain sum.
     Direct,
@@ -91,7 +92,12 @@ pub fn forward(shape: &Shape, method: Method, x: &[f32], weight: &[f32], y: &mut
     assert_eq!(x.len(), shape.images * shape.input_values(), "x is [N, H, W, C]");
     assert_eq!(weight.len(), shape.weights(), "W is [O, C, kh, kw]");
     assert_eq!(y.len(), shape.images * shape.output_values(), "y is [N, oh, ow, O]");
-    if method == Method::Winograd && winograd::forward(Isa::active(), shape, x, weight, y) {
+    let tiles = match method {
+        Method::Auto => Some(Tiles::Fine),
+        Method::Winograd => Some(Tiles::Coarse),
+        Method::Direct => None,
+    };
+    if tiles.is_some_and(|tiles| winograd::forward(Isa::active(), tiles, shape, x, weight, y)) {
         return;
     }
     #[cfg(target_arch = "x86_64")]

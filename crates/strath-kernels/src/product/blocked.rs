@@ -14,7 +14,7 @@
 use super::pack::Panels;
 use super::tile::{Kernels, Tile};
 use super::{Finish, Side, Sizes, Strided, blocks_of_terms, strips};
-use crate::conv::direct::scratch;
+use crate::scratch::{self, SHARED};
 use crate::threads::for_chunks;
 
 /// Rows of C that a thread computes at a time: multiples of every tile's.
@@ -130,7 +130,7 @@ pub(super) fn small(
     if b.side == Side::Plain && columns.is_multiple_of(kernels.lanes) {
         return multiply(b.values, width, b.stride, c); // whole vectors, read where they are
     }
-    scratch::with(columns.div_ceil(width) * inner * width, |packed| {
+    scratch::with(&SHARED, columns.div_ceil(width) * inner * width, |packed| {
         pack_right(kernels, b, columns, (0, inner), packed);
         multiply(packed, inner * width, width, c);
     });
@@ -160,7 +160,7 @@ fn by_rows(
 ) {
     let width = kernels.width();
     let panel = inner * width;
-    scratch::with(columns.div_ceil(width) * panel, |packed| {
+    scratch::with(&SHARED, columns.div_ceil(width) * panel, |packed| {
         pack_right(kernels, b, columns, (0, inner), packed);
         let mut strips = strips(STRIP * columns, c, beside);
         for_chunks(&mut strips, 1, |k, strips| {
@@ -209,7 +209,7 @@ fn by_terms(
     let block = most * height + LINE;
     let panels = columns.div_ceil(width);
     let mut strips = strips(STRIP * columns, c, beside);
-    scratch::with(panels * most * width + rows.div_ceil(height) * block, |packed| {
+    scratch::with(&SHARED, panels * most * width + rows.div_ceil(height) * block, |packed| {
         let (packed_b, packed_a) = packed.split_at_mut(panels * most * width);
         for (from, terms) in blocks_of_terms(inner) {
             let packed_b = &mut packed_b[..panels * terms * width];
@@ -248,7 +248,7 @@ fn turned(
     let width = kernels.width();
     let (panel, across) = (inner * width, rows.next_multiple_of(kernels.lanes));
     let panels = rows.div_ceil(width) * panel;
-    scratch::with(panels + columns * across, |kept| {
+    scratch::with(&SHARED, panels + columns * across, |kept| {
         let (packed, turned) = kept.split_at_mut(panels);
         pack_right(kernels, Strided { side: Side::Transposed, ..a }, rows, (0, inner), packed);
         let packed = &*packed;

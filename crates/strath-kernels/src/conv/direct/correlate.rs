@@ -138,7 +138,7 @@ impl Correlation {
         }
         let most =
             kernels.rows.iter().filter(|(form, _)| form.vectors == vectors).map(|(form, _)| form.pixels).max()?;
-        (1..=6).filter(|parts| outputs.div_ceil(*parts) <= most).find_map(|parts| {
+        (1..=8).filter(|parts| outputs.div_ceil(*parts) <= most).find_map(|parts| {
             let pixels = |part: usize| spread(outputs, parts, part);
             let kernel = |part: usize| {
                 let form = Form {

@@ -8,6 +8,7 @@
 //! correlate  forward and backward-data: an image cut into blocks
 //! patch      backward-weight: the kernels
 //! weight     backward-weight: images cut into patches
+//! regroup    backward-weight: patches copied so that what a call reads lies side by side
 //! scratch    memory kept from call to call
 //! ```
 //!
@@ -28,7 +29,7 @@ mod correlate;
 pub(crate) mod lanes;
 mod pack;
 mod patch;
-pub(crate) mod scratch;
+mod regroup;
 mod weight;
 
 use axis::Axis;
@@ -37,6 +38,7 @@ use pack::{Packing, Source};
 
 use super::Shape;
 use crate::isa::Isa;
+use crate::scratch;
 use crate::threads::for_chunks;
 
 /// Images whose weight gradients are summed in one go.
@@ -129,7 +131,7 @@ fn correlate(
     (y, y_image): (&mut [f32], usize),
 ) {
     let floats = correlations.iter().map(|(correlation, _)| correlation.packing.floats()).sum();
-    scratch::with(floats, |packed| {
+    scratch::with(&scratch::SHARED, floats, |packed| {
         for (correlation, source) in correlations {
             correlation.packing.pack(source, weight, &mut packed[correlation.weights..]);
         }
@@ -152,7 +154,7 @@ pub(super) fn backward_weight(isa: Isa, shape: &Shape, x: &[f32], dy: &[f32], dw
     let (rows, columns) = axes(shape);
     let sums = weight::Sums::new(shape, kernels, rows, columns);
     let floats = sums.floats();
-    scratch::with(floats * shape.images.div_ceil(GROUP).max(1), |groups| {
+    scratch::with(&scratch::SHARED, floats * shape.images.div_ceil(GROUP).max(1), |groups| {
         for_chunks(groups, floats, |group, sum| {
             sum.fill(0.0);
             let images = group * GROUP..((group + 1) * GROUP).min(shape.images);

@@ -37,7 +37,7 @@ pub(super) struct Patch {
     pub sum_tap: usize,
     /// From a tap's sums to those of the tap below it.
     pub sum_row: usize,
-    /// What the next patch will read: a line of cache is asked for with each pixel.
+    /// What the next patch will read: a line of cache is asked for with nearly each pixel.
     pub ahead: *const f32,
     /// Images.
     pub images: usize,
@@ -187,6 +187,27 @@ unsafe fn rolling<L: Lanes, const ROWS: usize, const C: usize, const V: usize, c
     }
 }
 
+/// Adds to `sums` what a pixel's gradients contribute, its three inputs being these.
+#[inline(always)]
+unsafe fn add_pixel<L: Lanes, const C: usize, const V: usize, const TAIL: bool>(
+    inputs: [*const f32; 3],
+    (dy, tail): (*const f32, usize),
+    sums: &mut [[[L::V; 2]; 3]; 8],
+) {
+    // SAFETY: the caller's pixel.
+    unsafe {
+        let d = gradients::<L, V, TAIL>(dy, tail);
+        unroll3!(t < 3 => {
+            let mut input = inputs[t];
+            unroll8!(c < C => {
+                input = opaque(input);
+                let value = L::splat(input.wrapping_add(c));
+                unroll2!(v < V => { sums[c][t][v] = L::fma(value, d[v], sums[c][t][v]); });
+            });
+        });
+    }
+}
+
 /// Three taps of a row, `C` channels, `V` vectors, pixels far enough apart that they share few inputs or none.
 #[inline(always)]
 unsafe fn strided<L: Lanes, const C: usize, const V: usize, const TAIL: bool>(b: &Patch) {
@@ -197,25 +218,25 @@ unsafe fn strided<L: Lanes, const C: usize, const V: usize, const TAIL: bool>(b:
             sums[c][t][v] = L::load(b.sum.add(c * b.sum_channel + t * b.sum_tap + v * L::N));
         }); }); });
         let mut ahead = b.ahead;
+        // The pixels whose three inputs lie inside: the others apart, so that the inner loop chooses nothing.
+        let inner = 1.max(b.last.min(b.columns)).min(b.columns);
         for image in 0..b.images {
             for i in 0..b.rows {
                 let mut x = b.x.add(image * b.x_image + i * b.x_row);
                 let mut dy = b.dy.add(image * b.dy_image + i * b.dy_row);
-                for j in 0..b.columns {
+                let right = if b.last > 0 { x.wrapping_add(b.x_column) } else { ZEROS.as_ptr() };
+                add_pixel::<L, C, V, TAIL>([ZEROS.as_ptr(), x, right], (dy, b.tail), &mut sums);
+                for _ in 1..inner {
+                    (x, dy) = (x.wrapping_add(b.x_pixel), dy.wrapping_add(b.dy_pixel));
                     fetch(ahead);
                     ahead = ahead.wrapping_add(LINE);
-                    let d = gradients::<L, V, TAIL>(dy, b.tail);
-                    let left = if j > 0 { x.wrapping_sub(b.x_column) } else { ZEROS.as_ptr() };
-                    let right = if j < b.last { x.wrapping_add(b.x_column) } else { ZEROS.as_ptr() };
-                    unroll3!(t < 3 => {
-                        let mut input = [left, x, right][t];
-                        unroll8!(c < C => {
-                            input = opaque(input);
-                            let value = L::splat(input.wrapping_add(c));
-                            unroll2!(v < V => { sums[c][t][v] = L::fma(value, d[v], sums[c][t][v]); });
-                        });
-                    });
+                    let inputs = [x.wrapping_sub(b.x_column), x, x.wrapping_add(b.x_column)];
+                    add_pixel::<L, C, V, TAIL>(inputs, (dy, b.tail), &mut sums);
+                }
+                for _ in inner..b.columns {
                     (x, dy) = (x.wrapping_add(b.x_pixel), dy.wrapping_add(b.dy_pixel));
+                    let inputs = [x.wrapping_sub(b.x_column), x, ZEROS.as_ptr()];
+                    add_pixel::<L, C, V, TAIL>(inputs, (dy, b.tail), &mut sums);
                 }
             }
         }

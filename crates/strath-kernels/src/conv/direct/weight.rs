@@ -4,13 +4,12 @@ use std::ops::Range;
 
 use super::axis::Axis;
 use super::patch::{Form, Kernel, Kernels, Patch, Taps};
+use super::regroup::{LINE, Rows, Runs, regroup};
 use crate::conv::Shape;
+use crate::scratch;
 
-/// Floats that a call reads of a patch: most of a first-level cache of 32 KiB.
+/// Floats of a patch: most of a first-level cache of 32 KiB.
 const PATCH: usize = 7168;
-
-/// Floats of a line of cache.
-const LINE: usize = 16;
 
 /// The sums of some images: [kh, kw, C, O], O rounded up to whole vectors.
 pub(super) struct Sums<'a> {
@@ -65,13 +64,17 @@ impl<'a> Sums<'a> {
     /// The processor has the kernels' instruction set, and the slices are x, dy and the sums that the shape says.
     pub(super) unsafe fn add(&self, images: Range<usize>, x: &[f32], dy: &[f32], sums: &mut [f32]) {
         let Shape { kernel, stride, padding, inputs, .. } = *self.shape;
+        if self.columns.outputs == 0 {
+            return;
+        }
         let taps = match (kernel.1, padding, stride) {
             (3, 1, 1) if self.form(Taps::Row, 1, 1).is_some() => Taps::Row,
             (3, 1, _) => Taps::Strided,
             _ => Taps::One,
         };
-        // A call reads a line of cache of each input, and two vectors of each gradient.
-        let row = self.columns.length * inputs.min(LINE) + self.columns.outputs * self.shape.outputs.min(2 * LINE);
+        // A call reads a line of cache of each input and two vectors of each gradient.
+        let pair = 2 * self.kernels.lanes;
+        let row = self.columns.length * inputs.min(LINE) + self.columns.outputs * self.shape.outputs.min(pair);
         let rows = (PATCH / row.max(1)).clamp(1, self.rows.outputs.max(1));
         let bands = self.rows.outputs.div_ceil(rows);
         let together = (PATCH / (row * self.rows.outputs).max(1)).max(1);
@@ -83,19 +86,70 @@ impl<'a> Sums<'a> {
                 let band = self.rows.outputs * band / bands..self.rows.outputs * (band + 1) / bands;
                 let mut patch = self.patch(first, x, dy, sums);
                 patch.images = count;
-                // SAFETY (of all three): the caller's promises.
+                // SAFETY (of all): the caller's promises.
                 match &small {
                     Some((_, kernels)) if !whole.is_empty() => {
                         let inner =
                             band.start.max(whole.start)..band.end.min(whole.end).max(band.start.max(whole.start));
+                        let runs = self.as_they_are();
                         unsafe { self.add_rows_at_once(kernels, &patch, inner.clone()) };
-                        unsafe { self.add_band(taps, &patch, band.start..inner.start.min(band.end)) };
-                        unsafe { self.add_band(taps, &patch, inner.end.max(band.start)..band.end) };
+                        unsafe { self.add_band(taps, (&patch, runs), &patch, band.start..inner.start.min(band.end)) };
+                        unsafe { self.add_band(taps, (&patch, runs), &patch, inner.end.max(band.start)..band.end) };
                     }
-                    _ => unsafe { self.add_band(taps, &patch, band) },
+                    _ if self.spread_out() => self.regrouped(first, &patch, &band, x, dy, |copy, runs| unsafe {
+                        self.add_band(taps, (copy, runs), &patch, band.clone());
+                    }),
+                    _ => unsafe { self.add_band(taps, (&patch, self.as_they_are()), &patch, band) },
                 }
             }
         }
+    }
+
+    /// Whether a call reads parts of pixels only, in runs that fill them, and many calls read them: a copy pays.
+    fn spread_out(&self) -> bool {
+        let Shape { inputs, outputs, kernel, .. } = *self.shape;
+        let pair = 2 * self.kernels.lanes;
+        kernel.0 * kernel.1 > 1
+            && inputs.is_multiple_of(LINE)
+            && outputs.is_multiple_of(pair)
+            && inputs + outputs > LINE + pair
+    }
+
+    /// Channels and outputs side by side.
+    fn as_they_are(&self) -> Runs {
+        let pair = 2 * self.kernels.lanes;
+        Runs { x: LINE, dy: (pair, pair) }
+    }
+
+    /// Calls `work` with a copy of what the band of the patch's images reads.
+    fn regrouped(
+        &self,
+        first: usize,
+        patch: &Patch,
+        band: &Range<usize>,
+        x: &[f32],
+        dy: &[f32],
+        work: impl FnOnce(&Patch, Runs),
+    ) {
+        let Shape { inputs, outputs, height, stride, .. } = *self.shape;
+        let (width, pair) = (self.columns.length, 2 * self.kernels.lanes);
+        let inside = |row: isize| row.clamp(0, height as isize).unsigned_abs();
+        let rows = inside(self.rows.origin(band.start))
+            ..inside(self.rows.origin(band.end.saturating_sub(1)) + self.rows.taps as isize);
+        let x = Rows { images: &x[first * self.shape.input_values()..], height, width, channels: inputs, run: LINE };
+        let dy = Rows {
+            images: &dy[first * self.shape.output_values()..],
+            height: self.rows.outputs,
+            width: self.columns.outputs,
+            channels: outputs,
+            run: pair,
+        };
+        let floats = patch.images * (rows.len() * width * inputs + band.len() * dy.width * outputs);
+        scratch::with(&scratch::OWN, floats, |copies| {
+            let mut copy = *patch;
+            let runs = regroup(&mut copy, stride, (x, rows), (dy, band.clone()), copies);
+            work(&copy, runs);
+        });
     }
 
     /// The outputs whose rows of taps all lie inside.
@@ -150,7 +204,7 @@ impl<'a> Sums<'a> {
     /// Three rows of three taps at once, all of them inside: for images of few channels.
     unsafe fn add_rows_at_once(&self, kernels: &[Kernel; 2], image: &Patch, rows: Range<usize>) {
         for vectors in self.vectors(1) {
-            let mut patch = Self::at(image, vectors, &rows);
+            let mut patch = Self::at((image, self.as_they_are()), vectors, &rows);
             patch.x = patch.x.wrapping_offset(self.rows.origin(rows.start) * image.x_tap as isize);
             // SAFETY: the caller's promises.
             unsafe { kernels[usize::from(vectors.tail < self.kernels.lanes)](&patch) };
@@ -158,16 +212,16 @@ impl<'a> Sums<'a> {
     }
 
     /// The image's patch at some outputs and rows of pixels.
-    fn at(image: &Patch, vectors: Vectors, rows: &Range<usize>) -> Patch {
+    fn at((image, runs): (&Patch, Runs), vectors: Vectors, rows: &Range<usize>) -> Patch {
         let mut patch = *image;
-        patch.dy = image.dy.wrapping_add(rows.start * image.dy_row + vectors.first);
+        patch.dy = image.dy.wrapping_add(rows.start * image.dy_row + runs.output(vectors.first));
         patch.sum = image.sum.wrapping_add(vectors.first);
         (patch.rows, patch.tail) = (rows.len(), vectors.tail);
         patch
     }
 
-    /// Row of taps by row of taps.
-    unsafe fn add_band(&self, taps: Taps, image: &Patch, band: Range<usize>) {
+    /// Row of taps by row of taps; `original` is where the next band is fetched from.
+    unsafe fn add_band(&self, taps: Taps, (image, runs): (&Patch, Runs), original: &Patch, band: Range<usize>) {
         let best = self.form(taps, self.shape.inputs, 2).or_else(|| self.form(taps, self.shape.inputs, 1));
         let (most, channels) = best.map_or((1, 1), |(form, _)| (form.vectors, form.channels));
         let calls = self.vectors(most).count() * self.rows.taps * self.shape.inputs.div_ceil(channels);
@@ -179,7 +233,7 @@ impl<'a> Sums<'a> {
                 if rows.is_empty() {
                     continue;
                 }
-                let mut patch = Self::at(image, vectors, &rows);
+                let mut patch = Self::at((image, runs), vectors, &rows);
                 let row = self.rows.origin(rows.start) + a as isize;
                 patch.x = patch.x.wrapping_offset(row * image.x_tap as isize);
                 patch.sum = patch.sum.wrapping_add(a * image.sum_row);
@@ -190,9 +244,9 @@ impl<'a> Sums<'a> {
                         .expect("each set has forms of one channel");
                     let kernel = kernels[usize::from(vectors.tail < self.kernels.lanes)];
                     let mut patch = patch;
-                    patch.x = patch.x.wrapping_add(c);
+                    patch.x = patch.x.wrapping_add(runs.channel(c));
                     patch.sum = patch.sum.wrapping_add(c * image.sum_channel);
-                    patch.ahead = Self::ahead(image, &band, call, calls);
+                    patch.ahead = Self::ahead(original, &band, call, calls);
                     call += 1;
                     // SAFETY: rows outside were left out above, columns are by `add_taps` or by the kernel.
                     unsafe {
@@ -225,7 +279,7 @@ impl<'a> Sums<'a> {
             let columns = self.columns.outputs_with(b);
             let mut patch = *row;
             let column = self.columns.origin(columns.start) + b as isize;
-            patch.x = row.x.wrapping_offset(column * self.shape.inputs as isize);
+            patch.x = row.x.wrapping_offset(column * row.x_column as isize);
             patch.dy = row.dy.wrapping_add(columns.start * row.dy_pixel);
             patch.sum = row.sum.wrapping_add(b * row.sum_tap);
             patch.columns = columns.len();

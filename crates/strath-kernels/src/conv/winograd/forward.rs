@@ -4,8 +4,8 @@
 
 use super::products::{Layout, multiply};
 use super::simd::Simd;
-use super::tiles::{Source, block, data_tiles, group, point, result_tiles};
-use super::tiling::{Ahead, Grid, POINTS, Plane};
+use super::tile::{Source, Tile, block, group, point};
+use super::tiling::{Ahead, Grid, Plane};
 use super::weights;
 
 /// A forward product of images: its shapes, as one chunk of images sees them.
@@ -25,16 +25,16 @@ pub(super) struct Forward {
 
 impl Forward {
     /// Floats of transformed data, and of products: those of a pair of output groups at a time.
-    fn buffers(self, lanes: usize) -> (usize, usize) {
+    fn buffers<T: Tile>(self, lanes: usize) -> (usize, usize) {
         let groups = self.x.channels / lanes;
         let pair = (self.y.channels / lanes).min(2);
-        (groups * group(lanes), pair * group(lanes))
+        (groups * group::<T>(lanes), pair * group::<T>(lanes))
     }
 
     /// Floats of scratch that a chunk needs.
-    pub(super) fn scratch(self, lanes: usize) -> usize {
-        let (u, m) = self.buffers(lanes);
-        u + m + 6 * self.x.channels
+    pub(super) fn scratch<T: Tile>(self, lanes: usize) -> usize {
+        let (u, m) = self.buffers::<T>(lanes);
+        u + m + (T::SIDE + 2) * self.x.channels
     }
 
     /// y of the first `images` images at x, `v` being the transformed weights.
@@ -42,7 +42,7 @@ impl Forward {
     /// # Safety
     /// [`Simd`]'s; x, y and v have these shapes, scratch what [`Forward::scratch`] says.
     #[inline(always)]
-    pub(super) unsafe fn chunk<V: Simd>(
+    pub(super) unsafe fn chunk<T: Tile, V: Simd>(
         self,
         x: *const f32,
         v: *const f32,
@@ -51,8 +51,8 @@ impl Forward {
         scratch: *mut f32,
     ) {
         let Self { x: x_plane, y: y_plane, grid, padding, .. } = self;
-        let (block, point_floats) = const { (block(V::LANES), point(V::LANES)) };
-        let (u_floats, _) = self.buffers(V::LANES);
+        let (block, point_floats) = const { (block::<T>(V::LANES), point::<T>(V::LANES)) };
+        let (u_floats, _) = self.buffers::<T>(V::LANES);
         let (inputs, outputs) = (x_plane.channels, y_plane.channels);
         let groups = outputs / V::LANES;
         let pairs = groups.div_ceil(2);
@@ -61,15 +61,15 @@ impl Forward {
         // SAFETY: the caller's promise; buffers lie one after the other in scratch.
         unsafe {
             let (u, zeros) = (scratch, scratch.add(u_floats));
-            zeros.write_bytes(0, 6 * inputs);
+            zeros.write_bytes(0, (T::SIDE + 2) * inputs);
             // With one pair, a product has read its rows of u before it writes m: in place, the lines are in the first cache.
-            let m = if groups <= 2 && outputs <= inputs { u } else { zeros.add(6 * inputs) };
+            let m = if groups <= 2 && outputs <= inputs { u } else { zeros.add((T::SIDE + 2) * inputs) };
             let source = Source { at: x, plane: x_plane, grid, before: padding, zeros };
             for first in (0..tiles).step_by(block) {
                 let count = block.min(tiles - first);
-                data_tiles::<V>(source, (first, count), u);
+                T::data::<V>(source, (first, count), u);
                 let next = (first + count, (first + 2 * count).min(exist));
-                let mut ahead = Ahead::new(x, x_plane, grid, next, POINTS * pairs);
+                let mut ahead = Ahead::new(x, x_plane, grid, next, T::POINTS * pairs);
                 for first_group in (0..groups).step_by(2) {
                     let width = (groups - first_group).min(2);
                     let layout = Layout {
@@ -77,13 +77,13 @@ impl Forward {
                         run: V::LANES,
                         row: V::LANES,
                         step: 1,
-                        jump: group(V::LANES),
+                        jump: group::<T>(V::LANES),
                         v_step: width * V::LANES,
                         v_second: V::LANES,
-                        m_second: group(V::LANES),
+                        m_second: group::<T>(V::LANES),
                         accumulate: false,
                     };
-                    for point in 0..POINTS {
+                    for point in 0..T::POINTS {
                         let u = u.add(point * point_floats);
                         let v = v.add(point * v_point + first_group * V::LANES * inputs);
                         let m = m.add(point * point_floats);
@@ -95,7 +95,7 @@ impl Forward {
                         ahead.fetch();
                     }
                     let channels = first_group * V::LANES..(first_group + width) * V::LANES;
-                    result_tiles::<V>(m, (first, count), y, (y_plane, grid), channels);
+                    T::result::<V>(m, (first, count), y, (y_plane, grid), channels);
                 }
             }
         }

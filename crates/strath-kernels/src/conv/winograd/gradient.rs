@@ -2,11 +2,17 @@
 
 #![allow(unsafe_code, reason = "SIMD intrinsics")]
 
+use super::f4::F4;
 use super::products::{Layout, rows_4, rows_8, rows_16};
 use super::simd::Simd;
-use super::tiles::{Source, block, data_tiles, gradient_tiles, group, point};
-use super::tiling::{Ahead, Grid, POINTS, Plane};
+use super::tile::{self, Source, Tile};
+use super::tiling::{Ahead, Grid, Plane};
 use super::weights;
+
+/// Floats from a group of channels to the next.
+const fn group(lanes: usize) -> usize {
+    tile::group::<F4>(lanes)
+}
 
 /// A weight gradient: its shapes, as one chunk of images sees them.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +39,7 @@ impl Gradient {
     pub(super) fn scratch(self, lanes: usize) -> usize {
         let (u, w) = self.buffers(lanes);
         let (inputs, outputs) = (self.x.channels, self.dy.channels);
-        u + w + weights::gradient_floats(inputs, outputs) + 6 * inputs.max(outputs)
+        u + w + weights::floats::<F4>(inputs, outputs) + 6 * inputs.max(outputs)
     }
 
     /// The gradient of the first `images` images at x and dy into `sum`, as [`weights::unpack`] leaves it.
@@ -50,7 +56,7 @@ impl Gradient {
         scratch: *mut f32,
     ) {
         let Self { x: x_plane, dy: dy_plane, grid, padding, .. } = self;
-        let (block, point_floats) = const { (block(V::LANES), point(V::LANES)) };
+        let (block, point_floats) = const { (tile::block::<F4>(V::LANES), tile::point::<F4>(V::LANES)) };
         let (u_floats, w_floats) = self.buffers(V::LANES);
         let (inputs, outputs) = (x_plane.channels, dy_plane.channels);
         let (tiles, exist) = (images * grid.tiles(), self.images * grid.tiles());
@@ -65,12 +71,12 @@ impl Gradient {
             let dy_source = Source { at: dy, plane: dy_plane, grid, before: 0, zeros };
             for first in (0..tiles).step_by(block) {
                 let count = block.min(tiles - first);
-                data_tiles::<V>(x_source, (first, count), u);
-                gradient_tiles::<V>(dy_source, (first, count), w);
+                F4::data::<V>(x_source, (first, count), u);
+                F4::gradient::<V>(dy_source, (first, count), w);
                 let next = (first + count, (first + 2 * count).min(exist));
-                let mut x_ahead = Ahead::new(x, x_plane, grid, next, POINTS);
-                let mut dy_ahead = Ahead::new(dy, dy_plane, grid, next, POINTS);
-                for point in 0..POINTS {
+                let mut x_ahead = Ahead::new(x, x_plane, grid, next, F4::POINTS);
+                let mut dy_ahead = Ahead::new(dy, dy_plane, grid, next, F4::POINTS);
+                for point in 0..F4::POINTS {
                     let u = u.add(point * point_floats);
                     let w = w.add(point * point_floats);
                     let m = m.add(point * weights::point(inputs, outputs));

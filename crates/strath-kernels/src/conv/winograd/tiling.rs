@@ -6,13 +6,6 @@ use std::arch::asm;
 
 use super::simd::{Simd, prefetch};
 
-/// Points of the two-dimensional transform: products a tile.
-pub(super) const POINTS: usize = 36;
-/// Outputs a tile, each way.
-pub(super) const TILE: usize = 4;
-/// Floats between two points' buffers beyond their contents: equal distances modulo a page would share cache sets.
-pub(super) const PAD: usize = 16;
-
 /// Images [N, height, width, channels].
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Plane {
@@ -49,11 +42,14 @@ pub(super) struct Grid {
     down: usize,
     /// Tiles a row.
     across: usize,
+    /// Outputs a tile, each way.
+    side: usize,
 }
 
 impl Grid {
-    pub(super) fn new(height: usize, width: usize) -> Self {
-        Self { down: height.div_ceil(TILE), across: width.div_ceil(TILE) }
+    /// For tiles of `side` x `side` outputs.
+    pub(super) fn new((height, width): (usize, usize), side: usize) -> Self {
+        Self { down: height.div_ceil(side), across: width.div_ceil(side), side }
     }
 
     /// Tiles an image.
@@ -63,7 +59,7 @@ impl Grid {
 
     pub(super) fn tile(self, index: usize) -> Tile {
         let (image, tile) = (index / self.tiles(), index % self.tiles());
-        Tile { image, top: tile / self.across * TILE, left: tile % self.across * TILE }
+        Tile { image, top: tile / self.across * self.side, left: tile % self.across * self.side }
     }
 
     /// `(k, tile)` for the k-th of `count` tiles from `first` on.
@@ -71,11 +67,11 @@ impl Grid {
         let mut next = self.tile(first);
         (0..count).map(move |k| {
             let tile = next;
-            next.left += TILE;
-            if next.left == self.across * TILE {
-                (next.left, next.top) = (0, next.top + TILE);
+            next.left += self.side;
+            if next.left == self.across * self.side {
+                (next.left, next.top) = (0, next.top + self.side);
             }
-            if next.top == self.down * TILE {
+            if next.top == self.down * self.side {
                 (next.top, next.image) = (0, next.image + 1);
             }
             (k, tile)
@@ -171,7 +167,7 @@ impl Ahead {
     pub(super) fn new(base: *const f32, plane: Plane, grid: Grid, (from, to): (usize, usize), pieces: usize) -> Self {
         let row = |tile: usize| {
             let Tile { image, top, left } = grid.tile(tile);
-            let rows = if left == 0 { top } else { top + TILE };
+            let rows = if left == 0 { top } else { top + grid.side };
             (image * plane.height + rows.min(plane.height)) * plane.width * plane.channels
         };
         let lines = (row(to) - row(from)).div_ceil(16);

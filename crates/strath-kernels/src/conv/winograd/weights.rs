@@ -2,9 +2,9 @@
 
 #![allow(unsafe_code, reason = "SIMD intrinsics")]
 
+use super::f4::F4;
 use super::simd::Simd;
-use super::tiling::{PAD, POINTS};
-use super::transforms::{weight, weight_gradient};
+use super::tile::{PAD, Tile};
 
 /// Weights [O, C, 3, 3] as those of a forward product.
 #[derive(Debug, Clone, Copy)]
@@ -26,7 +26,12 @@ pub(super) fn point(inputs: usize, outputs: usize) -> usize {
 /// # Safety
 /// [`Simd`]'s; weights and v have these sizes.
 #[inline(always)]
-pub(super) unsafe fn pack<V: Simd>(weights: *const f32, view: View, (inputs, outputs): (usize, usize), v: *mut f32) {
+pub(super) unsafe fn pack<T: Tile, V: Simd>(
+    weights: *const f32,
+    view: View,
+    (inputs, outputs): (usize, usize),
+    v: *mut f32,
+) {
     let (from_input, from_output) = match view {
         View::Plain => (9, inputs * 9),
         View::Adjoint => (outputs * 9, 9),
@@ -46,26 +51,17 @@ pub(super) unsafe fn pack<V: Simd>(weights: *const f32, view: View, (inputs, out
                     };
                     V::gather(from.add(tap), from_output)
                 };
-                let rows = [
-                    weight([load(0), load(1), load(2)]),
-                    weight([load(3), load(4), load(5)]),
-                    weight([load(6), load(7), load(8)]),
-                ];
+                let rows = [[load(0), load(1), load(2)], [load(3), load(4), load(5)], [load(6), load(7), load(8)]];
                 let to = v.add(((group & !1) * inputs + input * width + (group & 1)) * V::LANES);
-                for column in 0..6 {
-                    let done = weight([rows[0][column], rows[1][column], rows[2][column]]);
-                    for row in 0..6 {
-                        done[row].store(to.add((row * 6 + column) * point));
-                    }
-                }
+                T::weight(rows, to, point);
             }
         }
     }
 }
 
-/// Floats of the gradients at the points: [point][output group][input][LANES].
-pub(super) fn gradient_floats(inputs: usize, outputs: usize) -> usize {
-    POINTS * point(inputs, outputs)
+/// Floats of weights, or of their gradients, at the points; the latter lie as [point][output group][input][LANES].
+pub(super) fn floats<T: Tile>(inputs: usize, outputs: usize) -> usize {
+    T::POINTS * point(inputs, outputs)
 }
 
 /// `G' m G` of gradients at the points, as [output group][input][tap][LANES].
@@ -78,29 +74,10 @@ pub(super) unsafe fn unpack<V: Simd>(m: *const f32, (inputs, outputs): (usize, u
     for pair in 0..inputs * outputs / V::LANES {
         // SAFETY: the caller's promise.
         unsafe {
-            let from = m.add(pair * V::LANES);
-            let mut columns = [[V::splat(0.0); 3]; 6];
-            for column in 0..6 {
-                columns[column] = weight_gradient([
-                    V::load(from.add(column * point)),
-                    V::load(from.add((6 + column) * point)),
-                    V::load(from.add((12 + column) * point)),
-                    V::load(from.add((18 + column) * point)),
-                    V::load(from.add((24 + column) * point)),
-                    V::load(from.add((30 + column) * point)),
-                ]);
-            }
+            let taps = F4::weight_gradient::<V>(m.add(pair * V::LANES), point);
             for row in 0..3 {
-                let taps = weight_gradient([
-                    columns[0][row],
-                    columns[1][row],
-                    columns[2][row],
-                    columns[3][row],
-                    columns[4][row],
-                    columns[5][row],
-                ]);
                 for column in 0..3 {
-                    taps[column].store(sum.add((pair * 9 + row * 3 + column) * V::LANES));
+                    taps[row][column].store(sum.add((pair * 9 + row * 3 + column) * V::LANES));
                 }
             }
         }

@@ -21,7 +21,7 @@ use crate::telling;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Winograd's kernels do with fewer multiplications than are counted, so they can be above 100 %;
---set model.convolution=direct shows the direct ones, =winograd its own for the forward product too.
+--set model.convolution=direct shows the direct ones, =winograd tiles of 4x4 for the forward product too.
 
 Examples:
   strath bench kernels configs/fashion-mnist.toml --set model.depth=20

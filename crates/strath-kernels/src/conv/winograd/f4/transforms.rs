@@ -17,7 +17,7 @@
 
 #![allow(unsafe_code, reason = "SIMD intrinsics")]
 
-use super::simd::Simd;
+use crate::conv::winograd::simd::Simd;
 
 const P: f32 = 0.75;
 const Q: f32 = 1.5;
