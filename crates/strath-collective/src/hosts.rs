@@ -59,6 +59,7 @@ impl Hosts {
     ///
     /// # Panics
     /// Where the group reaches beyond the world.
+    #[must_use]
     pub fn within(&self, group: &Range<u32>) -> Self {
         Self::new(&self.of[group.start as usize..group.end as usize])
     }

@@ -5,6 +5,7 @@
 mod support;
 
 use std::process::{Child, Command};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use support::{DEADLINE, finish, reach, repository, sha, stderr, strath, summary, train};
@@ -12,15 +13,19 @@ use support::{DEADLINE, finish, reach, repository, sha, stderr, strath, summary,
 /// Two hosts, 10.77.0.1 and 10.77.0.2; the second has 10.77.0.3 as well.
 struct Hosts {
     names: [String; 2],
+    /// The ends of the cable, one in each.
+    ends: [String; 2],
 }
 
 impl Hosts {
     /// `None` where namespaces cannot be made, which needs root and iproute2.
     fn new() -> Option<Self> {
-        let names = ["a", "b"].map(|host| format!("strath-{}-{host}", std::process::id()));
-        let hosts = Self { names };
-        let [a, b] = &hosts.names;
-        let cable = [format!("sv{}a", std::process::id()), format!("sv{}b", std::process::id())];
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let (process, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        let names = ["a", "b"].map(|host| format!("strath-{process}-{number}{host}"));
+        let ends = ["a", "b"].map(|host| format!("sv{process}{number}{host}"));
+        let hosts = Self { names, ends };
+        let ([a, b], cable) = (&hosts.names, &hosts.ends);
         let made = [
             format!("netns add {a}"),
             format!("netns add {b}"),
@@ -42,9 +47,8 @@ impl Hosts {
 
     /// Lets each host send no more than so many Mbit/s.
     fn limit(&self, mbit: u32) {
-        for (name, end) in self.names.iter().zip(["a", "b"]) {
-            let cable = format!("sv{}{end}", std::process::id());
-            let limit = format!("-n {name} qdisc add dev {cable} root tbf rate {mbit}mbit burst 64kb latency 100ms");
+        for (name, end) in self.names.iter().zip(&self.ends) {
+            let limit = format!("-n {name} qdisc add dev {end} root tbf rate {mbit}mbit burst 64kb latency 100ms");
             let done = Command::new("tc").args(limit.split(' ')).status().unwrap();
             assert!(done.success(), "tc {limit}");
         }

@@ -49,7 +49,7 @@ pub struct Forecast {
     pub hosts: u32,
     /// Examples of the batch.
     pub batch: usize,
-    /// Seconds of computing, of the exchange of shared lanes, of the reduction, and of all.
+    /// Seconds of computing.
     pub compute: f64,
     /// Seconds of the exchange of shared lanes that are waited for.
     pub exchange: f64,
