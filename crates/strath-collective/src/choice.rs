@@ -7,7 +7,6 @@
 use strath_core::config::Algorithm;
 
 use crate::cost::{Load, Scheme, Spread, seconds};
-use crate::direct::WINDOW_SEGMENTS;
 use crate::frame::Phase;
 use crate::packing::Encoding;
 use crate::rates::Rates;
@@ -58,7 +57,7 @@ impl Choice {
         };
         match self {
             Self::Exchange => load.is_one_segment() && meeting(load.values * load.term),
-            Self::Direct => meeting(load.segment_bytes(spread.ranks) * WINDOW_SEGMENTS as f64),
+            Self::Direct => meeting(load.segment_bytes(spread.ranks)),
             // Without a second rank on any host it is the ring.
             Self::Hierarchical => hosts > 1 && spread.largest > 1,
             Self::Ring => true,

@@ -24,14 +24,13 @@
 //! ```text
 //! exchange                 busy + λ
 //! ring, hierarchical       n hops of max(busy/n, λ + busy/(n S)): segments hide the latency of a chunk that has several
-//! direct                   busy + 2 λ + (r - 1) max(0, 2 λ - (W-2)/(W-1) busy/r), r = S / window rounds: a window is filled anew once
-//!                          its result is there; meanwhile the exchange with the W - 2 others goes on
+//! direct                   busy + 2 λ + (S - 1) max(0, λ - (W-2)/(W-1) busy/S): a segment's result leaves with the next one's terms;
+//!                          meanwhile the exchange with the W - 2 others goes on
 //! doubling, halving        busy + λ for every hop; one more exchange of the whole vector each way where W is no power of two
 //! ```
 
 use crate::choice::Choice;
 use crate::chunk::Cut;
-use crate::direct::WINDOW_SEGMENTS;
 use crate::frame::Phase;
 use crate::hosts::Hosts;
 use crate::packing::Encoding;
@@ -221,17 +220,15 @@ fn direct(load: &Load, spread: &Spread, rates: &Rates) -> f64 {
     let slice = load.values / w;
     let both = slice * (load.term + load.result);
     let work = Work {
-        near_messages: h * (h - 1.0) * 2.0 * segments,
+        near_messages: h * (h - 1.0) * (segments + 1.0),
         near_bytes: h * (h - 1.0) * both,
-        far_messages: h * (w - h) * 2.0 * segments,
+        far_messages: h * (w - h) * (segments + 1.0),
         far_bytes: h * (w - h) * both,
         added_bytes: h * (w - 1.0) * slice * load.term,
     };
-    let window = WINDOW_SEGMENTS as f64;
-    let rounds = (segments / window).max(1.0);
-    let busy = work.busy(rates, spread, segments.min(window * (w - 1.0)));
-    let waits = (2.0 * latency - (w - 2.0) / (w - 1.0) * busy / rounds).max(0.0);
-    busy + 2.0 * latency + (rounds - 1.0) * waits
+    let busy = work.busy(rates, spread, segments.min(w - 1.0));
+    let waits = (latency - (w - 2.0) / (w - 1.0) * busy / segments).max(0.0);
+    busy + 2.0 * latency + (segments - 1.0) * waits
 }
 
 /// Hops of a chunk from rank to rank, each of which begins once a segment is there.
@@ -367,8 +364,8 @@ mod tests {
     }
 
     #[test]
-    fn segments_hide_the_latency_of_long_chunks_in_a_ring_but_not_in_a_window_of_one() {
-        let load = Load::new(Encoding::Floats, 32 * 32_768);
+    fn segments_hide_the_latency_of_long_chunks_in_a_ring_but_not_among_two_who_go_in_step() {
+        let load = Load::new(Encoding::Floats, 32 * 65_536);
         let spread = Spread::filled(2, 1);
         let bytes = 4.0 * load.values;
         let bandwidth_only = built(Choice::Ring, &load, &spread, &wires(0.0, 8e-9));
@@ -376,8 +373,7 @@ mod tests {
         // 16 segments a chunk: a latency of half a chunk's time is hidden by the next segments.
         let half = bytes / 4.0 * 8e-9;
         close(built(Choice::Ring, &load, &spread, &wires(half, 8e-9)), bandwidth_only);
-        let windows = 16.0 / WINDOW_SEGMENTS as f64;
-        close(built(Choice::Direct, &load, &spread, &wires(half, 8e-9)), bandwidth_only + windows * 2.0 * half);
+        close(built(Choice::Direct, &load, &spread, &wires(half, 8e-9)), bandwidth_only + 17.0 * half);
     }
 
     #[test]

@@ -33,8 +33,6 @@ use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
 use crate::spares::Spares;
 
-/// Segments of a chunk whose terms a rank sends ahead of the results it has: the ranks go in step.
-pub const WINDOW_SEGMENTS: usize = 1;
 /// Terms of so many segments more than it has completed can reach an owner: a peer that has its result k, with which come terms
 /// k + 1, may complete its own segment k + 1 before this rank does.
 pub const SEGMENTS_AHEAD: usize = 2;

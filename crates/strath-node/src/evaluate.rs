@@ -23,13 +23,13 @@ pub struct Evaluation {
     pub error: f64,
 }
 
-/// A loss of this size, 1.4e14, counts as not finite.
-const MOST: f64 = (1u64 << 47) as f64;
+/// A loss of this size, 7e13, counts as not finite.
+const MOST: f64 = (1u64 << 46) as f64;
 
 /// The sum of examples' parts of a mean loss, in integers, so that the order of addition never shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 struct Losses {
-    /// Of losses below 2^15, 48 fractional bits: what training sums alike.
+    /// Of losses below [`USUAL`], 48 fractional bits: what training sums alike.
     usual: i64,
     /// Of larger ones, 16 fractional bits. They are no fault: early in training batch norm's running statistics may lag so far
     /// behind the weights that a deep network's logits reach millions in evaluation, while training goes well.
@@ -38,15 +38,17 @@ struct Losses {
     not_finite: i64,
 }
 
+/// The usual loss is below this. Half of what an `i64` holds, as is [`MOST`]: rounded parts may add up to more than the mean.
+const USUAL: f64 = GRADIENT_LIMIT as f64 / 2.0;
 /// Fractional bits of the large losses.
 const LARGE_BITS: i32 = 16;
 
 impl Losses {
-    /// Adds the loss of one of `examples`. A mean of losses below a limit stays below it, so no sum leaves its `i64`.
+    /// Adds the loss of one of `examples`. Losses below a limit have parts that add up to less than twice that, so no sum leaves its `i64`.
     fn add(&mut self, loss: f64, examples: usize) {
         let part = loss / examples as f64;
         match loss.abs() {
-            size if size < f64::from(GRADIENT_LIMIT) => self.usual += to_fixed(part, GRADIENT_BITS),
+            size if size < USUAL => self.usual += to_fixed(part, GRADIENT_BITS),
             size if size < MOST => self.large += to_fixed(part, LARGE_BITS),
             _ => self.not_finite += 1,
         }
@@ -141,7 +143,7 @@ mod tests {
         assert_eq!(sum(&[0.25, 32_767.75]).mean(), 16_384.0);
         assert_eq!(sum(&[0.5, 6_287_109.5]).mean(), 3_143_555.0);
         // As many as there are, each just below its limit: no sum overflows.
-        assert_eq!(sum(&[32_767.998; 10_000]).mean().round(), 32_768.0);
+        assert_eq!(sum(&[USUAL.next_down(); 10_000]).mean().round(), USUAL);
         assert_eq!(sum(&[MOST.next_down(); 10_000]).mean().round(), MOST);
         assert_eq!(sum(&[f64::NAN, f64::INFINITY, -f64::INFINITY, MOST, 1.0]).not_finite, 4);
     }
