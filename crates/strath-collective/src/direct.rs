@@ -110,7 +110,9 @@ impl Direct {
         let bodies: Vec<&[u8]> = terms.iter().map(|(bytes, memory)| &memory[..*bytes]).collect();
         let (before, after) = bodies.split_at(place as usize);
         self.reduction.complete(&header, before, after);
-        terms.into_iter().for_each(|(_, memory)| self.reduction.spares().give_bytes(memory));
+        for (_, memory) in terms {
+            self.reduction.spares().give_bytes(memory);
+        }
         self.completed += 1;
         for place in self.places_after_this() {
             self.outgoing.push_back(Outgoing { to: self.reduction.rank_at(place), header });

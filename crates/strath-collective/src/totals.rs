@@ -33,11 +33,15 @@ fn in_order(
                 own.copy_from_slice(values);
                 // Minus zero is the neutral element of f32 addition: the first term stays as it is, a minus zero included.
                 values.fill(-0.0);
-                several.iter().for_each(|body| add(values, &body.as_ref()[at..end]));
+                for body in several {
+                    add(values, &body.as_ref()[at..end]);
+                }
                 values.iter_mut().zip(own).for_each(|(value, own)| *value += *own);
             }
         }
-        after.iter().for_each(|body| add(values, &body.as_ref()[at..end]));
+        for body in after {
+            add(values, &body.as_ref()[at..end]);
+        }
     }
 }
 
@@ -54,7 +58,9 @@ pub(crate) fn halves(values: &mut [f32], before: &[impl AsRef<[u8]>], after: &[i
 
 /// Each value rounded to `bf16`.
 pub(crate) fn round_halves(values: &mut [f32]) {
-    values.iter_mut().for_each(|value| *value = bf16::from_f32(*value).to_f32());
+    for value in values {
+        *value = bf16::from_f32(*value).to_f32();
+    }
 }
 
 /// The sum of fixed-point terms, rounded to `f32` once: this rank's (`own`) and the others', packed or weighted `f32`.
@@ -63,8 +69,12 @@ pub(crate) fn exact(own: &[i64], before: &[impl AsRef<[u8]>], after: &[impl AsRe
     for (at, (own, out)) in (0..).step_by(BLOCK).zip(own.chunks(BLOCK).zip(out.chunks_mut(BLOCK))) {
         let sums = &mut sums[..own.len()];
         sums.copy_from_slice(own);
-        before.iter().for_each(|body| add_part(sums, body.as_ref(), n, at));
-        after.iter().for_each(|body| add_part(sums, body.as_ref(), n, at));
+        for body in before {
+            add_part(sums, body.as_ref(), n, at);
+        }
+        for body in after {
+            add_part(sums, body.as_ref(), n, at);
+        }
         loops::round_fixed(sums, out);
     }
 }
@@ -76,8 +86,12 @@ pub(crate) fn weighted(values: &mut [f32], before: &[impl AsRef<[u8]>], after: &
         let sums = &mut sums[..values.len()];
         sums.fill(0);
         loops::add_fixed(sums, values);
-        before.iter().for_each(|body| add_part(sums, body.as_ref(), n, at));
-        after.iter().for_each(|body| add_part(sums, body.as_ref(), n, at));
+        for body in before {
+            add_part(sums, body.as_ref(), n, at);
+        }
+        for body in after {
+            add_part(sums, body.as_ref(), n, at);
+        }
         loops::round_fixed(sums, values);
     }
 }
