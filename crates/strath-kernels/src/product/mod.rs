@@ -124,7 +124,7 @@ pub(crate) type Finish<'a> = &'a (dyn Fn(usize, &mut [f32], &mut [f32]) + Sync);
 
 /// Strips of C of `size` values, each with as much of what lies beside it.
 fn strips<'a>(size: usize, c: &'a mut [f32], beside: &'a mut [f32]) -> Vec<(&'a mut [f32], &'a mut [f32])> {
-    let besides = beside.chunks_mut(size).chain(std::iter::repeat_with(|| <&mut [f32]>::default()));
+    let besides = beside.chunks_mut(size).chain(std::iter::repeat_with(<&mut [f32]>::default));
     c.chunks_mut(size).zip(besides).collect()
 }
 

@@ -45,12 +45,11 @@ impl Panels {
                 let own = WIDTH.min(columns - at);
                 for (term, to) in to[first * WIDTH..].as_chunks_mut::<WIDTH>().0[..count].iter_mut().enumerate() {
                     let run = &from[(first + term) * stride + at..][..own];
-                    match run.try_into() {
-                        Ok(run) => *to = *<&[f32; WIDTH]>::from(run),
-                        Err(_) => {
-                            to[..own].copy_from_slice(run);
-                            to[own..].fill(0.0);
-                        }
+                    if let Ok(run) = <&[f32; WIDTH]>::try_from(run) {
+                        *to = *run;
+                    } else {
+                        to[..own].copy_from_slice(run);
+                        to[own..].fill(0.0);
                     }
                 }
             }

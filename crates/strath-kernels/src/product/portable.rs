@@ -94,10 +94,10 @@ vectorised! {
 fn fused(a: f32, b: f32, c: f32) -> f32 {
     let (product, c) = (f64::from(a) * f64::from(b), f64::from(c));
     let sum = product + c;
-    // What the sum lost (Knuth's two-sum); NaN where the sum is infinite or NaN, and then neither comparison holds.
+    // What the sum lost (Knuth's two-sum); NaN where the sum is infinite or NaN, and then no comparison holds.
     let back = sum - product;
     let lost = (product - (sum - back)) + (c - back);
-    let inexact = lost > 0.0 || lost < 0.0;
+    let inexact = lost.abs() > 0.0;
     let away = (lost > 0.0) == (sum > 0.0);
     let bits = sum.to_bits();
     let odd = if away { bits + 1 } else { bits.wrapping_sub(1) };
