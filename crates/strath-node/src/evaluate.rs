@@ -133,7 +133,9 @@ mod tests {
 
     fn sum(losses: &[f64]) -> Losses {
         let mut sum = Losses::default();
-        losses.iter().for_each(|loss| sum.add(*loss, losses.len()));
+        for loss in losses {
+            sum.add(*loss, losses.len());
+        }
         sum
     }
 
@@ -143,8 +145,8 @@ mod tests {
         assert_eq!(sum(&[0.25, 32_767.75]).mean(), 16_384.0);
         assert_eq!(sum(&[0.5, 6_287_109.5]).mean(), 3_143_555.0);
         // As many as there are, each just below its limit: no sum overflows.
-        assert_eq!(sum(&[USUAL.next_down(); 10_000]).mean().round(), USUAL);
-        assert_eq!(sum(&[MOST.next_down(); 10_000]).mean().round(), MOST);
+        assert_eq!(sum(&vec![USUAL.next_down(); 10_000]).mean().round(), USUAL);
+        assert_eq!(sum(&vec![MOST.next_down(); 10_000]).mean().round(), MOST);
         assert_eq!(sum(&[f64::NAN, f64::INFINITY, -f64::INFINITY, MOST, 1.0]).not_finite, 4);
     }
 

@@ -96,7 +96,7 @@ impl Scale {
         let per_host = self.per_host.unwrap_or((cores / config.cluster.threads.unwrap_or(1)).clamp(1, 64) as u32);
         let threads = config.cluster.threads.unwrap_or(cores / per_host as usize).max(1);
         let rows: Vec<u32> =
-            (0..).map(|power| 1 << power).take_while(|n| *n < self.workers).chain([self.workers]).collect();
+            (0..u32::BITS).map(|power| 1 << power).take_while(|n| *n < self.workers).chain([self.workers]).collect();
         let plans: Vec<Plan> = rows.iter().map(|workers| self.plan(&config, *workers)).collect::<Result<_, _>>()?;
         let job = job(&config, per_host, threads, cores)?;
         let most =
