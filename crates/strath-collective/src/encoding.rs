@@ -9,15 +9,15 @@ pub(crate) const WEIGHTED_WIDTH: usize = 4;
 /// The kind of a payload, as it stands in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Encoding {
-    /// [`Payload::Exact`], [`Payload::Weighted`]
+    /// [`Payload::Exact`](crate::Payload::Exact), [`Payload::Weighted`](crate::Payload::Weighted)
     Exact = 1,
-    /// [`Payload::Wide`]
+    /// [`Payload::Wide`](crate::Payload::Wide)
     Wide = 2,
-    /// [`Payload::Integers`]
+    /// [`Payload::Integers`](crate::Payload::Integers)
     Integers = 3,
-    /// [`Payload::Floats`]
+    /// [`Payload::Floats`](crate::Payload::Floats)
     Floats = 4,
-    /// [`Payload::Halves`]
+    /// [`Payload::Halves`](crate::Payload::Halves)
     Halves = 5,
 }
 

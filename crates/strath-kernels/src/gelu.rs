@@ -14,7 +14,7 @@ use crate::vectorised::vectorised;
 /// Values that one thread computes in one go.
 const CHUNK: usize = 1 << 12;
 
-/// `dy = dy slope`, the gradient of x over that of y, from the slopes that [`forward_after_bias`] left; and the gradient of the bias,
+/// `dy = dy slope`, the gradient of x over that of y, from the slopes that `forward_after_bias` left; and the gradient of the bias,
 /// of `width` values, that was added there: the sum of the rows as [`crate::pointwise::bias_backward`] takes it. One pass.
 ///
 /// # Panics
