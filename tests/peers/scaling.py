@@ -19,11 +19,12 @@ import array
 import gzip
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import train
 
 DATA = Path("/usr/share/datasets/fashion-mnist")
 TRAIN, TEST = 2048, 128  # examples that are kept: what a run does beside its steps takes no time
@@ -47,27 +48,19 @@ def data(path):
     path.write_bytes(len(text).to_bytes(8, "little") + text + b"".join(values for _, _, values in tensors.values()))
 
 
-def train(strath, steps, workers, batch, m, micro=None, of=statistics.median):
+def phases(strath, steps, workers, batch, m, micro=None, of=statistics.median):
     """Medians over steps (or another number `of` them) of the seconds of a step and its phases on rank 0."""
     sets = {"data.kind": "safetensors", "data.path": str(SCRATCH / "data.safetensors"), "data.classes": 10, "model.kind": "resnet",
             "model.depth": 20, "batch.size": batch, "sam.m": m, "sam.rho": 0.05, "optimizer.lr": 0.1, "optimizer.momentum": 0.9,
-            "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.threads": 1, "run.steps": WARM_UP + steps,
-            "run.eval_every_epochs": 10**6, "checkpoint.every_steps": 10**6}
+            "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.threads": 1, "run.steps": WARM_UP + steps}
     if micro:
         sets["batch.micro"] = micro
-    with tempfile.TemporaryDirectory(dir=SCRATCH) as folder:
-        out = Path(folder) / "out"
-        arguments = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
-        done = subprocess.run([strath, "train", "--out", out, *arguments], capture_output=True, text=True)
-        if done.returncode:
-            raise SystemExit(f"strath train ended with {done.returncode}: {done.stderr.strip()[-500:]}")
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    counted = [line for line in lines if line["kind"] == "step"][WARM_UP:]
+    counted = train.steps(strath, sets, WARM_UP)
     return {key[:-2]: of([line[key] for line in counted]) for key in counted[0] if key.endswith("_s") and key != "images_per_s"}
 
 
 def speed(strath, steps, **what):
-    return what["batch"] / train(strath, steps, **what)["step"]
+    return what["batch"] / phases(strath, steps, **what)["step"]
 
 
 def play(shares, lane, cost):
@@ -104,7 +97,7 @@ def costs(alone, pair, lanes, micro_batches):
 def shared(strath, steps):
     """Ratio of simulated step times, shared over not; prediction over measurement of 2 workers that share a lane. Of each phase
     the least of a run's steps counts: a disturbance is no part of the order of work."""
-    run = lambda **what: train(strath, steps, micro=4, of=min, **what)
+    run = lambda **what: phases(strath, steps, micro=4, of=min, **what)
     twelve, eight = run(workers=1, batch=96, m=12), run(workers=1, batch=96, m=8)
     # Two ranks that hold half a lane each wait for each other, so what they wait is at least what the exchange takes.
     pair = run(workers=2, batch=32, m=32)

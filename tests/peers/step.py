@@ -7,8 +7,9 @@ import argparse
 import json
 import statistics
 import subprocess
-import tempfile
 from pathlib import Path
+
+import train
 
 HERE = Path(__file__).resolve().parent
 RESNET20, RESNET56 = ("resnet", {"depth": 20}), ("resnet", {"depth": 56})
@@ -28,16 +29,11 @@ CASES = {  # name: network, workers, threads, batch, m, rho, at least
 def ours(strath, case, steps):
     (kind, options), workers, threads, batch, m, rho, _ = case
     sets = {"data.kind": "fashion-mnist", "data.path": "/usr/share/datasets/fashion-mnist", "model.kind": kind,
-            "batch.size": batch, "sam.m": m, "sam.rho": rho, "run.steps": steps + 5, "optimizer.lr": 0.1, "run.eval_every_epochs": 10**6,
+            "batch.size": batch, "sam.m": m, "sam.rho": rho, "run.steps": steps + 5, "optimizer.lr": 0.1,
             "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.threads": threads,
-            "checkpoint.every_steps": 10**6, **{f"model.{k}": v for k, v in options.items()}}
-    with tempfile.TemporaryDirectory() as folder:
-        config, out = Path(folder) / "run.toml", Path(folder) / "out"
-        config.write_text("[run]\nname = \"peers\"\n[data]\nkind = \"fashion-mnist\"\npath = \"/\"\n[model]\nkind = \"mlp\"\nhidden = [1]\n")
-        arguments = [f"--set={k}={json.dumps(v)}" for k, v in sets.items()]
-        subprocess.run([strath, "train", config, "--out", out, *arguments], check=True, capture_output=True, text=True)
-        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-        return batch / statistics.mean([line["step_s"] for line in lines if line["kind"] == "step"][5:])
+            **{f"model.{k}": v for k, v in options.items()}}
+    config = "[run]\nname = \"peers\"\n[data]\nkind = \"fashion-mnist\"\npath = \"/\"\n[model]\nkind = \"mlp\"\nhidden = [1]\n"
+    return batch / statistics.mean(line["step_s"] for line in train.steps(strath, sets, 5, config))
 
 
 def theirs(python, case, steps, channels_last):

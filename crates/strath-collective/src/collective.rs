@@ -88,8 +88,9 @@ impl Collective {
     /// Connects to every other rank: two connections a pair, one for each direction.
     ///
     /// `members` names each of them once, and all ranks are given the same: ranks with one address are on one host, this rank on
-    /// that of its own entry or, without one, of its listener. Peers that are not up yet are dialled again until the deadline. Both sides check magic, protocol version, run, generation, world size, both ranks
-    /// and the run's key; whoever connects without passing is dropped, hinders no one and without the key learns nothing. The listener is closed at the end.
+    /// that of its own entry or, without one, of its listener. Peers that are not up yet are dialled again until the deadline.
+    /// Both sides check magic, protocol version, run, generation, world size, both ranks and the run's key; whoever connects
+    /// without passing is dropped, hinders no one and without the key learns nothing. The listener is closed at the end.
     ///
     /// Under [`Algorithm::Auto`] the ranks then measure their links together, for some milliseconds, and agree on [`rates`](Self::rates).
     ///

@@ -69,12 +69,7 @@ pub(crate) fn exact(own: &[i64], before: &[impl AsRef<[u8]>], after: &[impl AsRe
     for (at, (own, out)) in (0..).step_by(BLOCK).zip(own.chunks(BLOCK).zip(out.chunks_mut(BLOCK))) {
         let sums = &mut sums[..own.len()];
         sums.copy_from_slice(own);
-        for body in before {
-            add_part(sums, body.as_ref(), n, at);
-        }
-        for body in after {
-            add_part(sums, body.as_ref(), n, at);
-        }
+        add_parts(sums, (before, after), n, at);
         loops::round_fixed(sums, out);
     }
 }
@@ -86,13 +81,15 @@ pub(crate) fn weighted(values: &mut [f32], before: &[impl AsRef<[u8]>], after: &
         let sums = &mut sums[..values.len()];
         sums.fill(0);
         loops::add_fixed(sums, values);
-        for body in before {
-            add_part(sums, body.as_ref(), n, at);
-        }
-        for body in after {
-            add_part(sums, body.as_ref(), n, at);
-        }
+        add_parts(sums, (before, after), n, at);
         loops::round_fixed(sums, values);
+    }
+}
+
+/// Adds as many of every body's `n` values as there are `sums`, from value `at` on.
+fn add_parts(sums: &mut [i64], (before, after): (&[impl AsRef<[u8]>], &[impl AsRef<[u8]>]), n: usize, at: usize) {
+    for body in before.iter().map(AsRef::as_ref).chain(after.iter().map(AsRef::as_ref)) {
+        add_part(sums, body, n, at);
     }
 }
 

@@ -1,6 +1,8 @@
 //! Training for a moment, to look at the metrics: what `bench step` and `bench scale` measure with.
 
 use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -54,14 +56,13 @@ pub fn steps(config: &Config, steps: u64, changes: &[String]) -> Result<Trained,
         .spawn()
         .map(Run)
         .map_err(Failure::other)?;
+    let (mut metrics, mut lines) = (Metrics::new(out.join("metrics.jsonl")), Vec::new());
     let mut watch = Watch::new(run.0.id(), config.cluster.workers, (WARM_UP as u64)..steps);
     let began = Instant::now();
     loop {
         // Looked at first: lines that were written before the end are there after it.
         let ended = run.0.try_wait().map_err(Failure::other)?;
-        let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap_or_default();
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        let lines: Vec<Value> = lines.filter(|line| line["kind"] == "step").collect();
+        lines.extend(metrics.new_lines().into_iter().filter(|line| line["kind"] == "step"));
         watch.look(lines.len() as u64);
         if lines.len() as u64 >= steps {
             return Ok(Trained { steps: lines.into_iter().skip(WARM_UP).collect(), footprint: watch.footprint() });
@@ -78,6 +79,35 @@ pub fn steps(config: &Config, steps: u64, changes: &[String]) -> Result<Trained,
             )));
         }
         thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// The metrics of a run under way, each line read once.
+struct Metrics {
+    path: PathBuf,
+    /// Read to the end of what was there, once there is a file.
+    file: Option<File>,
+    /// The beginning of a line whose end is still to come.
+    rest: Vec<u8>,
+}
+
+impl Metrics {
+    fn new(path: PathBuf) -> Self {
+        Self { path, file: None, rest: Vec::new() }
+    }
+
+    /// The lines that have come since.
+    fn new_lines(&mut self) -> Vec<Value> {
+        if self.file.is_none() {
+            self.file = File::open(&self.path).ok();
+        }
+        if let Some(file) = &mut self.file {
+            // What cannot be read now is there the next time; a run without metrics ends at the deadline.
+            let _ = file.read_to_end(&mut self.rest);
+        }
+        let rest = self.rest.split_off(self.rest.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1));
+        let lines = std::mem::replace(&mut self.rest, rest);
+        lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice(line).ok()).collect()
     }
 }
 
