@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use strath_core::config::Algorithm;
+use strath_core::config::{Algorithm, Transport};
 use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
 
 use crate::bucket::Bucket;
@@ -23,7 +23,7 @@ use crate::rates::Rates;
 use crate::reduction::{Reduction, Tag};
 use crate::ring::Ring;
 use crate::spares::Spares;
-use crate::transport::{self, Engine, Outcome};
+use crate::transport::{self, Engine, Outcome, ShortSum};
 
 /// The largest world that [`Collective::connect`] serves: every rank holds two connections to every other, which lane
 /// groups and the direct exchange use.
@@ -65,6 +65,8 @@ pub struct Collective {
     hosts: Hosts,
     /// What the ranks measured and agreed on, where the algorithm is to be chosen.
     rates: Option<Rates>,
+    /// Peers that are reached through shared memory.
+    shared: Vec<Rank>,
     /// `None` in a world of one.
     engine: Option<Engine>,
     /// Memory that operations are done with.
@@ -80,6 +82,7 @@ impl Collective {
             algorithm: Algorithm::Auto,
             hosts: Hosts::one(1),
             rates: None,
+            shared: Vec::new(),
             engine: None,
             spares: Spares::default(),
         }
@@ -92,33 +95,41 @@ impl Collective {
     /// Both sides check magic, protocol version, run, generation, world size, both ranks and the run's key; whoever connects
     /// without passing is dropped, hinders no one and without the key learns nothing. The listener is closed at the end.
     ///
-    /// Under [`Algorithm::Auto`] the ranks then measure their links together, for some milliseconds, and agree on [`rates`](Self::rates).
+    /// Ranks of one host then have their frames go through shared memory, as [`Transport`] says: where they cannot (containers that
+    /// do not see each other's processes, say), they stay on their connections. Under [`Algorithm::Auto`] the ranks last measure their
+    /// links together, for some milliseconds, and agree on [`rates`](Self::rates).
     ///
     /// # Errors
     /// [`CollectiveError::Members`] or [`WorldTooLarge`](CollectiveError::WorldTooLarge) where the world is none;
     /// [`Handshake`](CollectiveError::Handshake) where a peer is not the one expected (at once, except for a peer of an
     /// older generation, which may be about to follow); [`Unreachable`](CollectiveError::Unreachable) after the deadline;
-    /// [`Local`](CollectiveError::Local) where this process has no descriptors or threads left; while links are measured, as
-    /// [`Pending::wait`].
+    /// [`NotShared`](CollectiveError::NotShared) under [`Transport::Shm`] only; [`Local`](CollectiveError::Local) where this process
+    /// has no descriptors or threads left; while ranks agree and measure, as [`Pending::wait`].
     pub fn connect(
         listener: TcpListener,
         identity: Identity,
         members: &[Member],
-        algorithm: Algorithm,
+        (algorithm, transport): (Algorithm, Transport),
         deadline: Duration,
     ) -> Result<Self, CollectiveError> {
         let peers = checked_peers(&identity, members)?;
         let hosts = hosts(&listener, &identity, members, &peers);
-        if peers.is_empty() {
-            return Ok(Self { identity, algorithm, hosts, rates: None, engine: None, spares: Spares::default() });
+        let (mut shared, mut rates, mut engine) = (Vec::new(), None, None);
+        if !peers.is_empty() {
+            let connected = engine.insert(transport::connect(listener, identity, &peers, deadline)?);
+            let mut agreement = transport::Agreement::new(connected, identity, deadline);
+            shared = transport::share(&mut agreement, &hosts, transport)?;
+            if algorithm == Algorithm::Auto {
+                rates = Some(transport::measure(&mut agreement, &hosts)?);
+            }
+            tracing::debug!(?hosts, ?shared, ?rates, "connected");
         }
-        let engine = transport::connect(listener, identity, &peers, deadline)?;
-        let rates = match algorithm {
-            Algorithm::Auto => Some(transport::measure(&engine, identity, &hosts, deadline)?),
-            Algorithm::Ring | Algorithm::Direct => None,
-        };
-        tracing::debug!(?hosts, ?rates, "connected");
-        Ok(Self { identity, algorithm, hosts, rates, engine: Some(engine), spares: Spares::default() })
+        Ok(Self { identity, algorithm, hosts, rates, shared, engine, spares: Spares::default() })
+    }
+
+    /// What carries sums to and from a peer.
+    pub fn carrier(&self, peer: Rank) -> Transport {
+        if self.shared.contains(&peer) { Transport::Shm } else { Transport::Tcp }
     }
 
     /// Which ranks share a host.
@@ -158,23 +169,27 @@ impl Collective {
                 return Pending::done(step, bucket, Ok(alone.into_result()));
             }
         };
-        let mut machine = self.machine(tag, payload, fault);
-        machine.use_spares(self.spares.clone());
-        let (reply, outcome) = channel();
-        engine.submit(machine, reply);
-        Pending { step, bucket, state: State::Waiting { outcome, turns: engine.turns() } }
-    }
-
-    fn machine(&self, tag: Tag, payload: Payload, fault: Fault) -> Box<dyn Machine + Send> {
-        match self.choice(&tag.group, &payload) {
+        let choice = self.choice(&tag.group, &payload);
+        let mut machine: Box<dyn Machine + Send> = match choice {
             Choice::Ring => Box::new(Ring::new(tag, payload, fault)),
             Choice::Direct => Box::new(Direct::new(tag, payload, fault)),
-            Choice::Exchange => Box::new(Exchange::new(tag, payload, fault)),
             Choice::Hierarchical => {
                 let hosts = self.hosts.within(&tag.group);
                 Box::new(Hierarchical::new(tag, payload, fault, &hosts))
             }
-        }
+            Choice::Exchange => {
+                let mut exchange = Box::new(Exchange::new(tag, payload, fault));
+                exchange.use_spares(self.spares.clone());
+                match ShortSum::begin(engine.turns(), exchange) {
+                    Ok(short) => return Pending { step, bucket, state: State::Short(short) },
+                    Err(exchange) => exchange,
+                }
+            }
+        };
+        machine.use_spares(self.spares.clone());
+        let (reply, outcome) = channel();
+        engine.submit(machine, reply);
+        Pending { step, bucket, state: State::Waiting { outcome, turns: engine.turns() } }
     }
 
     /// The algorithm that sums such a payload over `group`.
@@ -258,6 +273,7 @@ pub struct Pending {
 #[derive(Debug)]
 enum State {
     Done(Box<Outcome>),
+    Short(ShortSum),
     Waiting { outcome: Receiver<Outcome>, turns: Arc<transport::Turns> },
 }
 
@@ -277,6 +293,7 @@ impl Pending {
         let aborted = CollectiveError::Aborted { step, bucket };
         match state {
             State::Done(outcome) => *outcome,
+            State::Short(sum) => sum.wait(deadline).unwrap_or(Err(aborted)),
             State::Waiting { outcome, turns } => turns.wait((step, bucket), &outcome, deadline).unwrap_or(Err(aborted)),
         }
     }

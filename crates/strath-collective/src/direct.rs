@@ -22,6 +22,7 @@
 //! Result and next terms leave together, so each side waits for the other once a segment, and the bytes in flight stay in the
 //! caches. An owner keeps at most [`SEGMENTS_AHEAD`] segments of each peer, and a peer that has not started keeps one.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use strath_core::{Fault, Rank};
@@ -101,23 +102,45 @@ impl Direct {
             && self.places_after_this().all(|p| !self.peers[p as usize].kept.is_empty())
     }
 
-    fn complete_next(&mut self) {
+    /// Whether the place's term is the only one that the next segment still needs, and is its next.
+    fn is_last_term(&self, place: u32) -> bool {
+        let others = self.places_after_this().filter(|other| *other != place);
+        self.peers[place as usize].kept.is_empty()
+            && others.map(|p| &self.peers[p as usize]).all(|p| !p.kept.is_empty())
+    }
+
+    /// Completes the next segment, with one term from where it lies (`last`: whose, and the term) and the others' kept ones.
+    fn complete_next(&mut self, last: Option<(u32, &[u8])>) {
         let place = self.reduction.place();
         let header = self.reduction.header(Phase::Gather, place, self.completed);
         let others = (0..).zip(&mut self.peers).filter(|(p, _)| *p != place);
-        let terms: Vec<(usize, Vec<u8>)> =
-            others.map(|(_, p)| p.kept.pop_front().expect("every peer has contributed this segment")).collect();
+        let term = |(p, peer): (u32, &mut Progress)| match last {
+            Some((from, body)) if from == p => (body.len(), Cow::Borrowed(body)),
+            _ => {
+                let (bytes, memory) = peer.kept.pop_front().expect("every other peer has contributed this segment");
+                (bytes, Cow::Owned(memory))
+            }
+        };
+        let terms: Vec<(usize, Cow<'_, [u8]>)> = others.map(term).collect();
         let bodies: Vec<&[u8]> = terms.iter().map(|(bytes, memory)| &memory[..*bytes]).collect();
         let (before, after) = bodies.split_at(place as usize);
         self.reduction.complete(&header, before, after);
         for (_, memory) in terms {
-            self.reduction.spares().give_bytes(memory);
+            if let Cow::Owned(memory) = memory {
+                self.reduction.spares().give_bytes(memory);
+            }
         }
         self.completed += 1;
         for place in self.places_after_this() {
             self.outgoing.push_back(Outgoing { to: self.reduction.rank_at(place), header });
         }
         self.send_next_terms();
+    }
+
+    fn complete_kept(&mut self) {
+        while self.next_is_complete() {
+            self.complete_next(None);
+        }
     }
 }
 
@@ -156,6 +179,14 @@ impl Machine for Direct {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
+        let place = self.reduction.place_of(from)?;
+        if header.phase == Phase::Reduce && self.is_last_term(place) {
+            self.peers[place as usize].contributed += 1;
+            self.reduction.note_fault(header);
+            self.complete_next(Some((place, body)));
+            self.complete_kept();
+            return Ok(());
+        }
         match self.room(from, header) {
             Some(room) => room.copy_from_slice(body),
             None => self.reduction.store(header, body),
@@ -185,9 +216,7 @@ impl Machine for Direct {
             self.reduction.placed(header);
         }
         self.reduction.note_fault(header);
-        while self.next_is_complete() {
-            self.complete_next();
-        }
+        self.complete_kept();
         Ok(())
     }
 

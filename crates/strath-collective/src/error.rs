@@ -158,6 +158,16 @@ pub enum CollectiveError {
         /// Bucket of both.
         bucket: Bucket,
     },
+    /// Ranks of one host that are to share memory and cannot.
+    #[error(
+        "rank {rank} and rank {peer} are on one host and cannot share memory: they are of different users or containers, or the host has none left; run them side by side, or set cluster.transport = \"auto\", which takes TCP there"
+    )]
+    NotShared {
+        /// The lower rank of the first such pair.
+        rank: Rank,
+        /// The other.
+        peer: Rank,
+    },
     /// [`Collective::abort`](crate::Collective::abort) was called, or the handle was dropped.
     #[error("the exchange was aborted at step {step} ({bucket})")]
     Aborted {

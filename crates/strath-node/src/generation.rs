@@ -151,7 +151,13 @@ fn ring(
         .zip(&assign.members)
         .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
         .collect();
-    Collective::connect(listener, identity, &members, config.cluster.algorithm, RING_DEADLINE)
+    Collective::connect(
+        listener,
+        identity,
+        &members,
+        (config.cluster.algorithm, config.cluster.transport),
+        RING_DEADLINE,
+    )
 }
 
 /// `cluster.threads`, or the cores of this host over the members on it.

@@ -7,15 +7,18 @@
 mod ends;
 mod inbound;
 mod outbound;
+mod short;
 
 use std::collections::BTreeMap;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-use strath_core::Fault;
+use strath_core::{Fault, Rank};
 
+pub(super) use self::short::Short;
 use super::farewell::Farewell;
 use super::link::{Key, Link, Presence};
+use super::pipe::{Reader, Writer};
 use super::watch::{Events, Watch};
 use crate::collective::Identity;
 use crate::error::CollectiveError;
@@ -68,6 +71,8 @@ pub(super) struct Driver {
     /// In order of rank.
     links: Vec<Link>,
     operations: BTreeMap<Key, Operation>,
+    /// Sums on their short way, which are no operations.
+    shorts: Vec<Key>,
     ending: Option<Ending>,
     /// A peer's last word, while what the others have sent is still being taken.
     heard: Option<Ending>,
@@ -97,6 +102,7 @@ impl Driver {
             identity,
             links,
             operations: BTreeMap::new(),
+            shorts: Vec::new(),
             ending: None,
             heard: None,
             closing_since: None,
@@ -118,6 +124,9 @@ impl Driver {
     pub(super) fn take_events(&mut self, events: &Events) {
         for at in 0..self.links.len() {
             if events.inbound(at) {
+                self.hear_ringing(at);
+            }
+            if events.inbound(at) || self.links[at].inbound.shared.is_some() {
                 self.read(at);
             }
             if events.outbound(at) {
@@ -145,14 +154,31 @@ impl Driver {
         self.links.clear();
     }
 
-    /// What to sleep on until there is something to do: both connections of each link.
+    /// What to sleep on until there is something to do: both connections of each link. Peers are told that this process sleeps,
+    /// and whoever has the watch is to sleep on it.
     pub(super) fn watch(&self) -> Watch {
-        let mut watch = Watch::new(self.timeout());
+        let is_read = |link: &Link| link.is_read() && self.ending.is_none();
+        // Every link is told before the first has its answer.
+        let has_more = self.links.iter().fold(false, |more, link| link.say_asleep(is_read(link)) || more);
+        let mut watch = Watch::new(if has_more { Some(Duration::ZERO) } else { self.timeout() });
         for link in &self.links {
-            let inbound = (link.is_read() && self.ending.is_none()).then(|| link.inbound.stream.clone());
-            watch.push(inbound, link.outbound.stream.clone(), link.outbound.is_pending());
+            let inbound = is_read(link).then(|| link.inbound.stream.clone());
+            let waits_for_room = link.outbound.is_pending() && link.outbound.shared.is_none();
+            watch.push(inbound, link.outbound.stream.clone(), waits_for_room);
         }
         watch
+    }
+
+    /// Whether every peer will wake this process if it finds something for it to do.
+    pub(super) fn will_be_rung(&self) -> bool {
+        self.links.iter().all(Link::will_be_rung)
+    }
+
+    /// Has the frames to and from a peer go through shared memory. Nothing may be under way with it.
+    pub(super) fn share(&mut self, peer: Rank, writer: Writer, reader: Reader) {
+        if let Some(link) = self.links.iter_mut().find(|link| link.member.rank == peer) {
+            link.share(writer, reader);
+        }
     }
 
     fn timeout(&self) -> Option<Duration> {
@@ -170,7 +196,7 @@ impl Driver {
 
     /// Says the last words: no operation will be started any more.
     pub(super) fn finish(&mut self) {
-        if self.operations.is_empty() && self.ending.is_none() {
+        if self.operations.is_empty() && self.shorts.is_empty() && self.ending.is_none() {
             self.say_farewell(Farewell::Finished);
         } else {
             self.end(Ending::Aborted);
@@ -186,7 +212,7 @@ impl Driver {
             let _ = reply.send(Err(self.error(ending, key, Phase::Reduce)));
             return;
         }
-        if self.operations.contains_key(&key) {
+        if self.operations.contains_key(&key) || self.shorts.contains(&key) {
             let _ = reply.send(Err(CollectiveError::Duplicate { step: tag.step, bucket: tag.bucket }));
             return;
         }

@@ -1,19 +1,21 @@
 //! One peer: the connection it sends on, the connection this rank sends on, and what is under way on both.
+//!
+//! Between ranks of one host frames go through [`pipe`](super::pipe)s in shared memory. The connections stay: their end is the peer's
+//! end, and a byte on them wakes a peer that sleeps.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::io;
 use std::net::TcpStream;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::net::sockopt;
 use strath_core::Step;
 
+use super::inbound::Inbound;
 use super::outbound::Outbound;
+use super::pipe::{Reader, Writer};
 use crate::bucket::Bucket;
 use crate::collective::Member;
-use crate::error::Mismatch;
-use crate::frame::{HEADER_BYTES, Header};
+use crate::frame::HEADER_BYTES;
 
 /// Names an operation among those under way.
 pub(super) type Key = (Step, Bucket);
@@ -23,7 +25,7 @@ pub(super) const SMALL_BYTES: usize = 16 * 1024;
 /// A connection whose other end answers nothing for so long is broken.
 const SILENCE: Duration = Duration::from_secs(3);
 /// What a kept frame costs beside its values: its header and its place in a map of queues, generously.
-const KEPT_BYTES: usize = HEADER_BYTES + 256;
+pub(super) const KEPT_BYTES: usize = HEADER_BYTES + 256;
 /// Bytes that are kept a peer for operations that have not been started here. The machines send at most 2 MiB early for
 /// each, so this is reached by a peer that is more than 32 operations ahead; it is then not read until some are started.
 const EARLY_BYTES: usize = 64 * 1024 * 1024;
@@ -76,8 +78,35 @@ impl Link {
 
     /// Whether the peer is to be read now.
     pub(super) fn is_read(&self) -> bool {
-        let parked = self.inbound.early_bytes > EARLY_BYTES && self.broken_since.is_none();
+        let parked = self.inbound.early_bytes() > EARLY_BYTES && self.broken_since.is_none();
         self.presence == Presence::Here && !parked
+    }
+
+    /// Has frames go through shared memory from now on. Nothing may be under way on the connections, on either side.
+    pub(super) fn share(&mut self, writer: Writer, reader: Reader) {
+        self.outbound.shared = Some(writer);
+        self.inbound.shared = Some(reader);
+    }
+
+    /// Wakes the peer where it sleeps and has found something in shared memory since.
+    pub(super) fn ring(&mut self) {
+        // Both are asked, so that both are false afterwards.
+        if self.inbound.has_taken() | self.outbound.has_published() {
+            self.outbound.ring();
+        }
+    }
+
+    /// Says to the peer that this process is about to sleep: it is then woken by whatever is there later. `true`: something is
+    /// there already. `reads`: whether frames would be read.
+    pub(super) fn say_asleep(&self, reads: bool) -> bool {
+        let Some(reader) = &self.inbound.shared else { return false };
+        reader.say_asleep();
+        (reads && reader.has_more()) || self.outbound.has_room()
+    }
+
+    /// Whether the peer will wake this process.
+    pub(super) fn will_be_rung(&self) -> bool {
+        self.inbound.shared.as_ref().is_none_or(Reader::will_be_rung)
     }
 }
 
@@ -90,164 +119,4 @@ fn notice_silence(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepintvl(stream, second)?;
     sockopt::set_tcp_keepcnt(stream, SILENCE.as_secs() as u32)?;
     Ok(sockopt::set_socket_keepalive(stream, true)?)
-}
-
-/// Frames from a peer.
-#[derive(Debug)]
-pub(super) struct Inbound {
-    /// The connection, shared with whoever sleeps until it has something to read.
-    pub(super) stream: Arc<TcpStream>,
-    /// Bytes `start..end` are read and not taken.
-    buffer: Vec<u8>,
-    start: usize,
-    end: usize,
-    /// The frame whose values are being read to where they belong, and how many bytes of them are there. Nothing is in the
-    /// buffer meanwhile.
-    placing: Option<(Header, usize)>,
-    /// Whole frames of operations that have not been started here.
-    early: BTreeMap<Key, VecDeque<(Header, Vec<u8>)>>,
-    early_bytes: usize,
-}
-
-/// What one read brought.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Filled {
-    /// So many bytes, as many as there was room for: there may be more.
-    All(usize),
-    /// So many bytes, and for now no more.
-    Some(usize),
-    /// Nothing for now.
-    Nothing,
-    /// The peer sends no more.
-    End,
-}
-
-impl Filled {
-    /// Bytes that came.
-    fn bytes(self) -> usize {
-        match self {
-            Self::All(bytes) | Self::Some(bytes) => bytes,
-            Self::Nothing | Self::End => 0,
-        }
-    }
-}
-
-/// What a read that had so much room has brought.
-fn filled(read: io::Result<usize>, room: usize) -> io::Result<Filled> {
-    match read {
-        Ok(0) => Ok(Filled::End),
-        Ok(n) => Ok(if n == room { Filled::All(n) } else { Filled::Some(n) }),
-        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
-        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Filled::All(0)),
-        Err(e) => Err(e),
-    }
-}
-
-impl Inbound {
-    fn new(stream: TcpStream) -> Self {
-        let buffer = vec![0; SMALL_BYTES];
-        let (stream, early) = (Arc::new(stream), BTreeMap::new());
-        Self { stream, buffer, start: 0, end: 0, placing: None, early, early_bytes: 0 }
-    }
-
-    /// The frame whose values are being read to where they belong.
-    pub(super) fn placing(&self) -> Option<Header> {
-        self.placing.map(|(header, _)| header)
-    }
-
-    /// Begins to read the values of the next frame, whose header this is, to their `room`, with those that are here already.
-    pub(super) fn place(&mut self, header: &Header, room: &mut [u8]) {
-        let have = &self.buffer[self.start + HEADER_BYTES..self.end];
-        room[..have.len()].copy_from_slice(have);
-        self.placing = Some((*header, have.len()));
-        (self.start, self.end) = (0, 0);
-    }
-
-    /// Reads once to the room of the frame being placed, and the next frame's header to the buffer.
-    pub(super) fn fill_room(&mut self, room: &mut [u8]) -> io::Result<Filled> {
-        let Some((_, have)) = &mut self.placing else { return Ok(Filled::Nothing) };
-        let missing = room.len() - *have;
-        let mut parts = [IoSliceMut::new(&mut room[*have..]), IoSliceMut::new(&mut self.buffer[..HEADER_BYTES])];
-        let read = (&*self.stream).read_vectored(&mut parts);
-        filled(read, missing + HEADER_BYTES).inspect(|filled| {
-            let read = filled.bytes();
-            *have += read.min(missing);
-            self.end = read.saturating_sub(missing);
-        })
-    }
-
-    /// Whether all values of the frame being placed are in their `room`; then it is no longer.
-    pub(super) fn is_placed(&mut self, room: &[u8]) -> bool {
-        let all = self.placing.is_some_and(|(_, have)| have == room.len());
-        if all {
-            self.placing = None;
-        }
-        all
-    }
-
-    /// Reads once.
-    pub(super) fn fill(&mut self) -> io::Result<Filled> {
-        let room = self.buffer.len().min(self.wanted()).saturating_sub(self.end);
-        if room == 0 {
-            return Ok(Filled::Nothing);
-        }
-        let read = (&*self.stream).read(&mut self.buffer[self.end..self.end + room]);
-        filled(read, room).inspect(|filled| self.end += filled.bytes())
-    }
-
-    /// The index in the buffer up to which to read: a long segment that goes through the buffer is read to its end, so that
-    /// the next one starts at the front; short frames are read many at once.
-    fn wanted(&self) -> usize {
-        match self.header() {
-            Ok(Some(header)) => (self.start + HEADER_BYTES + header.body_bytes()).max(SMALL_BYTES),
-            _ => SMALL_BYTES,
-        }
-    }
-
-    /// The header of the next frame, once it is there.
-    pub(super) fn header(&self) -> Result<Option<Header>, Mismatch> {
-        self.buffer[self.start..self.end].first_chunk().map(Header::parse).transpose()
-    }
-
-    /// The values of the frame with this header, which is the next, once they are there.
-    pub(super) fn body(&self, header: &Header) -> Option<&[u8]> {
-        self.buffer[self.start..self.end].get(HEADER_BYTES..HEADER_BYTES + header.body_bytes())
-    }
-
-    /// Drops the next frame, whose header this is.
-    pub(super) fn consume(&mut self, header: &Header) {
-        self.start += HEADER_BYTES + header.body_bytes();
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
-    }
-
-    /// Makes room for the rest of a frame whose header (`None`: not even that) is all that could be taken. The caller has
-    /// checked that the frame is due, so memory is only taken for what is.
-    pub(super) fn make_room(&mut self, header: Option<&Header>) {
-        if self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            self.end -= self.start;
-            self.start = 0;
-        }
-        let whole = HEADER_BYTES + header.map_or(0, Header::body_bytes);
-        if self.buffer.len() < whole {
-            self.buffer.resize(whole, 0);
-        }
-    }
-
-    /// Keeps the next frame, whose header this is, for an operation that has not been started.
-    pub(super) fn keep(&mut self, key: Key, header: &Header) {
-        let body = self.body(header).map(<[u8]>::to_vec).unwrap_or_default();
-        self.early_bytes += KEPT_BYTES + body.len();
-        self.early.entry(key).or_default().push_back((*header, body));
-        self.consume(header);
-    }
-
-    /// The frames that were kept for an operation, in order.
-    pub(super) fn take_early(&mut self, key: Key) -> VecDeque<(Header, Vec<u8>)> {
-        let frames = self.early.remove(&key).unwrap_or_default();
-        self.early_bytes -= frames.iter().map(|(_, body)| KEPT_BYTES + body.len()).sum::<usize>();
-        frames
-    }
 }

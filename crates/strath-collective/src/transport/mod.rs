@@ -1,18 +1,25 @@
-//! The sockets: connections to every peer, and who serves them.
+//! The sockets and the shared memory: connections to every peer, and who serves them.
 //!
-//! [`mesh`] connects (with [`handshake`]), [`link`] is one peer's two connections with what is being read, [`outbound`] what is
-//! being written, [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what that
-//! thread sleeps on. [`probe`] measures links once they are there. Another transport takes the place of `mesh` and `link`.
+//! [`mesh`] connects (with [`handshake`]), [`link`] is one peer's two connections, with what is being read ([`inbound`]) and
+//! written ([`outbound`]), [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what
+//! that thread sleeps on. Once they are connected the ranks come to an [`agreement`]: [`share`] has those of one host go on through
+//! [`pipe`]s in shared memory ([`map`]), and [`probe`] measures what links can do.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the clock is read and where threads wait")]
 
+mod agreement;
 mod engine;
 mod farewell;
 mod handshake;
+mod inbound;
 mod link;
+mod map;
 mod mesh;
 mod outbound;
+mod pipe;
 mod probe;
+mod share;
+mod short;
 mod turns;
 mod wake;
 mod watch;
@@ -20,8 +27,11 @@ mod watch;
 use std::net::TcpListener;
 use std::time::Duration;
 
+pub(crate) use agreement::Agreement;
 pub(crate) use engine::Outcome;
 pub(crate) use probe::measure;
+pub(crate) use share::share;
+pub(crate) use short::ShortSum;
 pub(crate) use turns::{Engine, Turns};
 
 use crate::collective::{Identity, Member};

@@ -6,6 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
 
 use super::link::SMALL_BYTES;
+use super::pipe::Writer;
 use crate::frame::{HEADER_BYTES, Header};
 
 /// Values of so few bytes are copied behind their header: one piece of memory is written faster than two.
@@ -21,6 +22,10 @@ const MOST_LYING: usize = 8;
 pub(super) struct Outbound {
     /// The connection, until it breaks.
     pub(super) stream: Option<Arc<TcpStream>>,
+    /// Takes the place of the connection, on which then only bytes are written that wake the peer.
+    pub(super) shared: Option<Writer>,
+    /// Whether a frame was handed over there since this was last asked.
+    published: bool,
     /// Frames that are in no batch yet: their values stay where they are.
     pub(super) queue: VecDeque<Header>,
     /// Headers of the batch, with the values of those frames that were encoded: bytes `sent..filled` are not written.
@@ -36,12 +41,52 @@ pub(super) struct Outbound {
 impl Outbound {
     pub(super) fn new(stream: TcpStream) -> Self {
         let (stream, queue, scratch, lying) = (Some(Arc::new(stream)), VecDeque::new(), Vec::new(), VecDeque::new());
-        Self { stream, queue, scratch, sent: 0, filled: 0, lying, lying_sent: 0 }
+        Self { stream, shared: None, published: false, queue, scratch, sent: 0, filled: 0, lying, lying_sent: 0 }
     }
 
     /// Whether there is something to write and a connection to write it on.
     pub(super) fn is_pending(&self) -> bool {
         self.stream.is_some() && (self.has_batch() || !self.queue.is_empty())
+    }
+
+    /// Whether frames were handed over in shared memory since this was last asked.
+    pub(super) fn has_published(&mut self) -> bool {
+        std::mem::take(&mut self.published)
+    }
+
+    /// Writes the frame of the queue's first command, at most so many bytes of values, straight to shared memory; `values` writes those
+    /// and gives the header as it travels. `false`: there is no room.
+    pub(super) fn publish(&mut self, most: usize, values: impl FnOnce(&mut [u8]) -> Header) -> bool {
+        let Some(writer) = &mut self.shared else { return false };
+        let Some(room) = writer.room(HEADER_BYTES + most) else { return false };
+        let (head, body) = room.split_at_mut(HEADER_BYTES);
+        let header = values(body);
+        head.copy_from_slice(&header.to_bytes());
+        writer.publish(HEADER_BYTES + header.body_bytes());
+        self.published = true;
+        true
+    }
+
+    /// Whether a frame with so many bytes of values could be written to shared memory now, before any other.
+    pub(super) fn takes_at_once(&self, bytes: usize) -> bool {
+        let has_room = self.shared.as_ref().is_some_and(|writer| writer.has_room(HEADER_BYTES + bytes));
+        has_room && self.stream.is_some() && self.queue.is_empty()
+    }
+
+    /// Whether there is something to write to shared memory and room for it by now.
+    pub(super) fn has_room(&self) -> bool {
+        let next = self.queue.front().filter(|_| self.stream.is_some()).zip(self.shared.as_ref());
+        next.is_some_and(|(header, writer)| writer.has_room(HEADER_BYTES + header.body_bytes()))
+    }
+
+    /// Wakes a peer that sleeps beside shared memory.
+    pub(super) fn ring(&self) {
+        if let (Some(stream), Some(writer)) = (&self.stream, &self.shared)
+            && writer.peer_sleeps()
+        {
+            // A full buffer holds bytes that wake, and a connection that has ended wakes by that.
+            let _ = (&**stream).write(&[1]);
+        }
     }
 
     /// Whether something of the batch is not written.

@@ -6,23 +6,17 @@
 //! link of a Gbit/s, and every wait has the deadline of the connecting.
 
 use std::hint::black_box;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-use strath_core::{Fault, Rank, Step};
+use strath_core::Rank;
 
-use super::turns::Engine;
-use crate::bucket::Bucket;
-use crate::collective::Identity;
-use crate::direct::Direct;
+use super::agreement::Agreement;
 use crate::error::CollectiveError;
 use crate::frame::Phase;
 use crate::hosts::Hosts;
-use crate::machine::Machine;
 use crate::packing::Vector;
-use crate::payload::{Payload, Reduced};
+use crate::payload::Payload;
 use crate::rates::{Rates, Reading};
-use crate::reduction::Tag;
 use crate::shift::Shift;
 
 /// Batches of empty shifts, of which the fastest counts, and shifts of a batch.
@@ -39,12 +33,8 @@ const QUICK: Duration = Duration::from_millis(5);
 const ADDED: usize = 16 * 1024;
 
 /// A rank that measures.
-struct Probe<'a> {
-    engine: &'a Engine,
-    identity: Identity,
-    until: Instant,
-    /// Operations so far; on every rank those that it takes part in have one number, as all count those of the others too.
-    step: u64,
+struct Probe<'p, 'a> {
+    agreement: &'p mut Agreement<'a>,
     /// What is shifted.
     blocks: Vec<i64>,
 }
@@ -52,39 +42,35 @@ struct Probe<'a> {
 /// Measures, and returns what all ranks then hold alike.
 ///
 /// # Errors
-/// As an operation's wait: a peer that is lost or silent beyond `deadline`.
-pub(crate) fn measure(
-    engine: &Engine,
-    identity: Identity,
-    hosts: &Hosts,
-    deadline: Duration,
-) -> Result<Rates, CollectiveError> {
-    let mut probe = Probe { engine, identity, until: Instant::now() + deadline, step: 0, blocks: Vec::new() };
+/// As an operation's wait: a peer that is lost or silent beyond the deadline.
+pub(crate) fn measure(agreement: &mut Agreement<'_>, hosts: &Hosts) -> Result<Rates, CollectiveError> {
+    let mut probe = Probe { agreement, blocks: Vec::new() };
+    let own = probe.agreement.identity.rank.0;
     let members = hosts.members();
     let ranks = |of: &[u32]| of.iter().map(|rank| Rank(*rank)).collect::<Vec<_>>();
-    let near = ranks(&members[hosts.of(identity.rank.0) as usize]);
+    let near = ranks(&members[hosts.of(own) as usize]);
     let first = ranks(&members.iter().map(|of| of[0]).collect::<Vec<_>>());
     let (near_empty_ps, near_byte_fs) = probe.link(&near)?;
     let (far_empty_ps, far_byte_fs) = probe.link(&first)?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from) as i64;
     let reading = Reading { near_empty_ps, near_byte_fs, far_empty_ps, far_byte_fs, add_fs: adding(), cores };
-    let slots = probe.gather(&reading.to_slots())?;
+    let slots = probe.agreement.gather(&reading.to_slots())?;
     let readings: Vec<Reading> = slots.as_chunks().0.iter().map(|slots| Reading::from_slots(*slots)).collect();
     Ok(Rates::agreed(&readings, hosts))
 }
 
-impl Probe<'_> {
+impl Probe<'_, '_> {
     /// Picoseconds of an empty shift along a ring, and femtoseconds for each byte of a block; 0 where this rank is not on it, or
     /// alone. Every rank comes here, as they agree on the length of the block.
     fn link(&mut self, along: &[Rank]) -> Result<(i64, i64), CollectiveError> {
-        let takes_part = along.len() > 1 && along.contains(&self.identity.rank);
+        let takes_part = along.len() > 1 && along.contains(&self.agreement.identity.rank);
         let mut shifts = |entries, times| self.shifts(takes_part.then_some(along), entries, times);
         let mut empty = Duration::MAX;
         for _ in 0..BATCHES {
             empty = empty.min(shifts(0, EMPTY_SHIFTS)?);
         }
         let (mut block, mut entries) = (shifts(SHORT_BLOCK, 1)?, SHORT_BLOCK);
-        let slowest = self.gather(&[block.as_nanos() as i64])?.into_iter().max().unwrap_or(0);
+        let slowest = self.agreement.gather(&[block.as_nanos() as i64])?.into_iter().max().unwrap_or(0);
         if Duration::from_nanos(slowest as u64) < QUICK {
             entries = LONG_BLOCK;
             self.shifts(takes_part.then_some(along), entries, 1)?;
@@ -100,40 +86,16 @@ impl Probe<'_> {
 
     /// Shifts blocks one after the other; the mean time of one.
     fn shifts(&mut self, along: Option<&[Rank]>, entries: usize, times: usize) -> Result<Duration, CollectiveError> {
-        self.blocks.resize(entries * self.identity.world_size as usize, 1);
+        self.blocks.resize(entries * self.agreement.identity.world_size as usize, 1);
         let began = Instant::now();
         for _ in 0..times {
-            let tag = self.tag();
+            let tag = self.agreement.tag();
             if let Some(along) = along {
                 let shift = Shift::new(tag, along, std::mem::take(&mut self.blocks));
-                self.blocks = self.operate(Box::new(shift))?.into_integers().unwrap_or_default();
+                self.blocks = self.agreement.operate(Box::new(shift))?.into_integers().unwrap_or_default();
             }
         }
         Ok(began.elapsed() / times as u32)
-    }
-
-    /// What every rank says, in order of rank.
-    fn gather(&mut self, own: &[i64]) -> Result<Vec<i64>, CollectiveError> {
-        let mut slots = vec![0; own.len() * self.identity.world_size as usize];
-        slots[self.identity.rank.index() * own.len()..][..own.len()].copy_from_slice(own);
-        let machine = Direct::new(self.tag(), Payload::Integers(slots), Fault::NONE);
-        Ok(self.operate(Box::new(machine))?.into_integers().unwrap_or_default())
-    }
-
-    fn tag(&mut self) -> Tag {
-        let Identity { run, generation, rank, world_size, .. } = self.identity;
-        let step = Step(self.step);
-        self.step += 1;
-        Tag { run, generation, step, bucket: Bucket::PROBE, group: 0..world_size, rank }
-    }
-
-    fn operate(&self, machine: Box<dyn Machine + Send>) -> Result<Reduced, CollectiveError> {
-        let Tag { step, bucket, .. } = *machine.reduction().tag();
-        let (reply, outcome) = channel();
-        self.engine.submit(machine, reply);
-        let left = self.until.saturating_duration_since(Instant::now());
-        let outcome = self.engine.turns().wait((step, bucket), &outcome, left);
-        outcome.unwrap_or(Err(CollectiveError::Aborted { step, bucket })).map(|(reduced, _)| reduced)
     }
 }
 

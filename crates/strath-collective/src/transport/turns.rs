@@ -16,18 +16,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use strath_core::{Rank, Step};
+
 use super::engine::{Driver, Outcome, Turn};
 use super::link::{Key, Link};
 use super::mesh::local;
+use super::pipe::{Reader, Writer};
 use super::wake::{Wakeable, Waker};
 use super::watch::{Events, Watch};
+use crate::bucket::Bucket;
 use crate::collective::Identity;
 use crate::error::CollectiveError;
 use crate::machine::Machine;
 
 /// How long a wait without a byte yields its core before it sleeps in `poll`. A sleep that ends costs tens of microseconds;
 /// longer than this, it is the peers that are late.
-const SPIN: Duration = Duration::from_micros(200);
+pub(super) const SPIN: Duration = Duration::from_micros(200);
 /// The background thread's first nap while somebody waits, and the longest.
 const SHORTEST_NAP: Duration = Duration::from_millis(1);
 const LONGEST_NAP: Duration = Duration::from_millis(64);
@@ -50,6 +54,8 @@ pub(crate) struct Turns {
     /// Whether the leader sleeps; set and read under the driver's lock.
     leader_sleeps: AtomicBool,
     background_bell: Waker,
+    /// Whether the background thread sleeps until something happens; set and read under the driver's lock.
+    background_sleeps: AtomicBool,
     /// Whether the background thread naps for so long that whoever ends a wait has to call it.
     naps_long: AtomicBool,
     /// How many wait.
@@ -77,6 +83,7 @@ impl Engine {
             leader_bell,
             leader_sleeps: AtomicBool::new(false),
             background_bell,
+            background_sleeps: AtomicBool::new(false),
             naps_long: AtomicBool::new(false),
             waiting: AtomicUsize::new(0),
             waits: AtomicU64::new(0),
@@ -121,10 +128,10 @@ impl Drop for Engine {
 }
 
 /// Counts one who waits for as long as it lives.
-struct Waiting<'a>(&'a Turns);
+pub(super) struct Waiting<'a>(&'a Turns);
 
 impl<'a> Waiting<'a> {
-    fn new(turns: &'a Turns) -> Self {
+    pub(super) fn new(turns: &'a Turns) -> Self {
         turns.waits.fetch_add(1, Ordering::SeqCst);
         turns.waiting.fetch_add(1, Ordering::SeqCst);
         Self(turns)
@@ -141,12 +148,12 @@ impl Drop for Waiting<'_> {
 
 impl Turns {
     /// The driver, or `None` where a thread panicked while it held it: then nothing goes on.
-    fn driver(&self) -> Option<MutexGuard<'_, Driver>> {
+    pub(super) fn driver(&self) -> Option<MutexGuard<'_, Driver>> {
         self.driver.lock().ok()
     }
 
     /// Has the driver do something, and someone look after what that leaves to be written.
-    fn ask(&self, request: impl FnOnce(&mut Driver)) {
+    pub(super) fn ask(&self, request: impl FnOnce(&mut Driver)) {
         let Some(mut driver) = self.driver() else { return };
         request(&mut driver);
         let (is_pending, leader_sleeps) = (driver.is_pending(), self.leader_sleeps.load(Ordering::SeqCst));
@@ -155,6 +162,34 @@ impl Turns {
             self.leader_bell.wake();
         } else if is_pending && self.waiting.load(Ordering::SeqCst) == 0 {
             self.background_bell.wake();
+        }
+    }
+
+    /// Has the frames to and from a peer go through shared memory, once all that is to be written before is written. No operation
+    /// with it may be under way.
+    pub(super) fn share(
+        &self,
+        peer: Rank,
+        writer: Writer,
+        reader: Reader,
+        deadline: Duration,
+    ) -> Result<(), CollectiveError> {
+        let since = Instant::now();
+        let aborted = CollectiveError::Aborted { step: Step(0), bucket: Bucket::PROBE };
+        loop {
+            let mut driver = self.driver().ok_or_else(|| aborted.clone())?;
+            driver.turn();
+            if !driver.is_pending() {
+                driver.share(peer, writer, reader);
+                // Asleep, it could be woken by the connections only.
+                self.background_bell.wake();
+                return Ok(());
+            }
+            if since.elapsed() >= deadline {
+                return Err(aborted);
+            }
+            drop(driver);
+            thread::yield_now();
         }
     }
 
@@ -196,7 +231,9 @@ impl Turns {
             let mut driver = self.driver()?;
             let turn = driver.turn();
             if let Ok(outcome) = outcome.try_recv() {
-                if driver.is_pending() {
+                // What woke this thread may have been for the background thread too, which has not heard it.
+                let is_deaf = self.background_sleeps.load(Ordering::SeqCst) && !driver.will_be_rung();
+                if driver.is_pending() || is_deaf {
                     self.background_bell.wake();
                 }
                 return Some(outcome);
@@ -254,6 +291,7 @@ impl Turns {
                 break;
             }
             events = Some(watch.sleep(bell, None));
+            self.background_sleeps.store(false, Ordering::SeqCst);
         }
         self.driver.lock().unwrap_or_else(PoisonError::into_inner).close();
     }
@@ -269,6 +307,7 @@ impl Turns {
         }
         let (watch, is_pending) = (driver.watch(), driver.is_pending());
         let leader_sleeps = self.leader_sleeps.load(Ordering::SeqCst);
+        self.background_sleeps.store(true, Ordering::SeqCst);
         drop(driver);
         if leader_sleeps {
             self.leader_bell.wake();
@@ -281,11 +320,10 @@ impl Turns {
 mod tests {
     use std::net::TcpListener;
 
-    use strath_core::config::Algorithm;
-    use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
+    use strath_core::config::{Algorithm, Transport};
+    use strath_core::{Fault, Generation, RingKey, RunId};
 
     use super::*;
-    use crate::bucket::Bucket;
     use crate::collective::{Collective, Member};
     use crate::payload::Payload;
 
@@ -293,8 +331,7 @@ mod tests {
 
     /// Rank 1 comes to each sum after rank 0 has gone to sleep on it, and somebody else reads rank 0's connections as fast as it
     /// can, as the background thread may when it found nobody waiting and was then kept from running.
-    #[test]
-    fn whoever_sleeps_is_woken_where_somebody_else_has_read_what_it_waits_for() {
+    fn whoever_sleeps_is_woken(transport: Transport) {
         let listeners = [0, 1].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
         let member = |rank: u32| {
             let address = listeners[rank as usize].local_addr().unwrap();
@@ -315,7 +352,10 @@ mod tests {
                         key: RingKey::default(),
                     };
                     scope.spawn(move || {
-                        let peers = Collective::connect(listener, identity, members, Algorithm::Auto, LONG).unwrap();
+                        let peers = {
+                            let how = (Algorithm::Auto, transport);
+                            Collective::connect(listener, identity, members, how, LONG).unwrap()
+                        };
                         thread::scope(|inner| {
                             if rank == 0 {
                                 let turns = peers.turns().unwrap();
@@ -347,5 +387,14 @@ mod tests {
                 assert_eq!(rank.join().unwrap(), Ok(200));
             }
         });
+    }
+    #[test]
+    fn whoever_sleeps_is_woken_where_somebody_else_has_read_what_it_waits_for() {
+        whoever_sleeps_is_woken(Transport::Tcp);
+    }
+
+    #[test]
+    fn the_same_beside_shared_memory() {
+        whoever_sleeps_is_woken(Transport::Shm);
     }
 }

@@ -67,6 +67,12 @@ impl Watch {
 }
 
 impl Events {
+    /// Whether the bell rang.
+    #[cfg(test)]
+    pub(super) fn bell(&self) -> bool {
+        self.0[0]
+    }
+
     /// Whether a link's inbound connection has something to read.
     pub(super) fn inbound(&self, at: usize) -> bool {
         self.0.get(1 + 2 * at).is_some_and(|happened| *happened)

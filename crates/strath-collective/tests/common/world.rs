@@ -3,12 +3,15 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use strath_collective::{Collective, CollectiveError, Identity, Member};
 use strath_core::config::Algorithm;
 use strath_core::{Generation, Rank, RingKey, RunId};
+
+use crate::CARRIER;
 
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
@@ -39,14 +42,22 @@ pub(crate) fn world<R: Send>(
     rank_main: impl Fn(u32, Collective) -> R + Sync,
 ) -> Vec<R> {
     let (listeners, members) = listeners(world_size);
+    let connected = AtomicU32::new(0);
     thread::scope(|scope| {
-        let (members, rank_main) = (&members, &rank_main);
+        let (members, rank_main, connected) = (&members, &rank_main, &connected);
         let ranks: Vec<_> = (0..)
             .zip(listeners)
             .map(|(rank, listener)| {
                 scope.spawn(move || {
                     let me = identity(rank, world_size);
-                    rank_main(rank, Collective::connect(listener, me, members, algorithm, LONG).unwrap())
+                    let collective = Collective::connect(listener, me, members, (algorithm, CARRIER), LONG).unwrap();
+                    // A rank that fails on purpose does so when no other is still connecting.
+                    connected.fetch_add(1, Ordering::SeqCst);
+                    let since = Instant::now();
+                    while connected.load(Ordering::SeqCst) < world_size && since.elapsed() < LONG {
+                        thread::yield_now();
+                    }
+                    rank_main(rank, collective)
                 })
             })
             .collect();

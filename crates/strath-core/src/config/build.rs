@@ -338,7 +338,11 @@ fn cluster(tree: &Tree) -> ClusterTable {
             Some("direct") => Algorithm::Direct,
             _ => Algorithm::Auto,
         },
-        transport: if tree.text("cluster.transport") == Some("tcp") { Transport::Tcp } else { Transport::Auto },
+        transport: match tree.text("cluster.transport") {
+            Some("tcp") => Transport::Tcp,
+            Some("shm") => Transport::Shm,
+            _ => Transport::Auto,
+        },
         gather_ms: tree.integer("cluster.gather_ms").unwrap_or(2000) as u64,
         lease_ms: tree.integer("cluster.lease_ms").unwrap_or(2000) as u64,
         numerics: if tree.text("cluster.numerics") == Some("any") { Numerics::Any } else { Numerics::Same },

@@ -284,7 +284,12 @@ pub const KEYS: &[Key] = &[
         Some("\"auto\""),
         "all-reduce: auto is the fastest by measured links; in f32 and bf16 by size and hosts alone",
     ),
-    key("cluster.transport", Kind::Choice(&["auto", "tcp"]), Some("\"auto\""), "what carries the all-reduce"),
+    key(
+        "cluster.transport",
+        Kind::Choice(&["auto", "tcp", "shm"]),
+        Some("\"auto\""),
+        "what carries the all-reduce: auto is shared memory on one host where workers can, else TCP; shm insists on it",
+    ),
     key("cluster.gather_ms", count(0, i64::MAX), Some("2000"), "ms without a newcomer after which coordinator starts"),
     key("cluster.lease_ms", count(250, i64::MAX), Some("2000"), "ms of silence after which a worker counts as lost"),
     key(
@@ -301,7 +306,7 @@ pub const KEYS: &[Key] = &[
 /// A key, or a table with all its keys; with values: only those of the key (`cuda` stands for `cuda:0` too).
 const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
-    ("cluster.transport", Some(&["shm", "nccl"])),
+    ("cluster.transport", Some(&["nccl"])),
     ("cluster.device", Some(&["cuda"])),
     ("cluster.rejoin_timeout_s", None),
     ("cluster.verify_every_steps", None),

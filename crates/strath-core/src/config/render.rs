@@ -287,6 +287,7 @@ impl Config {
             match cluster.transport {
                 Transport::Auto => "auto",
                 Transport::Tcp => "tcp",
+                Transport::Shm => "shm",
             },
         );
         values.put("cluster.gather_ms", cluster.gather_ms as i64);

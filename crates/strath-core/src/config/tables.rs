@@ -382,10 +382,12 @@ pub enum Isa {
 /// `cluster.transport`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// The fastest that a pair of workers has; here TCP.
+    /// The fastest that a pair of workers has: shared memory on one host where both can, else TCP.
     Auto,
     /// TCP sockets.
     Tcp,
+    /// Shared memory between all workers of one host, or the run does not start; TCP between hosts.
+    Shm,
 }
 
 /// `cluster.reduce`

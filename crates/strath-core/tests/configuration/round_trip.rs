@@ -122,7 +122,11 @@ prop_compose! {
         (config.cluster.workers, config.cluster.min_workers, config.cluster.threads) = (workers, workers, threads);
         (config.cluster.reduce, config.cluster.algorithm) = (reduce, algorithm);
         config.cluster.device = if cpu { Device::Cpu } else { Device::Auto };
-        config.cluster.transport = if tcp { Transport::Tcp } else { Transport::Auto };
+        config.cluster.transport = match (tcp, same) {
+            (true, _) => Transport::Tcp,
+            (false, true) => Transport::Shm,
+            (false, false) => Transport::Auto,
+        };
         config.cluster.numerics = if same { Numerics::Same } else { Numerics::Any };
         (config.cluster.lease_ms, config.cluster.gather_ms) = (lease, lease);
         (config.checkpoint.every_steps, config.checkpoint.keep) = (lease, keep);

@@ -9,7 +9,8 @@ use crate::bucket::Bucket;
 use crate::error::{CollectiveError, Mismatch};
 use crate::frame::{Header, Phase};
 use crate::transport::farewell::Farewell;
-use crate::transport::link::{Filled, Key, Presence};
+use crate::transport::inbound::Filled;
+use crate::transport::link::{Key, Presence};
 
 impl Driver {
     pub(super) fn read(&mut self, at: usize) {
@@ -37,6 +38,23 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    /// Takes what woke this process off a connection beside shared memory. Its end is the peer's, once all that it has written is
+    /// taken.
+    pub(super) fn hear_ringing(&mut self, at: usize) {
+        if self.links[at].inbound.shared.is_none() || !self.links[at].is_read() {
+            return;
+        }
+        let cause = match self.links[at].inbound.hear_ringing() {
+            Ok(Filled::End) => "it closed the connection".to_owned(),
+            Ok(_) => return,
+            Err(error) => error.to_string(),
+        };
+        self.read(at);
+        if self.links[at].is_read() {
+            self.lose(at, &cause);
         }
     }
 

@@ -23,6 +23,10 @@ impl Driver {
     }
 
     pub(super) fn write(&mut self, at: usize) {
+        if self.links[at].outbound.shared.is_some() {
+            self.write_shared(at);
+            return self.links[at].ring();
+        }
         while self.links[at].outbound.is_pending() {
             let mut read = self.fill_batch(at);
             self.moved = true;
@@ -40,6 +44,27 @@ impl Driver {
                 Ok(false) => return,
                 Err(_) => return self.break_outbound(at),
             }
+        }
+    }
+
+    /// Packs the frames of a link's queue into shared memory as long as there is room.
+    fn write_shared(&mut self, at: usize) {
+        while self.links[at].outbound.is_pending() {
+            let Self { links, operations, .. } = self;
+            let outbound = &mut links[at].outbound;
+            let Some(header) = outbound.queue.front().copied() else { return };
+            let machine = operations.get(&key(&header)).map(|operation| &operation.machine);
+            let published = outbound.publish(header.body_bytes(), |out| match machine {
+                Some(machine) => machine.pack(header, out),
+                // A frame between the transports themselves has no values.
+                None => header,
+            });
+            if !published {
+                return;
+            }
+            outbound.queue.pop_front();
+            self.moved = true;
+            self.forget_unread(&header);
         }
     }
 

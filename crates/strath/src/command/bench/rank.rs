@@ -7,12 +7,12 @@ use std::time::Instant;
 
 use clap::Args;
 use strath_collective::{Bucket, Collective, Identity, Member, Payload, Reduced};
-use strath_core::config::Algorithm;
+use strath_core::config::{Algorithm, Transport};
 use strath_core::fixed::FixedSum;
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
 
-use super::allreduce::{DEADLINE, Format, Measured, RatesLine, Route, Timing};
+use super::allreduce::{Carrier, DEADLINE, Format, Measured, RatesLine, Route, Timing};
 use crate::outcome::Failure;
 use crate::telling;
 
@@ -64,7 +64,13 @@ impl AllreduceRank {
             Route::Ring => Algorithm::Ring,
             Route::Direct => Algorithm::Direct,
         };
-        let peers = Collective::connect(listener, identity, &members, algorithm, DEADLINE).map_err(Failure::other)?;
+        let transport = match self.what.transport {
+            Carrier::Auto => Transport::Auto,
+            Carrier::Tcp => Transport::Tcp,
+            Carrier::Shm => Transport::Shm,
+        };
+        let how = (algorithm, transport);
+        let peers = Collective::connect(listener, identity, &members, how, DEADLINE).map_err(Failure::other)?;
         if self.rank == 0 {
             let rates = peers.rates().copied().map(RatesLine::from);
             telling::print(&(serde_json::to_string(&rates).map_err(Failure::other)? + "\n"))?;
@@ -102,7 +108,19 @@ impl AllreduceRank {
         }
         times.sort();
         let us = times[times.len() / 2].as_secs_f64() * 1e6;
-        Ok(Timing { bytes, transport: "tcp".into(), algorithm: algorithm.into(), us })
+        Ok(Timing { bytes, transport: carrier(peers).into(), algorithm: algorithm.into(), us })
+    }
+}
+
+/// What carries this rank's sums.
+fn carrier(peers: &Collective) -> &'static str {
+    let Identity { rank, world_size, .. } = peers.identity();
+    let others = (0..world_size).map(Rank).filter(|peer| *peer != rank);
+    let shared = others.filter(|peer| peers.carrier(*peer) == Transport::Shm).count() as u32;
+    match shared {
+        0 => "tcp",
+        all if all + 1 == world_size => "shm",
+        _ => "shm and tcp",
     }
 }
 

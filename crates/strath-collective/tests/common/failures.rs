@@ -1,23 +1,18 @@
 //! Ranks that die, hang, misbehave or leave: every other rank gets an error that names the right one, in time.
-#![allow(clippy::unwrap_used, reason = "a test that fails names the line")]
-#![allow(clippy::disallowed_methods, reason = "real connections take real time")]
 
-mod common;
-#[path = "common/world.rs"]
-mod ranks;
-
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::{SocketAddr, TcpListener};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::channel;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Kind, term};
-use ranks::{LONG, culprit, hello_of_rank_1, identity, listeners, world};
 use strath_collective::{Bucket, Collective, CollectiveError, Member, Payload};
 use strath_core::config::Algorithm;
 use strath_core::{Fault, Rank, Step};
+
+use crate::CARRIER;
+use crate::common::{Kind, term};
+use crate::ranks::{LONG, culprit, identity, listeners, world};
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Ring, Algorithm::Direct];
 
@@ -52,7 +47,7 @@ fn rank_that_is_killed() {
     println!("\nlistening on {}", listener.local_addr().unwrap());
     let rank = members.len() as u32;
     let me = identity(rank, rank + 1);
-    let collective = Collective::connect(listener, me, &members, algorithm, LONG).unwrap();
+    let collective = Collective::connect(listener, me, &members, (algorithm, CARRIER), LONG).unwrap();
     println!("\nconnected");
     let _ = sum_until_it_fails(&collective);
 }
@@ -65,7 +60,7 @@ fn a_process_killed_in_the_middle_of_a_transfer_is_named_by_every_other_rank_wit
         members.pop();
         let addresses: Vec<String> = members.iter().map(|m| m.address.to_string()).collect();
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "rank_that_is_killed", "--ignored", "--nocapture"])
+            .args(["--exact", "failures::rank_that_is_killed", "--ignored", "--nocapture"])
             .env(CHILD_MEMBERS, addresses.join(","))
             .env(CHILD_ALGORITHM, name)
             .stdout(Stdio::piped())
@@ -82,7 +77,8 @@ fn a_process_killed_in_the_middle_of_a_transfer_is_named_by_every_other_rank_wit
                 .map(|(rank, listener)| {
                     scope.spawn(move || {
                         let me = identity(rank, 4);
-                        let collective = Collective::connect(listener, me, members, algorithm, LONG).unwrap();
+                        let collective =
+                            Collective::connect(listener, me, members, (algorithm, CARRIER), LONG).unwrap();
                         sum_until_it_fails(&collective)
                     })
                 })
@@ -236,80 +232,4 @@ fn two_operations_of_one_name_are_refused_and_the_first_goes_on() {
     assert_eq!(results[0].0, results[1].0);
     assert!(results[0].0.is_ok());
     assert_eq!(results[0].1, Some(CollectiveError::Duplicate { step: Step(0), bucket: Bucket::TALLY }));
-}
-
-/// What a peer written by hand does once it has said its words.
-#[derive(Clone, Copy, PartialEq)]
-enum Then {
-    Stays,
-    Closes,
-}
-
-/// A peer written by hand: it shakes hands as rank 1 of two, then says `words` on its sending connection.
-fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
-    let (mut listeners, members) = listeners(2);
-    let theirs = listeners.pop().unwrap();
-    let address = members[0].address;
-    let hello = hello_of_rank_1(2);
-    let (over, until_over) = channel::<()>();
-    let words = words.to_vec();
-    let peer = thread::spawn(move || {
-        let mut sending = TcpStream::connect(address).unwrap();
-        sending.write_all(&hello).unwrap();
-        sending.read_exact(&mut [0; 52]).unwrap();
-        let (mut receiving, _) = theirs.accept().unwrap();
-        receiving.read_exact(&mut [0; 52]).unwrap();
-        receiving.write_all(&hello).unwrap();
-        sending.write_all(&words).unwrap();
-        if then == Then::Closes {
-            return;
-        }
-        // Alive until the other side has made up its mind.
-        until_over.recv().unwrap_err();
-    });
-    let listener = listeners.pop().unwrap();
-    // The ranks of an automatic choice measure their links first, which this peer could not.
-    let collective = Collective::connect(listener, identity(0, 2), &members, Algorithm::Direct, LONG).unwrap();
-    let error = sum(&collective, 0, term(Kind::Exact, 0, 10), Duration::from_secs(2)).unwrap_err();
-    drop(over);
-    peer.join().unwrap();
-    error
-}
-
-#[test]
-fn a_peer_that_sends_no_valid_header_breaks_the_protocol() {
-    let header = |at: usize, value: u8| {
-        let mut bytes = Vec::from(*b"STRS\x02\0\x01\x01");
-        for word in [0xfeedu64, 3, 0, 0] {
-            bytes.extend(word.to_le_bytes());
-        }
-        bytes.resize(80, 0);
-        bytes[at] = value;
-        bytes
-    };
-    for (words, field) in [
-        (vec![0xab; 4096], "magic"),
-        (header(4, 1), "version"),
-        (header(6, 9), "phase"),
-        (header(7, 9), "encoding"),
-        (header(68, 3), "width"),
-        (header(68, 8), "group end"),
-    ] {
-        let error = peer_that_says(&words, Then::Stays);
-        let CollectiveError::Protocol { rank: Rank(1), mismatch, .. } = &error else { panic!("{error}") };
-        assert_eq!(mismatch.field, field);
-    }
-    let mut stale = header(68, 8);
-    stale[16] = 2;
-    let error = peer_that_says(&stale, Then::Stays);
-    assert!(error.to_string().contains("found generation 2, expected 3"), "{error}");
-}
-
-#[test]
-fn a_peer_that_stops_within_a_header_is_lost_if_it_closes_and_silent_if_not() {
-    let half = b"STRS\x02\0\x01\x01";
-    let error = peer_that_says(half, Then::Closes);
-    assert!(matches!(error, CollectiveError::PeerLost { rank: Rank(1), .. }), "{error}");
-    let error = peer_that_says(half, Then::Stays);
-    assert!(matches!(error, CollectiveError::PeerSilent { rank: Rank(1), .. }), "{error}");
 }

@@ -1,0 +1,213 @@
+//! Frames from a peer, as they come: from a connection, or from shared memory.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind, IoSliceMut, Read};
+use std::net::TcpStream;
+use std::sync::Arc;
+
+use super::link::{KEPT_BYTES, Key, SMALL_BYTES};
+use super::pipe::Reader;
+use crate::error::Mismatch;
+use crate::frame::{HEADER_BYTES, Header};
+
+/// Frames from a peer.
+#[derive(Debug)]
+pub(super) struct Inbound {
+    /// The connection, shared with whoever sleeps until it has something to read.
+    pub(super) stream: Arc<TcpStream>,
+    /// Bytes `start..end` are read and not taken.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// The frame whose values are being read to where they belong, and how many bytes of them are there. Nothing is in the
+    /// buffer meanwhile.
+    placing: Option<(Header, usize)>,
+    /// Takes the place of the connection, on which then only bytes come that wake.
+    pub(super) shared: Option<Reader>,
+    /// Whether a frame was taken from it since this was last asked.
+    taken: bool,
+    /// Whole frames of operations that have not been started here.
+    early: BTreeMap<Key, VecDeque<(Header, Vec<u8>)>>,
+    early_bytes: usize,
+}
+
+/// What one read brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// So many bytes, as many as there was room for: there may be more.
+    All(usize),
+    /// So many bytes, and for now no more.
+    Some(usize),
+    /// Nothing for now.
+    Nothing,
+    /// The peer sends no more.
+    End,
+}
+
+impl Filled {
+    /// Bytes that came.
+    fn bytes(self) -> usize {
+        match self {
+            Self::All(bytes) | Self::Some(bytes) => bytes,
+            Self::Nothing | Self::End => 0,
+        }
+    }
+}
+
+/// What a read that had so much room has brought.
+fn filled(read: io::Result<usize>, room: usize) -> io::Result<Filled> {
+    match read {
+        Ok(0) => Ok(Filled::End),
+        Ok(n) => Ok(if n == room { Filled::All(n) } else { Filled::Some(n) }),
+        Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(Filled::Nothing),
+        Err(e) if e.kind() == ErrorKind::Interrupted => Ok(Filled::All(0)),
+        Err(e) => Err(e),
+    }
+}
+
+impl Inbound {
+    pub(super) fn new(stream: TcpStream) -> Self {
+        let buffer = vec![0; SMALL_BYTES];
+        let (stream, early) = (Arc::new(stream), BTreeMap::new());
+        Self { stream, buffer, start: 0, end: 0, placing: None, shared: None, taken: false, early, early_bytes: 0 }
+    }
+
+    /// Bytes that are kept for operations that have not been started here.
+    pub(super) fn early_bytes(&self) -> usize {
+        self.early_bytes
+    }
+
+    /// Whether frames were taken from shared memory since this was last asked.
+    pub(super) fn has_taken(&mut self) -> bool {
+        std::mem::take(&mut self.taken)
+    }
+
+    /// Takes the bytes that woke this process off the connection beside shared memory.
+    pub(super) fn hear_ringing(&self) -> io::Result<Filled> {
+        filled((&*self.stream).read(&mut [0; 64]), 64)
+    }
+
+    /// The frame whose values are being read to where they belong.
+    pub(super) fn placing(&self) -> Option<Header> {
+        self.placing.map(|(header, _)| header)
+    }
+
+    /// Begins to read the values of the next frame, whose header this is, to their `room`, with those that are here already.
+    pub(super) fn place(&mut self, header: &Header, room: &mut [u8]) {
+        let have = &self.buffer[self.start + HEADER_BYTES..self.end];
+        room[..have.len()].copy_from_slice(have);
+        self.placing = Some((*header, have.len()));
+        (self.start, self.end) = (0, 0);
+    }
+
+    /// Reads once to the room of the frame being placed, and the next frame's header to the buffer.
+    pub(super) fn fill_room(&mut self, room: &mut [u8]) -> io::Result<Filled> {
+        let Some((_, have)) = &mut self.placing else { return Ok(Filled::Nothing) };
+        let missing = room.len() - *have;
+        let mut parts = [IoSliceMut::new(&mut room[*have..]), IoSliceMut::new(&mut self.buffer[..HEADER_BYTES])];
+        let read = (&*self.stream).read_vectored(&mut parts);
+        filled(read, missing + HEADER_BYTES).inspect(|filled| {
+            let read = filled.bytes();
+            *have += read.min(missing);
+            self.end = read.saturating_sub(missing);
+        })
+    }
+
+    /// Whether all values of the frame being placed are in their `room`; then it is no longer.
+    pub(super) fn is_placed(&mut self, room: &[u8]) -> bool {
+        let all = self.placing.is_some_and(|(_, have)| have == room.len());
+        if all {
+            self.placing = None;
+        }
+        all
+    }
+
+    /// Reads once.
+    pub(super) fn fill(&mut self) -> io::Result<Filled> {
+        if let Some(reader) = &mut self.shared {
+            return reader.refresh().map(|there| if there == 0 { Filled::Nothing } else { Filled::All(there) });
+        }
+        let room = self.buffer.len().min(self.wanted()).saturating_sub(self.end);
+        if room == 0 {
+            return Ok(Filled::Nothing);
+        }
+        let read = (&*self.stream).read(&mut self.buffer[self.end..self.end + room]);
+        filled(read, room).inspect(|filled| self.end += filled.bytes())
+    }
+
+    /// The index in the buffer up to which to read: a long segment that goes through the buffer is read to its end, so that
+    /// the next one starts at the front; short frames are read many at once.
+    fn wanted(&self) -> usize {
+        match self.header() {
+            Ok(Some(header)) => (self.start + HEADER_BYTES + header.body_bytes()).max(SMALL_BYTES),
+            _ => SMALL_BYTES,
+        }
+    }
+
+    /// What is read and not taken.
+    fn unread(&self) -> &[u8] {
+        self.shared.as_ref().map_or(&self.buffer[self.start..self.end], Reader::unread)
+    }
+
+    /// The header of the next frame, once it is there.
+    pub(super) fn header(&self) -> Result<Option<Header>, Mismatch> {
+        let header = self.unread().first_chunk().map(Header::parse).transpose()?;
+        match &header {
+            // Frames are handed over whole there.
+            Some(header) if self.shared.is_some() && self.body(header).is_none() => {
+                let found = self.unread().len() - HEADER_BYTES;
+                Err(Mismatch { field: "body bytes", expected: header.body_bytes() as u64, found: found as u64 })
+            }
+            _ => Ok(header),
+        }
+    }
+
+    /// The values of the frame with this header, which is the next, once they are there.
+    pub(super) fn body(&self, header: &Header) -> Option<&[u8]> {
+        self.unread().get(HEADER_BYTES..HEADER_BYTES + header.body_bytes())
+    }
+
+    /// Drops the next frame, whose header this is.
+    pub(super) fn consume(&mut self, header: &Header) {
+        if let Some(reader) = &mut self.shared {
+            self.taken = true;
+            return reader.consume(HEADER_BYTES + header.body_bytes());
+        }
+        self.start += HEADER_BYTES + header.body_bytes();
+        if self.start == self.end {
+            (self.start, self.end) = (0, 0);
+        }
+    }
+
+    /// Makes room for the rest of a frame whose header (`None`: not even that) is all that could be taken. The caller has
+    /// checked that the frame is due, so memory is only taken for what is.
+    pub(super) fn make_room(&mut self, header: Option<&Header>) {
+        if self.shared.is_some() {
+            return;
+        }
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+        }
+        let whole = HEADER_BYTES + header.map_or(0, Header::body_bytes);
+        if self.buffer.len() < whole {
+            self.buffer.resize(whole, 0);
+        }
+    }
+
+    /// Keeps the next frame, whose header this is, for an operation that has not been started.
+    pub(super) fn keep(&mut self, key: Key, header: &Header) {
+        let body = self.body(header).map(<[u8]>::to_vec).unwrap_or_default();
+        self.early_bytes += KEPT_BYTES + body.len();
+        self.early.entry(key).or_default().push_back((*header, body));
+        self.consume(header);
+    }
+
+    /// The frames that were kept for an operation, in order.
+    pub(super) fn take_early(&mut self, key: Key) -> VecDeque<(Header, Vec<u8>)> {
+        let frames = self.early.remove(&key).unwrap_or_default();
+        self.early_bytes -= frames.iter().map(|(_, body)| KEPT_BYTES + body.len()).sum::<usize>();
+        frames
+    }
+}

@@ -1,0 +1,183 @@
+//! Memory that two processes of one host have mapped: all that is `unsafe` about it.
+//!
+//! ```text
+//!  file of a rank   │ nonce │ pipe 0: control, data │ pipe 1: control, data │ ...        one pipe for each rank of the host
+//!  a pipe, mapped   │ control │ data │ the same data once more │
+//! ```
+//!
+//! As the data is mapped twice in a row, whatever begins in it is in one piece, also where it goes over the end. The file has no
+//! name: its rank says its number and its descriptor's, and a peer opens `/proc/PID/fd/FD`, which the kernel grants to processes of
+//! the same user that see each other. It is sealed before that, so nobody can take a page away under another's hands.
+
+#![allow(unsafe_code, reason = "shared memory")]
+
+use std::ffi::c_void;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::ptr::{NonNull, null_mut};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::mm::{MapFlags, ProtFlags};
+use rustix::rand::GetRandomFlags;
+
+/// Bytes of data of a pipe: two of the largest frames, and few enough that what goes round stays in the second-level cache.
+pub(super) const DATA_BYTES: usize = 1024 * 1024;
+/// Bytes before the data of a pipe and before the first pipe: a multiple of any page.
+const CONTROL_BYTES: usize = 64 * 1024;
+const PIPE_BYTES: usize = CONTROL_BYTES + DATA_BYTES;
+const NAME: &str = "strath";
+
+/// A value with two cache lines of its own: a processor that fetches pairs of lines does not take it for its neighbour.
+#[repr(C, align(128))]
+pub(super) struct Line<T>(pub(super) T);
+
+/// What the two ends of a pipe tell each other. All zero at first.
+#[repr(C)]
+pub(super) struct Control {
+    /// Bytes written so far. By the writer only.
+    pub(super) tail: Line<AtomicU64>,
+    /// Bytes read so far. By the reader only.
+    pub(super) head: Line<AtomicU64>,
+    /// 1: the reader sleeps, or is about to, and wants a byte on its connection when this pipe was written or the other one read.
+    pub(super) asleep: Line<AtomicU32>,
+}
+
+/// A file of pipes, open.
+#[derive(Debug)]
+pub(super) struct PipeFile {
+    file: OwnedFd,
+    /// What tells it from any other file.
+    pub(super) nonce: u128,
+}
+
+impl PipeFile {
+    /// A new file of so many pipes, whose memory is there.
+    pub(super) fn create(pipes: usize) -> io::Result<Self> {
+        let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+        let bytes = (CONTROL_BYTES + pipes * PIPE_BYTES) as u64;
+        rustix::fs::ftruncate(&file, bytes)?;
+        // A host without the memory says so here, and not with a signal later.
+        rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
+        rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+        let mut nonce = [0; 16];
+        rustix::rand::getrandom(&mut nonce, GetRandomFlags::empty())?;
+        rustix::io::pwrite(&file, &nonce, 0)?;
+        Ok(Self { file, nonce: u128::from_le_bytes(nonce) })
+    }
+
+    /// The number of its descriptor in this process.
+    pub(super) fn descriptor(&self) -> i32 {
+        self.file.as_raw_fd()
+    }
+
+    /// Opens the file of another process, which sees this one and says that it has `pipes` pipes and this nonce.
+    pub(super) fn open(pid: u32, descriptor: u32, nonce: u128, pipes: usize) -> io::Result<Self> {
+        let path = format!("/proc/{pid}/fd/{descriptor}");
+        let wrong = |what: &str| io::Error::new(ErrorKind::InvalidData, format!("{path} is {what}"));
+        // Looked at before it is opened: to open a device or a pipe can do things.
+        if !std::fs::read_link(&path)?.to_string_lossy().starts_with(&format!("/memfd:{NAME}")) {
+            return Err(wrong("no memory of a rank"));
+        }
+        let file = rustix::fs::open(&path, OFlags::RDWR | OFlags::CLOEXEC | OFlags::NOCTTY, Mode::empty())?;
+        if !rustix::fs::fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
+            return Err(wrong("not sealed"));
+        }
+        if rustix::fs::fstat(&file)?.st_size as u64 != (CONTROL_BYTES + pipes * PIPE_BYTES) as u64 {
+            return Err(wrong("of another size"));
+        }
+        let mut found = [0; 16];
+        if rustix::io::pread(&file, &mut found, 0)? != found.len() || u128::from_le_bytes(found) != nonce {
+            return Err(wrong("of another rank"));
+        }
+        Ok(Self { file, nonce })
+    }
+
+    /// Maps a pipe of the file.
+    pub(super) fn map(&self, pipe: usize) -> io::Result<Pages> {
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
+        let base = unsafe { rustix::mm::mmap_anonymous(null_mut(), Pages::BYTES, ProtFlags::empty(), flags)? };
+        let pages = Pages { base: NonNull::new(base.cast()).ok_or(ErrorKind::OutOfMemory)? };
+        let start = CONTROL_BYTES + pipe * PIPE_BYTES;
+        let data = start + CONTROL_BYTES;
+        let copies = [(0, CONTROL_BYTES, start), (CONTROL_BYTES, DATA_BYTES, data), (PIPE_BYTES, DATA_BYTES, data)];
+        for (at, bytes, offset) in copies {
+            pages.replace(at, bytes, &self.file, offset as u64)?;
+        }
+        Ok(pages)
+    }
+}
+
+/// A pipe's control and data in this process's memory.
+#[derive(Debug)]
+pub(super) struct Pages {
+    base: NonNull<u8>,
+}
+
+// SAFETY: the mapping belongs to this value alone, and no thread has a part in it but through this value.
+unsafe impl Send for Pages {}
+
+impl Pages {
+    const BYTES: usize = CONTROL_BYTES + 2 * DATA_BYTES;
+
+    /// Maps part of the file in place of part of this mapping.
+    fn replace(&self, at: usize, bytes: usize, file: impl AsFd, offset: u64) -> io::Result<()> {
+        assert!(at + bytes <= Self::BYTES, "{bytes} bytes at {at}");
+        let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
+        // SAFETY: the range lies in this mapping, of which nobody has a reference yet.
+        unsafe {
+            let place = self.base.as_ptr().add(at).cast::<c_void>();
+            rustix::mm::mmap(place, bytes, ProtFlags::READ | ProtFlags::WRITE, flags, file, offset)?;
+        }
+        Ok(())
+    }
+
+    /// What the ends tell each other.
+    pub(super) fn control(&self) -> &Control {
+        // SAFETY: the first CONTROL_BYTES of the mapping are more than a `Control`, aligned to a page, zero or what its atomics were
+        // set to, and touched by both processes through these atomics only.
+        unsafe { self.base.cast().as_ref() }
+    }
+
+    /// So many bytes from position `at` of the stream on.
+    ///
+    /// # Safety
+    /// The writer has published them, and the reader has not said that it is done with them: nobody writes them meanwhile. (A
+    /// peer that does so all the same runs this program as this user and knows the run's key; what it could do to these bytes it
+    /// could do to this process.)
+    ///
+    /// # Panics
+    /// Where they are more than the pipe holds.
+    pub(super) unsafe fn slice(&self, at: u64, bytes: usize) -> &[u8] {
+        assert!(bytes <= DATA_BYTES, "{bytes} bytes");
+        // SAFETY: position and length stay within the two copies; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts(self.data(at), bytes) }
+    }
+
+    /// The same, to be written.
+    ///
+    /// # Safety
+    /// The reader is done with what was there, and they are not published: nobody else reads or writes them meanwhile.
+    ///
+    /// # Panics
+    /// Where they are more than the pipe holds.
+    pub(super) unsafe fn slice_mut(&mut self, at: u64, bytes: usize) -> &mut [u8] {
+        assert!(bytes <= DATA_BYTES, "{bytes} bytes");
+        // SAFETY: position and length stay within the two copies, and no byte is in both parts of one slice as it is no longer than
+        // the data; the rest is the caller's promise.
+        unsafe { std::slice::from_raw_parts_mut(self.data(at), bytes) }
+    }
+
+    fn data(&self, at: u64) -> *mut u8 {
+        // SAFETY: within the first copy.
+        unsafe { self.base.as_ptr().add(CONTROL_BYTES + (at % DATA_BYTES as u64) as usize) }
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        // SAFETY: the whole mapping, to which no reference is left. That a range that was mapped can be unmapped is certain.
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), Self::BYTES) };
+    }
+}
