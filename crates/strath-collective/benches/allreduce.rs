@@ -108,9 +108,7 @@ impl Drop for World {
 
 fn all_reduce(c: &mut Criterion) {
     for (transport, carrier) in [(Transport::Tcp, "tcp"), (Transport::Shm, "shm")] {
-        for (algorithm, name) in
-            [(Algorithm::Auto, "auto"), (Algorithm::Ring, "ring"), (Algorithm::Direct, "direct")]
-        {
+        for (algorithm, name) in [(Algorithm::Auto, "auto"), (Algorithm::Ring, "ring"), (Algorithm::Direct, "direct")] {
             for world_size in [2, 4] {
                 let mut world = World::new(world_size, algorithm, transport);
                 let mut group = c.benchmark_group(format!("{name} over {carrier}, {world_size} ranks"));

@@ -63,6 +63,8 @@ pub struct Collective {
     identity: Identity,
     algorithm: Algorithm,
     hosts: Hosts,
+    /// Where the ranks of the world are.
+    spread: Spread,
     /// What the ranks measured and agreed on, where the algorithm is to be chosen.
     rates: Option<Rates>,
     /// Peers that are reached through shared memory.
@@ -80,11 +82,12 @@ impl Collective {
         Self {
             identity,
             algorithm: Algorithm::Auto,
+            spread: Spread::of(&Hosts::one(1)),
             hosts: Hosts::one(1),
             rates: None,
             shared: Vec::new(),
             engine: None,
-            spares: Spares::default(),
+            spares: Spares::store(),
         }
     }
 
@@ -124,7 +127,8 @@ impl Collective {
             }
             tracing::debug!(?hosts, ?shared, ?rates, "connected");
         }
-        Ok(Self { identity, algorithm, hosts, rates, shared, engine, spares: Spares::default() })
+        let spread = Spread::of(&hosts);
+        Ok(Self { identity, algorithm, hosts, spread, rates, shared, engine, spares: Spares::store() })
     }
 
     /// What carries sums to and from a peer.
@@ -194,9 +198,11 @@ impl Collective {
 
     /// The algorithm that sums such a payload over `group`.
     pub fn choice(&self, group: &Range<u32>, payload: &Payload) -> Choice {
+        let world_size = self.identity.world_size;
+        let is_world = *group == (0..world_size);
         let message = Message {
-            world_size: self.identity.world_size,
-            spread: Spread::of(&self.hosts.within(group)),
+            world_size,
+            spread: if is_world { self.spread } else { Spread::of(&self.hosts.within(group)) },
             encoding: payload.encoding(),
             values: payload.len(),
         };

@@ -10,8 +10,6 @@
 //! Bits: terms are added in ascending order of place, as the direct exchange does, and each rank rounds for itself. Where a
 //! term changes on its way (`bf16`) ranks would differ in their own, so those go another way.
 
-use std::collections::VecDeque;
-
 use strath_core::{Fault, Rank};
 
 use crate::error::Mismatch;
@@ -25,11 +23,15 @@ use crate::spares::Spares;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
     reduction: Reduction,
-    /// The terms of the other places as they travelled; the own place's stays empty. They are added at the end, as the own
-    /// term may be read until then.
-    terms: Vec<Option<(Header, Vec<u8>)>>,
-    /// Commands to be taken.
-    outgoing: VecDeque<Outgoing>,
+    /// The terms of the other places as they travelled; the own place's stays empty, and between two ranks all of it is, for as long as
+    /// nothing has come. They are added at the end, as the own term may be read until then.
+    terms: Vec<Option<Vec<u8>>>,
+    /// Terms that have not come.
+    missing: u32,
+    /// Commands that were taken: term `sent` + 1 goes to the place so many further.
+    sent: u32,
+    /// Whether the terms are added already.
+    is_summed: bool,
 }
 
 impl Exchange {
@@ -40,10 +42,44 @@ impl Exchange {
     pub fn new(tag: Tag, payload: Payload, fault: Fault) -> Self {
         let reduction = Reduction::new(tag, payload, fault);
         assert!(reduction.size() > 1, "an exchange has at least two ranks");
-        let header = reduction.whole_header();
-        let (place, size) = (reduction.place(), reduction.size());
-        let outgoing = (1..size).map(|d| Outgoing { to: reduction.rank_at((place + d) % size), header }).collect();
-        Self { terms: vec![None; size as usize], reduction, outgoing }
+        Self { missing: reduction.size() - 1, reduction, terms: Vec::new(), sent: 0, is_summed: false }
+    }
+
+    fn lacks(&self, place: u32) -> bool {
+        self.missing > 0 && self.terms.get(place as usize).is_none_or(Option::is_none)
+    }
+
+    /// Takes the last term that is missing from where it lies, and makes the sum: for a transport that has read this rank's own term
+    /// for everybody. Refused as [`handle`](Machine::handle) refuses.
+    pub(crate) fn handle_last(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
+        self.admit(from, header)?;
+        check_body(header, body)?;
+        Mismatch::check("terms missing", 1, u64::from(self.missing))?;
+        let place = self.reduction.place_of(from)? as usize;
+        self.reduction.note_fault(header);
+        self.missing = 0;
+        let whole = self.reduction.whole_header();
+        if self.reduction.size() == 2 {
+            // Of two ranks the other is below or above.
+            let (before, after) = ([body], [body]);
+            let above = self.reduction.place() == 0;
+            let (before, after) = if above { (&before[..0], &after[..]) } else { (&before[..], &after[..0]) };
+            self.reduction.complete(&whole, before, after);
+        } else {
+            let others = (0..).zip(std::mem::take(&mut self.terms));
+            let others = others.filter(|(at, _)| *at != self.reduction.place() as usize);
+            let kept: Vec<_> = others.map(|(at, term)| (at == place, term.unwrap_or_default())).collect();
+            let bodies: Vec<&[u8]> = kept.iter().map(|(is_last, term)| if *is_last { body } else { term }).collect();
+            let (before, after) = bodies.split_at(self.reduction.place() as usize);
+            self.reduction.complete(&whole, before, after);
+        }
+        self.is_summed = true;
+        Ok(())
+    }
+
+    /// Whether this is the only term that is missing.
+    pub(crate) fn lacks_only(&self, from: Rank) -> bool {
+        self.missing == 1 && self.awaits(from)
     }
 }
 
@@ -52,7 +88,7 @@ impl Machine for Exchange {
         let place = self.reduction.place_of(from)?;
         self.reduction.check_operation(header)?;
         self.reduction.check_whole(header)?;
-        Mismatch::check("segments", u64::from(self.terms[place as usize].is_none()), 1)
+        Mismatch::check("segments", u64::from(self.lacks(place)), 1)
     }
 
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
@@ -60,7 +96,9 @@ impl Machine for Exchange {
         check_body(header, body)?;
         let place = self.reduction.place_of(from)?;
         self.reduction.note_fault(header);
-        self.terms[place as usize] = Some((*header, body.to_vec()));
+        self.terms.resize(self.reduction.size() as usize, None);
+        self.terms[place as usize] = Some(body.to_vec());
+        self.missing -= 1;
         Ok(())
     }
 
@@ -69,7 +107,11 @@ impl Machine for Exchange {
     }
 
     fn poll_command(&mut self) -> Option<Outgoing> {
-        self.outgoing.pop_front()
+        let (place, size) = (self.reduction.place(), self.reduction.size());
+        (self.sent + 1 < size).then(|| {
+            self.sent += 1;
+            Outgoing { to: self.reduction.rank_at((place + self.sent) % size), header: self.reduction.whole_header() }
+        })
     }
 
     fn reduction(&self) -> &Reduction {
@@ -77,11 +119,11 @@ impl Machine for Exchange {
     }
 
     fn is_complete(&self) -> bool {
-        self.outgoing.is_empty() && self.slowest().is_none()
+        self.sent + 1 == self.reduction.size() && self.missing == 0
     }
 
     fn awaits(&self, rank: Rank) -> bool {
-        self.reduction.place_of(rank).is_ok_and(|place| self.terms[place as usize].is_none())
+        self.reduction.place_of(rank).is_ok_and(|place| self.lacks(place))
     }
 
     fn slowest(&self) -> Option<Rank> {
@@ -93,11 +135,13 @@ impl Machine for Exchange {
     }
 
     fn into_result(self: Box<Self>) -> (Reduced, Fault) {
-        let Self { mut reduction, terms, .. } = *self;
-        let header = reduction.whole_header();
-        let mut bodies: Vec<Vec<u8>> = terms.into_iter().flatten().map(|(_, body)| body).collect();
-        let after = bodies.split_off(reduction.place() as usize);
-        reduction.complete(&header, &bodies, &after);
+        let Self { mut reduction, terms, is_summed, .. } = *self;
+        if !is_summed {
+            let header = reduction.whole_header();
+            let mut bodies: Vec<Vec<u8>> = terms.into_iter().flatten().collect();
+            let after = bodies.split_off(reduction.place() as usize);
+            reduction.complete(&header, &bodies, &after);
+        }
         reduction.into_result()
     }
 }

@@ -95,27 +95,24 @@ impl Header {
 
     /// The header as it travels.
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
+        let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let kind = u32::from(VERSION) | (self.phase as u32) << 16 | (self.encoding as u32) << 24;
+        let words = [
+            pair(MAGIC, kind),
+            self.run.0,
+            self.generation.0,
+            self.step.0,
+            pair(self.bucket.0, self.chunk),
+            pair(self.group_start, self.group_end),
+            self.entries,
+            self.offset,
+            pair(self.length, self.width),
+            self.fault.to_bits(),
+        ];
         let mut out = [0; HEADER_BYTES];
-        let mut at = 0;
-        let mut put = |bytes: &[u8]| {
-            out[at..at + bytes.len()].copy_from_slice(bytes);
-            at += bytes.len();
-        };
-        put(&MAGIC.to_le_bytes());
-        put(&VERSION.to_le_bytes());
-        put(&[self.phase as u8, self.encoding as u8]);
-        put(&self.run.0.to_le_bytes());
-        put(&self.generation.0.to_le_bytes());
-        put(&self.step.0.to_le_bytes());
-        put(&self.bucket.0.to_le_bytes());
-        put(&self.chunk.to_le_bytes());
-        put(&self.group_start.to_le_bytes());
-        put(&self.group_end.to_le_bytes());
-        put(&self.entries.to_le_bytes());
-        put(&self.offset.to_le_bytes());
-        put(&self.length.to_le_bytes());
-        put(&self.width.to_le_bytes());
-        put(&self.fault.to_bits().to_le_bytes());
+        for (out, word) in out.as_chunks_mut().0.iter_mut().zip(words) {
+            *out = word.to_le_bytes();
+        }
         out
     }
 
@@ -173,6 +170,9 @@ impl Header {
     /// # Errors
     /// [`Mismatch`] naming the first field that differs.
     pub fn check_against(&self, expected: &Self) -> Result<(), Mismatch> {
+        if (Self { fault: expected.fault, ..*self }) == *expected {
+            return Ok(());
+        }
         let fields = |h: &Self| {
             [
                 ("run", h.run.0),

@@ -158,9 +158,9 @@ impl Driver {
     /// and whoever has the watch is to sleep on it.
     pub(super) fn watch(&self) -> Watch {
         let is_read = |link: &Link| link.is_read() && self.ending.is_none();
-        // Every link is told before the first has its answer.
-        let has_more = self.links.iter().fold(false, |more, link| link.say_asleep(is_read(link)) || more);
-        let mut watch = Watch::new(if has_more { Some(Duration::ZERO) } else { self.timeout() });
+        // Every peer is told, also once one has something.
+        let links_with_more = self.links.iter().filter(|link| link.say_asleep(is_read(link))).count();
+        let mut watch = Watch::new(if links_with_more > 0 { Some(Duration::ZERO) } else { self.timeout() });
         for link in &self.links {
             let inbound = is_read(link).then(|| link.inbound.stream.clone());
             let waits_for_room = link.outbound.is_pending() && link.outbound.shared.is_none();

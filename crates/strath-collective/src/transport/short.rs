@@ -38,9 +38,9 @@ impl ShortSum {
             match turns.driver()?.take_short(&mut exchange) {
                 Short::Complete => return Some(Ok(exchange.into_result())),
                 Short::Unusual => break,
-                Short::Waiting if since.get_or_insert_with(Instant::now).elapsed() >= SPIN.min(deadline) => break,
                 // Handing over the core and getting it back takes longer than a peer that is about to come.
                 Short::Waiting if looks < LOOKS => looks += 1,
+                Short::Waiting if since.get_or_insert_with(Instant::now).elapsed() >= SPIN.min(deadline) => break,
                 Short::Waiting => thread::yield_now(),
             }
         }

@@ -66,10 +66,13 @@ impl Driver {
                 return Short::Unusual;
             }
             match link.inbound.header() {
-                Ok(None) => continue,
+                Ok(None) => {}
                 Ok(Some(header)) if header.phase == Phase::Reduce && key(&header) == key_of_sum => {
                     let Some(body) = link.inbound.body(&header) else { return Short::Unusual };
-                    if exchange.handle(from, &header, body).is_err() {
+                    // Its own term is read: every peer was handed it at the beginning.
+                    let last = exchange.lacks_only(from);
+                    let handle = if last { Exchange::handle_last } else { Exchange::handle };
+                    if handle(exchange, from, &header, body).is_err() {
                         return Short::Unusual;
                     }
                     link.inbound.consume(&header);
