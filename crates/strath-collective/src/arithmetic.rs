@@ -44,6 +44,8 @@ const BLOCK: usize = 512;
 const FAST_LIMIT: f32 = 8.0;
 /// 1.5 * 2^52: the sum with a number below 2^51 in magnitude has a unit of one.
 const SHIFT: f64 = 6_755_399_441_055_744.0;
+/// 2^-25, from which on the unit of an `f32` is 2^-48 or more.
+const COARSE: f32 = 1.0 / (1u32 << 25) as f32;
 const SCALE: f64 = (1u64 << GRADIENT_BITS) as f64;
 
 #[inline(always)]
@@ -59,6 +61,15 @@ fn is_fast(values: impl Iterator<Item = f32>) -> bool {
 fn fast_fixed(value: f32) -> i64 {
     let shifted = f64::from(value) * SCALE + SHIFT;
     (shifted.to_bits() as i64).wrapping_sub(SHIFT.to_bits() as i64)
+}
+
+/// The multiple of 2^-48 nearest to a value, ties to even. From 2^-25 on an `f32` is one; below, the sum with 2^-25 has that unit.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn quantised(value: f32) -> f32 {
+    let shift = COARSE.copysign(value);
+    let near = (value + shift) - shift;
+    if value.abs() < COARSE { near } else { value }
 }
 
 vectorised! {
@@ -138,6 +149,29 @@ vectorised! {
                 for (sum, (term, body)) in pairs {
                     let [one, other] = [*term, f32::from_le_bytes(*body)].map(|t| to_fixed(f64::from(t), GRADIENT_BITS));
                     *sum = one.wrapping_add(other);
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// `terms = to_f32(fixed(terms) + fixed(body))`, the rounded sum of two ranks' terms, in one pass.
+    ///
+    /// Two numbers in fixed point and their sum rounded to `f32` once are, in range, the numbers rounded to multiples of 2^-48 and added as
+    /// `f32`, which rounds once too.
+    fn fixed_sum_of_two(terms: &mut [f32], body: &[u8]) {
+        for (terms, body) in terms.chunks_mut(BLOCK).zip(body.chunks(4 * BLOCK)) {
+            let body = body.as_chunks().0;
+            if is_fast(terms.iter().copied()) && is_fast(body.iter().map(|t| f32::from_le_bytes(*t))) {
+                for (term, body) in terms.iter_mut().zip(body) {
+                    // Fixed point has one zero.
+                    *term = quantised(*term) + quantised(f32::from_le_bytes(*body)) + 0.0;
+                }
+            } else {
+                for (term, body) in terms.iter_mut().zip(body) {
+                    let [one, other] = [*term, f32::from_le_bytes(*body)].map(|t| to_fixed(f64::from(t), GRADIENT_BITS));
+                    *term = to_f32(one.wrapping_add(other), GRADIENT_BITS);
                 }
             }
         }
@@ -257,6 +291,21 @@ mod tests {
         let mut of_two = vec![0; terms.len()];
         fixed_sum(&mut of_two, &terms, &body);
         assert_eq!(of_two, want.iter().map(|w| 2 * (w - 7)).collect::<Vec<_>>(), "of two ranks");
+        // Each with every other, so that sums cancel, tie and round.
+        for shift in 0..terms.len() {
+            let others: Vec<f32> = (0..terms.len()).map(|at| terms[(at + shift) % terms.len()]).collect();
+            let body: Vec<u8> = others.iter().flat_map(|t| t.to_le_bytes()).collect();
+            let fixed = |t: &f32| to_fixed(f64::from(*t), GRADIENT_BITS);
+            let pairs = terms.iter().zip(&others);
+            let want: Vec<u32> = pairs.map(|(a, b)| to_f32(fixed(a) + fixed(b), GRADIENT_BITS).to_bits()).collect();
+            for length in [terms.len(), 1] {
+                let mut found = terms.clone();
+                let pieces = found.chunks_mut(length).zip(body.chunks(4 * length));
+                pieces.for_each(|(found, body)| fixed_sum_of_two(found, body));
+                let found: Vec<u32> = found.iter().map(|f| f.to_bits()).collect();
+                assert_eq!(found, want, "{shift} further, {length} at a time");
+            }
+        }
         for blocks in [1, BLOCK] {
             let (mut sums, mut of_body) = (vec![7; terms.len()], vec![7; terms.len()]);
             for at in (0..terms.len()).step_by(terms.len().div_ceil(blocks)) {

@@ -35,65 +35,57 @@ fn bytes(bits: u32) -> usize {
 /// # Panics
 /// Where `out` is not 5 to 8 times as long as `values`.
 pub fn pack(values: &[i64], out: &mut [u8]) {
-    let n = values.len();
+    pack_part(values, out, values.len(), 0);
+}
+
+/// Packs the values from the one numbered `at` on of `n`, all of which `out` is for.
+fn pack_part(values: &[i64], out: &mut [u8], n: usize, at: usize) {
     if n == 0 {
         return;
     }
     assert!(out.len().is_multiple_of(n) && WIDTHS.contains(&(out.len() / n)), "{} bytes for {n} values", out.len());
+    let end = at + values.len();
     if out.len() == 8 * n {
-        for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
+        for (out, value) in out[8 * at..8 * end].as_chunks_mut().0.iter_mut().zip(values) {
             *out = value.to_le_bytes();
         }
         return;
     }
     let (low, upper) = out.split_at_mut(4 * n);
-    loops::write_low(values, low);
+    loops::write_low(values, &mut low[4 * at..4 * end]);
     match upper.len() / n {
-        1 => loops::write_fifth(values, upper),
-        2 => loops::write_fifth_and_sixth(values, upper),
+        1 => loops::write_fifth(values, &mut upper[at..end]),
+        2 => loops::write_fifth_and_sixth(values, &mut upper[2 * at..2 * end]),
         _ => {
             let (middle, seventh) = upper.split_at_mut(2 * n);
-            loops::write_fifth_and_sixth(values, middle);
-            loops::write_seventh(values, seventh);
+            loops::write_fifth_and_sixth(values, &mut middle[2 * at..2 * end]);
+            loops::write_seventh(values, &mut seventh[at..end]);
         }
     }
 }
 
 /// Packs values into the front of `out`, which has room for eight bytes each: the bytes that each has, the fewest.
 ///
-/// One pass over the values where six bytes serve (five: narrowed from six, in the cache), so where gradients are of a usual
-/// size; else their upper bytes are read once more.
+/// One pass over the values: into the bytes that those so far need, which is rarely too few for one further on. Then what is there is
+/// packed anew.
 ///
 /// # Panics
 /// Where `out` is shorter.
 pub fn pack_fewest(values: &[i64], out: &mut [u8]) -> usize {
     let n = values.len();
-    let (mut bits, (low, upper)) = (0, out[..8 * n].split_at_mut(4 * n));
-    for (at, values) in (0..).step_by(BLOCK).zip(values.chunks(BLOCK)) {
-        let end = at + values.len();
-        bits = bits.max(loops::largest_bits(values));
-        loops::write_low(values, &mut low[4 * at..4 * end]);
-        loops::write_fifth_and_sixth(values, &mut upper[2 * at..2 * end]);
+    let out = &mut out[..8 * n];
+    let mut taken = *WIDTHS.start();
+    for (at, block) in (0..).step_by(BLOCK).zip(values.chunks(BLOCK)) {
+        let needed = width(block);
+        if needed > taken {
+            taken = needed;
+            if at > 0 {
+                pack_part(&values[..at], &mut out[..taken * n], n, 0);
+            }
+        }
+        pack_part(block, &mut out[..taken * n], n, at);
     }
-    let width = bytes(bits);
-    match width {
-        5 => narrow(upper, n),
-        6 => {}
-        7 => loops::write_seventh(values, &mut upper[2 * n..3 * n]),
-        _ => pack(values, &mut out[..8 * n]),
-    }
-    width
-}
-
-/// Keeps the lower byte of each of `n` pairs.
-fn narrow(pairs: &mut [u8], n: usize) {
-    let mut block = [0; 2 * BLOCK];
-    for at in (0..n).step_by(BLOCK) {
-        let end = n.min(at + BLOCK);
-        let block = &mut block[..2 * (end - at)];
-        block.copy_from_slice(&pairs[2 * at..2 * end]);
-        pairs[at..end].iter_mut().zip(block.as_chunks::<2>().0).for_each(|(byte, pair)| *byte = pair[0]);
-    }
+    taken
 }
 
 /// Adds packed values to `sums`; the length of `body` says how many bytes each has.

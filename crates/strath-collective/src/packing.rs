@@ -300,12 +300,18 @@ impl Vector {
 }
 
 fn write_i64(values: &[i64], out: &mut [u8]) {
+    if cfg!(target_endian = "little") {
+        return out.copy_from_slice(cast_slice(values));
+    }
     for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
         *out = value.to_le_bytes();
     }
 }
 
 fn write_f32(values: &[f32], out: &mut [u8]) {
+    if cfg!(target_endian = "little") {
+        return out.copy_from_slice(cast_slice(values));
+    }
     for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
         *out = value.to_le_bytes();
     }
@@ -327,6 +333,9 @@ fn fixed(terms: &[f32]) -> Vec<i64> {
 }
 
 fn read_f32(values: &mut [f32], body: &[u8]) {
+    if cfg!(target_endian = "little") {
+        return cast_slice_mut(values).copy_from_slice(body);
+    }
     for (value, body) in values.iter_mut().zip(body.as_chunks().0) {
         *value = f32::from_le_bytes(*body);
     }

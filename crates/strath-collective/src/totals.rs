@@ -77,6 +77,14 @@ pub(crate) fn exact(own: &[i64], before: &[impl AsRef<[u8]>], after: &[impl AsRe
 /// The same where this rank's terms are weighted `f32`, which the result replaces.
 pub(crate) fn weighted(values: &mut [f32], before: &[impl AsRef<[u8]>], after: &[impl AsRef<[u8]>]) {
     let (n, mut sums) = (values.len(), [0; BLOCK]);
+    let only = match (before, after) {
+        ([only], []) => Some(only.as_ref()),
+        ([], [only]) => Some(only.as_ref()),
+        _ => None,
+    };
+    if let Some(only) = only.filter(|only| only.len() == WEIGHTED_WIDTH * n) {
+        return loops::fixed_sum_of_two(values, only);
+    }
     for (at, values) in (0..).step_by(BLOCK).zip(values.chunks_mut(BLOCK)) {
         let sums = &mut sums[..values.len()];
         sums.fill(0);
