@@ -63,6 +63,15 @@ fn fast_fixed(value: f32) -> i64 {
     (shifted.to_bits() as i64).wrapping_sub(SHIFT.to_bits() as i64)
 }
 
+/// [`to_f32`] of a sum below 2^51 in magnitude. AVX2 knows no conversion of 64-bit integers: the integer is put into a mantissa, and the
+/// `f64` that it then is, exactly, is rounded.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn round_fast(sum: i64) -> f32 {
+    let exact = f64::from_bits((SHIFT.to_bits() as i64).wrapping_add(sum) as u64) - SHIFT;
+    exact as f32 * (1.0 / SCALE) as f32
+}
+
 /// The multiple of 2^-48 nearest to a value, ties to even. From 2^-25 on an `f32` is one; below, the sum with 2^-25 has that unit.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
@@ -182,13 +191,10 @@ vectorised! {
     /// Each sum with 48 fractional bits rounded to `f32` once, as [`to_f32`] does it.
     fn round_fixed(sums: &[i64], out: &mut [f32]) {
         for (sums, out) in sums.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
-            // AVX2 knows no conversion of 64-bit integers. Below 2^51 an integer is put into a mantissa, and the `f64` that it
-            // then is, exactly, is rounded.
             let beyond = sums.iter().fold(0, |all: u64, sum| all | sum.wrapping_add(1 << 51) as u64);
             if beyond >> 52 == 0 {
                 for (out, sum) in out.iter_mut().zip(sums) {
-                    let exact = f64::from_bits((SHIFT.to_bits() as i64).wrapping_add(*sum) as u64) - SHIFT;
-                    *out = exact as f32 * (1.0 / SCALE) as f32;
+                    *out = round_fast(*sum);
                 }
             } else {
                 for (out, sum) in out.iter_mut().zip(sums) {
@@ -240,6 +246,62 @@ vectorised! {
         for (out, value) in out.iter_mut().zip(values) {
             *out = (*value >> 48) as u8;
         }
+    }
+}
+
+vectorised! {
+    /// The lower 32 bits and the fifth byte of each value, in one pass; [`largest_bits`] of the values.
+    fn write_five(values: &[i64], low: &mut [u8], fifth: &mut [u8]) -> u32 {
+        let mut magnitudes = 0;
+        for ((value, low), fifth) in values.iter().zip(low.as_chunks_mut().0).zip(fifth) {
+            magnitudes |= value ^ (value >> 63);
+            *low = (*value as u32).to_le_bytes();
+            *fifth = (*value >> 32) as u8;
+        }
+        i64::BITS - magnitudes.leading_zeros()
+    }
+}
+
+vectorised! {
+    /// The lower 32 bits and the 16 above of each value, in one pass; [`largest_bits`] of the values.
+    fn write_six(values: &[i64], low: &mut [u8], upper: &mut [u8]) -> u32 {
+        let mut magnitudes = 0;
+        for ((value, low), upper) in values.iter().zip(low.as_chunks_mut().0).zip(upper.as_chunks_mut().0) {
+            magnitudes |= value ^ (value >> 63);
+            *low = (*value as u32).to_le_bytes();
+            *upper = ((*value >> 32) as u16).to_le_bytes();
+        }
+        i64::BITS - magnitudes.leading_zeros()
+    }
+}
+
+vectorised! {
+    /// `out = to_f32(own + packed)` of values of five bytes, in one pass. `false`: a sum was out of the fast range, and `out` is not that.
+    fn round_with_five(own: &[i64], low: &[u8], fifth: &[u8], out: &mut [f32]) -> bool {
+        let mut beyond = 0;
+        let packed = low.as_chunks().0.iter().zip(fifth);
+        for ((own, out), (low, fifth)) in own.iter().zip(out).zip(packed) {
+            let value = i64::from(fifth.cast_signed()) << 32 | i64::from(u32::from_le_bytes(*low));
+            let sum = own.wrapping_add(value);
+            beyond |= sum.wrapping_add(1 << 51) as u64;
+            *out = round_fast(sum);
+        }
+        beyond >> 52 == 0
+    }
+}
+
+vectorised! {
+    /// The same of values of six bytes.
+    fn round_with_six(own: &[i64], low: &[u8], upper: &[u8], out: &mut [f32]) -> bool {
+        let mut beyond = 0;
+        let packed = low.as_chunks().0.iter().zip(upper.as_chunks().0);
+        for ((own, out), (low, upper)) in own.iter().zip(out).zip(packed) {
+            let value = i64::from(i16::from_le_bytes(*upper)) << 32 | i64::from(u32::from_le_bytes(*low));
+            let sum = own.wrapping_add(value);
+            beyond |= sum.wrapping_add(1 << 51) as u64;
+            *out = round_fast(sum);
+        }
+        beyond >> 52 == 0
     }
 }
 

@@ -76,16 +76,39 @@ pub fn pack_fewest(values: &[i64], out: &mut [u8]) -> usize {
     let out = &mut out[..8 * n];
     let mut taken = *WIDTHS.start();
     for (at, block) in (0..).step_by(BLOCK).zip(values.chunks(BLOCK)) {
-        let needed = width(block);
-        if needed > taken {
-            taken = needed;
-            if at > 0 {
-                pack_part(&values[..at], &mut out[..taken * n], n, 0);
+        let end = at + block.len();
+        let (low, upper) = out.split_at_mut(4 * n);
+        let low = &mut low[4 * at..4 * end];
+        let bits = match taken {
+            5 => loops::write_five(block, low, &mut upper[at..end]),
+            6 => loops::write_six(block, low, &mut upper[2 * at..2 * end]),
+            _ => {
+                pack_part(block, &mut out[..taken * n], n, at);
+                loops::largest_bits(block)
             }
+        };
+        if bytes(bits) > taken {
+            taken = bytes(bits);
+            pack_part(&values[..end], &mut out[..taken * n], n, 0);
         }
-        pack_part(block, &mut out[..taken * n], n, at);
     }
     taken
+}
+
+/// The `own` values and as many of the `n` packed ones of `body`, from value `at` on, added and rounded to `f32`, in one pass where the
+/// packed ones are of a usual width and the sums of a usual size. `false`: they are not, and `out` holds nothing of use.
+///
+/// # Panics
+/// Where `body` is not 5 to 8 times as long as `n`, or has fewer values.
+pub(crate) fn round_with_part(own: &[i64], body: &[u8], n: usize, at: usize, out: &mut [f32]) -> bool {
+    let end = at + own.len();
+    let (low, upper) = body.split_at(4 * n);
+    let low = &low[4 * at..4 * end];
+    match upper.len() {
+        upper_bytes if upper_bytes == n => loops::round_with_five(own, low, &upper[at..end], out),
+        upper_bytes if upper_bytes == 2 * n => loops::round_with_six(own, low, &upper[2 * at..2 * end], out),
+        _ => false,
+    }
 }
 
 /// Adds packed values to `sums`; the length of `body` says how many bytes each has.

@@ -66,7 +66,11 @@ pub(crate) fn round_halves(values: &mut [f32]) {
 /// The sum of fixed-point terms, rounded to `f32` once: this rank's (`own`) and the others', packed or weighted `f32`.
 pub(crate) fn exact(own: &[i64], before: &[impl AsRef<[u8]>], after: &[impl AsRef<[u8]>], out: &mut [f32]) {
     let (n, mut sums) = (own.len(), [0; BLOCK]);
+    let only = only(before, after).filter(|only| only.len() > WEIGHTED_WIDTH * n);
     for (at, (own, out)) in (0..).step_by(BLOCK).zip(own.chunks(BLOCK).zip(out.chunks_mut(BLOCK))) {
+        if only.is_some_and(|only| fewest::round_with_part(own, only, n, at, out)) {
+            continue;
+        }
         let sums = &mut sums[..own.len()];
         sums.copy_from_slice(own);
         add_parts(sums, (before, after), n, at);
@@ -77,12 +81,7 @@ pub(crate) fn exact(own: &[i64], before: &[impl AsRef<[u8]>], after: &[impl AsRe
 /// The same where this rank's terms are weighted `f32`, which the result replaces.
 pub(crate) fn weighted(values: &mut [f32], before: &[impl AsRef<[u8]>], after: &[impl AsRef<[u8]>]) {
     let (n, mut sums) = (values.len(), [0; BLOCK]);
-    let only = match (before, after) {
-        ([only], []) => Some(only.as_ref()),
-        ([], [only]) => Some(only.as_ref()),
-        _ => None,
-    };
-    if let Some(only) = only.filter(|only| only.len() == WEIGHTED_WIDTH * n) {
+    if let Some(only) = only(before, after).filter(|only| only.len() == WEIGHTED_WIDTH * n) {
         return loops::fixed_sum_of_two(values, only);
     }
     for (at, values) in (0..).step_by(BLOCK).zip(values.chunks_mut(BLOCK)) {
@@ -91,6 +90,15 @@ pub(crate) fn weighted(values: &mut [f32], before: &[impl AsRef<[u8]>], after: &
         loops::add_fixed(sums, values);
         add_parts(sums, (before, after), n, at);
         loops::round_fixed(sums, values);
+    }
+}
+
+/// The other term of two.
+fn only<'a>(before: &'a [impl AsRef<[u8]>], after: &'a [impl AsRef<[u8]>]) -> Option<&'a [u8]> {
+    match (before, after) {
+        ([only], []) => Some(only.as_ref()),
+        ([], [only]) => Some(only.as_ref()),
+        _ => None,
     }
 }
 

@@ -20,7 +20,7 @@ use super::farewell::Farewell;
 use super::link::{Key, Link, Presence};
 use super::pipe::{Reader, Writer};
 use super::watch::{Events, Watch};
-use crate::collective::Identity;
+use crate::collective::{Identity, Member};
 use crate::error::CollectiveError;
 use crate::frame::{Header, Phase};
 use crate::machine::Machine;
@@ -138,10 +138,10 @@ impl Driver {
 
     fn settle(&mut self) {
         self.lose_the_broken();
-        self.cut_late_farewells();
         for at in 0..self.links.len() {
             self.write(at);
         }
+        self.cut_late_farewells();
     }
 
     /// Whether something waits for room on a connection.
@@ -162,11 +162,25 @@ impl Driver {
         let links_with_more = self.links.iter().filter(|link| link.say_asleep(is_read(link))).count();
         let mut watch = Watch::new(if links_with_more > 0 { Some(Duration::ZERO) } else { self.timeout() });
         for link in &self.links {
-            let inbound = is_read(link).then(|| link.inbound.stream.clone());
-            let waits_for_room = link.outbound.is_pending() && link.outbound.shared.is_none();
-            watch.push(inbound, link.outbound.stream.clone(), waits_for_room);
+            let (is_shared, is_pending) = (link.outbound.shared.is_some(), link.outbound.is_pending());
+            // Of room in shared memory a peer tells on the connection that it sends on.
+            let is_heard = is_read(link) || (is_shared && is_pending && link.presence == Presence::Here);
+            let inbound = is_heard.then(|| link.inbound.stream.clone());
+            watch.push(inbound, link.outbound.stream.clone(), is_pending && !is_shared);
         }
         watch
+    }
+
+    /// Looks whether a peer has ended that is read without its connection. Whoever sleeps on connections finds out by that.
+    pub(super) fn hear(&mut self) {
+        for at in 0..self.links.len() {
+            self.hear_ringing(at);
+        }
+    }
+
+    /// A peer.
+    pub(super) fn member(&self, peer: Rank) -> Option<Member> {
+        self.links.iter().map(|link| link.member).find(|member| member.rank == peer)
     }
 
     /// Whether every peer will wake this process if it finds something for it to do.
@@ -196,8 +210,10 @@ impl Driver {
 
     /// Says the last words: no operation will be started any more.
     pub(super) fn finish(&mut self) {
-        if self.operations.is_empty() && self.shorts.is_empty() && self.ending.is_none() {
+        if self.operations.is_empty() && self.ending.is_none() {
+            // A sum on its short way has all that its peers need from this rank.
             self.say_farewell(Farewell::Finished);
+            self.ending = (!self.shorts.is_empty()).then_some(Ending::Aborted);
         } else {
             self.end(Ending::Aborted);
         }
@@ -225,6 +241,8 @@ impl Driver {
                 }
             }
         }
+        // All may have come from peers that have left since.
+        self.finish_if_complete(key);
         for at in 0..self.links.len() {
             self.check_presence(at);
             // What stood still because too much was kept may go on now.

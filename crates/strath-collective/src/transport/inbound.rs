@@ -151,15 +151,19 @@ impl Inbound {
 
     /// The header of the next frame, once it is there.
     pub(super) fn header(&self) -> Result<Option<Header>, Mismatch> {
-        let header = self.unread().first_chunk().map(Header::parse).transpose()?;
-        match &header {
-            // Frames are handed over whole there.
-            Some(header) if self.shared.is_some() && self.body(header).is_none() => {
-                let found = self.unread().len() - HEADER_BYTES;
-                Err(Mismatch { field: "body bytes", expected: header.body_bytes() as u64, found: found as u64 })
-            }
-            _ => Ok(header),
+        let Some(reader) = &self.shared else {
+            return self.unread().first_chunk().map(Header::parse).transpose();
+        };
+        let unread = reader.unread().len();
+        if unread == 0 {
+            return Ok(None);
         }
+        // Frames are handed over whole there.
+        let missing =
+            |expected: usize| Mismatch { field: "frame bytes", expected: expected as u64, found: unread as u64 };
+        let header = Header::parse(&reader.front().ok_or_else(|| missing(HEADER_BYTES))?)?;
+        let whole = HEADER_BYTES + header.body_bytes();
+        if unread < whole { Err(missing(whole)) } else { Ok(Some(header)) }
     }
 
     /// The values of the frame with this header, which is the next, once they are there.

@@ -86,6 +86,10 @@ impl Link {
     pub(super) fn share(&mut self, writer: Writer, reader: Reader) {
         self.outbound.shared = Some(writer);
         self.inbound.shared = Some(reader);
+        // One that has gone on before this rank may have gone for good, and said why there.
+        if matches!(self.presence, Presence::Lost(_)) {
+            self.presence = Presence::Here;
+        }
     }
 
     /// Wakes the peer where it sleeps and has found something in shared memory since.

@@ -21,7 +21,8 @@ use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::rand::GetRandomFlags;
 
-/// Bytes of data of a pipe: two of the largest frames, and few enough that what goes round stays in the second-level cache.
+/// Bytes of data of a pipe: more than the largest frame, most often several, and few enough that what goes round stays in the
+/// second-level cache.
 pub(super) const DATA_BYTES: usize = 1024 * 1024;
 /// Bytes before the data of a pipe and before the first pipe: a multiple of any page.
 const CONTROL_BYTES: usize = 64 * 1024;

@@ -13,6 +13,7 @@
 
 #![allow(unsafe_code, reason = "shared memory")]
 
+use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{Ordering, fence};
 
@@ -31,35 +32,37 @@ pub(super) struct Writer {
     pages: Pages,
     tail: u64,
     /// The reader's place when last looked at.
-    head: u64,
+    head: Cell<u64>,
 }
 
 impl Writer {
     pub(super) fn new(pages: Pages) -> Self {
-        Self { pages, tail: 0, head: 0 }
+        Self { pages, tail: 0, head: Cell::new(0) }
     }
 
     /// Where the next frame of so many bytes goes, once there is room for it.
     pub(super) fn room(&mut self, bytes: usize) -> Option<&mut [u8]> {
-        if !self.fits(self.head, bytes) {
-            self.head = self.pages.control().head.0.load(Ordering::Acquire);
-            if !self.fits(self.head, bytes) {
-                return None;
-            }
+        if !self.has_room(bytes) {
+            return None;
         }
         // SAFETY: the reader is at `head` and is done with all before it; up to one DATA_BYTES further nothing is published.
         Some(unsafe { self.pages.slice_mut(self.tail, bytes) })
     }
 
-    /// Whether a frame of so many bytes finds room by now.
+    /// Whether a frame of so many bytes finds room by now. Room that was found stays.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        self.fits(self.pages.control().head.0.load(Ordering::Acquire), bytes)
-    }
-
-    /// A reader that claims to be ahead of the writer makes no room.
-    fn fits(&self, head: u64, bytes: usize) -> bool {
-        let used = self.tail.wrapping_sub(head);
-        DATA_BYTES.checked_sub(padded(bytes)).is_some_and(|most| used <= most as u64)
+        let fits = || {
+            let used = self.tail - self.head.get();
+            DATA_BYTES.checked_sub(padded(bytes)).is_some_and(|most| used <= most as u64)
+        };
+        fits() || {
+            let head = self.pages.control().head.0.load(Ordering::Acquire);
+            // A reader that claims to be ahead of the writer, or to have gone back, makes no room.
+            if (self.head.get()..=self.tail).contains(&head) {
+                self.head.set(head);
+            }
+            fits()
+        }
     }
 
     /// Hands over a frame of so many bytes, which was written to its [`room`](Self::room).
@@ -107,6 +110,13 @@ impl Reader {
     pub(super) fn unread(&self) -> &[u8] {
         // SAFETY: published up to `tail`, and this end has not moved the head further.
         unsafe { self.pages.slice(self.head, (self.tail - self.head) as usize) }
+    }
+
+    /// The first bytes of what is unread, where there are so many, read once: what is checked is what is then used.
+    pub(super) fn front<const N: usize>(&self) -> Option<[u8; N]> {
+        let front: &[u8; N] = self.unread().first_chunk()?;
+        // SAFETY: a reference may be read.
+        Some(unsafe { std::ptr::read_volatile(front) })
     }
 
     /// Drops the next frame, of so many bytes.
@@ -199,6 +209,10 @@ mod tests {
         writer.publish(DATA_BYTES);
         control(&writer.pages, false, DATA_BYTES as u64 + 64);
         assert!(writer.room(1).is_none(), "a reader ahead of the writer");
+        control(&writer.pages, false, 640);
+        assert!(writer.has_room(640));
+        control(&writer.pages, false, 64);
+        assert!(writer.room(640).is_some() && writer.room(641).is_none(), "a reader that went back");
     }
 
     #[test]

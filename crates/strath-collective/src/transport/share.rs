@@ -10,7 +10,6 @@
 //! nothing is left on the connections.
 
 use std::io;
-use std::path::Path;
 
 use strath_core::Rank;
 use strath_core::config::Transport;
@@ -21,6 +20,8 @@ use super::pipe::{Reader, Writer};
 use crate::error::CollectiveError;
 use crate::hosts::Hosts;
 
+/// Pipes of a host, of a MiB each, up to which memory is shared unasked: those of 16 ranks.
+const MOST_PIPES: usize = 240;
 /// Integers of an offer.
 const SLOTS: usize = 8;
 
@@ -90,7 +91,9 @@ fn pipes(
     (rank, peer): (u32, u32),
 ) -> Result<(Writer, Reader), String> {
     let told = |error: &io::Error| error.to_string();
-    let place = |of: u32| ranks.iter().position(|rank| *rank == of).unwrap_or_default();
+    // Which pipe of a rank's file leads to another: there is none to itself.
+    let pipe =
+        |from: u32, to: u32| ranks.iter().filter(|rank| **rank != from).position(|rank| *rank == to).unwrap_or(0);
     let (file, offer) = own.as_ref().map_err(told)?;
     let theirs = theirs.ok_or("it has no shared memory to offer")?;
     if theirs.place != offer.place {
@@ -98,9 +101,9 @@ fn pipes(
             "its processes are not seen from here (another container, or another host with the same address)".into()
         );
     }
-    let opened = PipeFile::open(theirs.pid, theirs.descriptor, theirs.nonce, ranks.len()).map_err(|e| told(&e))?;
-    let reader = Reader::new(opened.map(place(rank)).map_err(|e| told(&e))?);
-    let writer = Writer::new(file.map(place(peer)).map_err(|e| told(&e))?);
+    let opened = PipeFile::open(theirs.pid, theirs.descriptor, theirs.nonce, ranks.len() - 1).map_err(|e| told(&e))?;
+    let reader = Reader::new(opened.map(pipe(peer, rank)).map_err(|e| told(&e))?);
+    let writer = Writer::new(file.map(pipe(rank, peer)).map_err(|e| told(&e))?);
     Ok((writer, reader))
 }
 
@@ -119,10 +122,11 @@ pub(crate) fn share(
     }
     let own_rank = agreement.identity.rank.0;
     let near = &hosts.members()[hosts.of(own_rank) as usize];
-    let own = if near.len() > 1 && Path::new("/proc/self/fd").exists() {
-        PipeFile::create(near.len()).and_then(|file| Offer::of(&file).map(|offer| (file, offer)))
+    let is_modest = near.len() * (near.len() - 1) <= MOST_PIPES || transport == Transport::Shm;
+    let own = if near.len() > 1 && is_modest {
+        PipeFile::create(near.len() - 1).and_then(|file| Offer::of(&file).map(|offer| (file, offer)))
     } else {
-        Err(io::Error::new(io::ErrorKind::Unsupported, "this process does not see /proc"))
+        Err(io::Error::new(io::ErrorKind::Unsupported, "so many ranks of one host would take too much memory"))
     };
     let offered = agreement.gather(&own.as_ref().map_or([0; SLOTS], |(_, offer)| offer.to_slots()))?;
     let offers: Vec<Option<Offer>> = offered.as_chunks().0.iter().map(|slots| Offer::from_slots(*slots)).collect();

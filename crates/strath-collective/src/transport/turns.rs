@@ -25,13 +25,16 @@ use super::pipe::{Reader, Writer};
 use super::wake::{Wakeable, Waker};
 use super::watch::{Events, Watch};
 use crate::bucket::Bucket;
-use crate::collective::Identity;
+use crate::collective::{Identity, Member};
 use crate::error::CollectiveError;
+use crate::frame::Phase;
 use crate::machine::Machine;
 
 /// How long a wait without a byte yields its core before it sleeps in `poll`. A sleep that ends costs tens of microseconds;
 /// longer than this, it is the peers that are late.
 pub(super) const SPIN: Duration = Duration::from_micros(200);
+/// How often one who drives without a pause looks whether a peer beside shared memory has ended.
+const HEARING: Duration = Duration::from_millis(5);
 /// The background thread's first nap while somebody waits, and the longest.
 const SHORTEST_NAP: Duration = Duration::from_millis(1);
 const LONGEST_NAP: Duration = Duration::from_millis(64);
@@ -157,10 +160,12 @@ impl Turns {
         let Some(mut driver) = self.driver() else { return };
         request(&mut driver);
         let (is_pending, leader_sleeps) = (driver.is_pending(), self.leader_sleeps.load(Ordering::SeqCst));
+        let background_sleeps = self.background_sleeps.load(Ordering::SeqCst);
         drop(driver);
+        // One who waits may be about to end, or be on a short way and write nothing of others.
         if leader_sleeps {
             self.leader_bell.wake();
-        } else if is_pending && self.waiting.load(Ordering::SeqCst) == 0 {
+        } else if is_pending && (background_sleeps || self.waiting.load(Ordering::SeqCst) == 0) {
             self.background_bell.wake();
         }
     }
@@ -175,7 +180,8 @@ impl Turns {
         deadline: Duration,
     ) -> Result<(), CollectiveError> {
         let since = Instant::now();
-        let aborted = CollectiveError::Aborted { step: Step(0), bucket: Bucket::PROBE };
+        let step = Step(0);
+        let aborted = CollectiveError::Aborted { step, bucket: Bucket::PROBE };
         loop {
             let mut driver = self.driver().ok_or_else(|| aborted.clone())?;
             driver.turn();
@@ -185,8 +191,9 @@ impl Turns {
                 self.background_bell.wake();
                 return Ok(());
             }
-            if since.elapsed() >= deadline {
-                return Err(aborted);
+            let waited = since.elapsed();
+            if let Some(Member { rank, address }) = driver.member(peer).filter(|_| waited >= deadline) {
+                return Err(CollectiveError::PeerSilent { rank, address, step, phase: Phase::Gather, waited });
             }
             drop(driver);
             thread::yield_now();
@@ -226,7 +233,7 @@ impl Turns {
         since: Instant,
         deadline: Duration,
     ) -> Option<Outcome> {
-        let mut idle_since = since;
+        let (mut idle_since, mut heard) = (since, since);
         loop {
             let mut driver = self.driver()?;
             let turn = driver.turn();
@@ -242,6 +249,10 @@ impl Turns {
             if now - since >= deadline {
                 drop(driver);
                 return self.expire(key, outcome, deadline);
+            }
+            if now - heard >= HEARING {
+                heard = now;
+                driver.hear();
             }
             if turn == Turn::Moved {
                 idle_since = now;

@@ -217,6 +217,31 @@ fn a_rank_that_has_left_is_missed_by_the_next_operation() {
     }
 }
 
+/// Rank 1 starts both sums, has both and is gone before rank 0 asks for its second.
+#[test]
+fn what_has_come_from_a_rank_that_is_gone_since_is_summed() {
+    for aborts in [false, true] {
+        let sums = world(2, Algorithm::Auto, |rank, collective| {
+            let start =
+                |bucket, len| collective.all_reduce(Step(0), bucket, 0..2, term(Kind::Exact, rank, len), Fault::NONE);
+            let (large, small) = (start(Bucket::GRADIENT, 300_000), start(Bucket::TALLY, 10));
+            large.wait(LONG).unwrap();
+            if rank == 0 {
+                thread::sleep(Duration::from_millis(300));
+                return small.wait(LONG).map(|_| ());
+            }
+            let small = small.wait(LONG).map(|_| ());
+            if aborts {
+                // Long enough for the last frames of the sums to be on their way, short enough to be first.
+                thread::sleep(Duration::from_millis(100));
+                collective.abort();
+            }
+            small
+        });
+        assert_eq!(sums, [Ok(()), Ok(())], "aborts: {aborts}");
+    }
+}
+
 #[test]
 fn two_operations_of_one_name_are_refused_and_the_first_goes_on() {
     let results = world(2, Algorithm::Auto, |rank, collective| {

@@ -44,7 +44,8 @@ impl Driver {
     /// Takes what woke this process off a connection beside shared memory. Its end is the peer's, once all that it has written is
     /// taken.
     pub(super) fn hear_ringing(&mut self, at: usize) {
-        if self.links[at].inbound.shared.is_none() || !self.links[at].is_read() {
+        let link = &self.links[at];
+        if link.inbound.shared.is_none() || link.presence != Presence::Here {
             return;
         }
         let cause = match self.links[at].inbound.hear_ringing() {
@@ -52,8 +53,11 @@ impl Driver {
             Ok(_) => return,
             Err(error) => error.to_string(),
         };
+        if self.ending.is_some() || !self.links[at].is_read() {
+            return self.break_outbound(at);
+        }
         self.read(at);
-        if self.links[at].is_read() {
+        if self.ending.is_none() && self.links[at].is_read() {
             self.lose(at, &cause);
         }
     }

@@ -5,9 +5,12 @@
 
 use std::sync::mpsc::Sender;
 
+use strath_core::Rank;
+
 use super::{Driver, Outcome, key};
+use crate::error::Mismatch;
 use crate::exchange::Exchange;
-use crate::frame::Phase;
+use crate::frame::{Header, Phase};
 use crate::machine::Machine;
 use crate::transport::link::{Key, Link, Presence};
 
@@ -29,6 +32,15 @@ fn key_of(exchange: &Exchange) -> Key {
 
 fn in_group(exchange: &Exchange, link: &Link) -> bool {
     exchange.reduction().tag().group.contains(&link.member.rank.0)
+}
+
+/// Takes a term: the last one straight into the sum, as this rank's own is read: every peer was handed it at the beginning.
+fn take(exchange: &mut Exchange, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
+    if exchange.lacks_only(from) {
+        exchange.handle_last(from, header, body)
+    } else {
+        exchange.handle(from, header, body)
+    }
 }
 
 impl Driver {
@@ -53,26 +65,28 @@ impl Driver {
     /// Takes what peers have handed over.
     pub(in crate::transport) fn take_short(&mut self, exchange: &mut Exchange) -> Short {
         let key_of_sum = key_of(exchange);
-        if self.ending.is_some() {
-            return Short::Unusual;
-        }
         for link in &mut self.links {
             let from = link.member.rank;
             if !exchange.awaits(from) {
                 continue;
             }
-            // What another thread has read on the way lies there.
-            if !link.is_read() || link.inbound.early_bytes() > 0 || link.inbound.fill().is_err() {
+            // What another thread has read on the way lies there, also of a peer that has left since.
+            for (header, body) in link.inbound.take_early(key_of_sum) {
+                if take(exchange, from, &header, &body).is_err() {
+                    return Short::Unusual;
+                }
+            }
+            if !exchange.awaits(from) {
+                continue;
+            }
+            if self.ending.is_some() || !link.is_read() || link.inbound.fill().is_err() {
                 return Short::Unusual;
             }
             match link.inbound.header() {
                 Ok(None) => {}
                 Ok(Some(header)) if header.phase == Phase::Reduce && key(&header) == key_of_sum => {
                     let Some(body) = link.inbound.body(&header) else { return Short::Unusual };
-                    // Its own term is read: every peer was handed it at the beginning.
-                    let last = exchange.lacks_only(from);
-                    let handle = if last { Exchange::handle_last } else { Exchange::handle };
-                    if handle(exchange, from, &header, body).is_err() {
+                    if take(exchange, from, &header, body).is_err() {
                         return Short::Unusual;
                     }
                     link.inbound.consume(&header);
