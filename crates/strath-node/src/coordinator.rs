@@ -13,7 +13,7 @@ use strath_protocol::{
     ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
     Start,
 };
-use strath_rpc::{RpcError, Server, SessionEvent, SessionHappening};
+use strath_rpc::{RpcError, Server, ServerTls, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -40,6 +40,8 @@ pub struct CoordinatorSettings {
     pub job: Job,
     /// When enough workers have come.
     pub gather: Gather,
+    /// The coordinator's certificate, and whose workers it admits; `None`: connections are in clear.
+    pub tls: Option<ServerTls>,
     /// The token that workers must present.
     pub token: Option<String>,
     /// What ranks show to each other when their rings connect.
@@ -112,7 +114,7 @@ pub async fn run(
         let machine = machine.clone();
         Arc::new(move || Some(lock(&machine).status(now()))) as Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>
     };
-    let (server, mut sessions) = Server::start(settings.listener, status)?;
+    let (server, mut sessions) = Server::start(settings.listener, settings.tls, status)?;
     let record = settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), address)).transpose()?;
     let (saved_sender, mut saved) = mpsc::channel(16);
     let mut local = settings.local;

@@ -81,6 +81,8 @@ impl LocalWorkers {
             let mut child = Command::new(program)
                 .args(["worker", "--coordinator", &address.to_string(), "--token-from-stdin"])
                 .args(flags)
+                // These workers are heard on loopback by their token.
+                .env_remove("STRATH_CERTS")
                 .args(traces.map(|traces| part(traces, index)).iter().flat_map(|part| [Path::new("--trace"), part]))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())

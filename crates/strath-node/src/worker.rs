@@ -16,7 +16,7 @@ use strath_protocol::message::{
     Prepared as PreparedMessage, Progress, Purpose, Register, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
-use strath_rpc::{RpcError, Session, SessionSender};
+use strath_rpc::{ClientTls, RpcError, Session, SessionSender};
 use tokio::sync::mpsc;
 
 use crate::generation::{Ready, Work, connect};
@@ -35,6 +35,8 @@ const FLUSH: Duration = Duration::from_millis(500);
 pub struct WorkerSettings {
     /// The coordinator, host:port.
     pub coordinator: String,
+    /// The worker's certificate, and whose coordinator it obeys; `None`: the connection is in clear.
+    pub tls: Option<ClientTls>,
     /// The token that the coordinator handed out, where it did.
     pub token: Option<String>,
     /// Where the data lies on this host, where that is not what the configuration says.
@@ -104,7 +106,7 @@ pub async fn run(
     mut leave: mpsc::Receiver<String>,
 ) -> Result<WorkerEnd, WorkerError> {
     let mut session = tokio::select! {
-        session = Session::connect(&settings.coordinator, settings.connect_timeout) => session?,
+        session = Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()) => session?,
         Some(()) = stop.recv() => return Ok(WorkerEnd::Stopped),
         Some(reason) = leave.recv() => return Err(WorkerError::Failed(format!("left before it joined: {reason}"))),
     };

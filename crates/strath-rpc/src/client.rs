@@ -1,5 +1,6 @@
 //! The worker's side: a session with the coordinator, and the status request.
 
+use std::error::Error;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,12 +12,15 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::error::{RpcError, describe, innermost};
 use crate::inbound::{Gate, Inbound};
 use crate::outbound::{NotQueued, Queue, queue};
+use crate::tls::{COORDINATOR, ClientTls, Stream, refusal};
 use crate::wire;
 use crate::wire::strath_client::StrathClient;
 use crate::{MESSAGE_LIMIT, ROOM, STREAM_WINDOW, TO_COORDINATOR};
@@ -63,19 +67,23 @@ impl SessionSender {
 }
 
 impl Session {
-    /// Opens a session with the coordinator at `address`, `host:port`. An absent coordinator is dialled again, after pauses
+    /// Opens a session with the coordinator at `address`, `host:port`, with `tls` only with one that shows a coordinator's certificate of the
+    /// same authority. An absent coordinator is dialled again, after pauses
     /// of 50 ms to 1 s, until `timeout` has passed.
     ///
     /// # Errors
-    /// [`RpcError::Absent`], with what the last attempt met.
-    pub async fn connect(address: &str, timeout: Duration) -> Result<Self, RpcError> {
+    /// [`RpcError::Absent`], with what the last attempt met; [`RpcError::Untrusted`] at once where the two ends' certificates do not fit.
+    pub async fn connect(address: &str, timeout: Duration, tls: Option<&ClientTls>) -> Result<Self, RpcError> {
         let deadline = Instant::now() + timeout;
         let mut pause = FIRST_PAUSE;
         let mut last = None;
         loop {
-            let cause = match timeout_at(deadline, Self::attempt(address)).await {
+            let cause = match timeout_at(deadline, Self::attempt(address, tls)).await {
                 Ok(Ok(session)) => return Ok(session),
-                Ok(Err(cause)) => cause,
+                Ok(Err(Failure::Untrusted(cause))) => {
+                    return Err(RpcError::Untrusted { address: address.into(), cause });
+                }
+                Ok(Err(Failure::Absent(cause))) => cause,
                 // An earlier refusal says more than that the last attempt ran out of time.
                 Err(_) => last.take().unwrap_or_else(|| "no answer".into()),
             };
@@ -89,11 +97,11 @@ impl Session {
         }
     }
 
-    async fn attempt(address: &str) -> Result<Self, String> {
-        let Dialled { mut client, local, peer } = dial(address).await?;
+    async fn attempt(address: &str, tls: Option<&ClientTls>) -> Result<Self, Failure> {
+        let Dialled { mut client, local, peer } = dial(address, tls).await?;
         let (queue, pump) = queue(TO_COORDINATOR);
         let (sender, receiver) = mpsc::channel(1);
-        let response = client.session(ReceiverStream::new(receiver)).await.map_err(|status| describe(&status))?;
+        let response = client.session(ReceiverStream::new(receiver)).await.map_err(|status| Failure::of_call(&status))?;
         let pump = tokio::spawn(pump.run(sender, |wire| wire));
         // A worker has chosen its coordinator, and takes what it sends.
         let gate = Gate::closed();
@@ -157,11 +165,12 @@ impl Drop for Session {
 ///
 /// # Errors
 /// [`RpcError::Status`] where nothing usable comes within `timeout`.
-pub async fn status(address: &str, timeout: Duration) -> Result<ClusterStatus, RpcError> {
+pub async fn status(address: &str, timeout: Duration, tls: Option<&ClientTls>) -> Result<ClusterStatus, RpcError> {
     let failed = |cause: String| RpcError::Status { address: address.into(), cause };
     let ask = async {
-        let mut client = dial(address).await?.client;
-        let reply = client.status(wire::StatusRequest {}).await.map_err(|status| describe(&status))?;
+        let mut client = dial(address, tls).await.map_err(Failure::into_cause)?.client;
+        let reply = client.status(wire::StatusRequest {}).await;
+        let reply = reply.map_err(|status| Failure::of_call(&status).into_cause())?;
         let cluster = reply.into_inner().cluster.ok_or("it has nothing to show yet; ask again")?;
         cluster.try_into().map_err(|error: RpcError| error.to_string())
     };
@@ -178,13 +187,49 @@ struct Dialled {
     peer: SocketAddr,
 }
 
-async fn dial(address: &str) -> Result<Dialled, String> {
-    let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+/// What an attempt to connect has met.
+enum Failure {
+    /// Something that may pass.
+    Absent(String),
+    /// The two ends' certificates, which will be the same next time.
+    Untrusted(String),
+}
+
+impl Failure {
+    fn of(error: &(dyn Error + 'static)) -> Self {
+        refusal(error).map_or_else(|| Self::Absent(innermost(error)), Self::Untrusted)
+    }
+
+    /// In TLS 1.3 a server's word on its client's certificate comes after the handshake, in place of an answer.
+    fn of_call(status: &tonic::Status) -> Self {
+        match refusal(status) {
+            Some(cause) => Self::Untrusted(cause),
+            None => Self::Absent(describe(status)),
+        }
+    }
+
+    fn into_cause(self) -> String {
+        match self {
+            Self::Absent(cause) | Self::Untrusted(cause) => cause,
+        }
+    }
+}
+
+async fn dial(address: &str, tls: Option<&ClientTls>) -> Result<Dialled, Failure> {
+    let stream = TcpStream::connect(address).await.map_err(|error| Failure::Absent(error.to_string()))?;
     let connected = |stream: &TcpStream| {
         stream.set_nodelay(true)?;
         Ok::<_, io::Error>((stream.local_addr()?, stream.peer_addr()?))
     };
-    let (local, peer) = connected(&stream).map_err(|error| error.to_string())?;
+    let (local, peer) = connected(&stream).map_err(|error| Failure::Absent(error.to_string()))?;
+    let stream = match tls {
+        None => Stream::Plain(stream),
+        Some(tls) => {
+            let name = ServerName::try_from(COORDINATOR).expect("the name is one of the domain name system's");
+            let secured = TlsConnector::from(tls.0.clone()).connect(name, stream).await;
+            Stream::Tls(Box::new(secured.map_err(|error| Failure::of(&error))?.into()))
+        }
+    };
     // The channel would dial again by itself after a break. It gets this one connection: a session does not outlive it.
     let mut only = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
@@ -197,7 +242,7 @@ async fn dial(address: &str) -> Result<Dialled, String> {
         .initial_connection_window_size(STREAM_WINDOW * 2)
         .connect_with_connector(connector)
         .await
-        .map_err(|error| innermost(&error))?;
+        .map_err(|error| Failure::of(&error))?;
     let client =
         StrathClient::new(channel).max_decoding_message_size(MESSAGE_LIMIT).max_encoding_message_size(MESSAGE_LIMIT);
     Ok(Dialled { client, local, peer })

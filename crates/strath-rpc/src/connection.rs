@@ -1,4 +1,4 @@
-//! The coordinator's TCP connections: accepted up to a limit, and dropped where no session begins on them in time.
+//! The coordinator's connections: accepted up to a limit, and dropped where no session begins on them in time.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,10 +9,13 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Sleep;
+use tokio_rustls::TlsAcceptor;
 use tonic::transport::server::Connected;
+
+use crate::tls::{ServerTls, Stream};
 
 /// A connection without a session, and a session without a first message, live this long.
 pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -21,9 +24,10 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Accepts until nobody takes connections any more. Above `limit` connections at a time, further ones are dropped; one on
-/// which no session begins within `handshake` fails.
+/// which no session begins within `handshake` fails, that of TLS included. Nobody waits for another's.
 pub(crate) async fn accept(
     listener: TcpListener,
+    tls: Option<ServerTls>,
     limit: usize,
     handshake: Duration,
     accepted: mpsc::Sender<io::Result<Accepted>>,
@@ -48,9 +52,32 @@ pub(crate) async fn accept(
         }
         let origin = Origin { peer, in_session: Arc::new(AtomicBool::new(false)) };
         let deadline = Box::pin(tokio::time::sleep(handshake));
-        if accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await.is_err() {
+        let Some(tls) = tls.clone() else {
+            let stream = Stream::Plain(stream);
+            if accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await.is_err() {
+                return;
+            }
+            continue;
+        };
+        if accepted.is_closed() {
             return;
         }
+        let accepted = accepted.clone();
+        tokio::spawn(async move {
+            let mut deadline = deadline;
+            let secured = tokio::select! {
+                secured = TlsAcceptor::from(tls.0).accept(stream) => secured,
+                () = &mut deadline => Err(io::ErrorKind::TimedOut.into()),
+            };
+            match secured {
+                Ok(stream) => {
+                    let stream = Stream::Tls(Box::new(stream.into()));
+                    // Where nobody takes connections any more it is dropped.
+                    let _ = accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await;
+                }
+                Err(error) => tracing::info!("refused a connection from {peer}: {error}"),
+            }
+        });
     }
 }
 
@@ -69,9 +96,9 @@ impl Origin {
     }
 }
 
-/// A TCP connection with a deadline for its first session.
+/// A connection with a deadline for its first session.
 pub(crate) struct Accepted {
-    stream: TcpStream,
+    stream: Stream,
     origin: Origin,
     deadline: Pin<Box<Sleep>>,
     _slot: OwnedSemaphorePermit,
@@ -129,6 +156,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -136,7 +164,7 @@ mod tests {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, receiver) = mpsc::channel(4);
-        tokio::spawn(accept(listener, limit, handshake, sender));
+        tokio::spawn(accept(listener, None, limit, handshake, sender));
         (address, receiver)
     }
 

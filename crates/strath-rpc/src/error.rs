@@ -25,6 +25,16 @@ pub enum RpcError {
         /// What the last attempt met.
         cause: String,
     },
+    /// The coordinator and this worker do not trust each other's certificates.
+    #[error(
+        "the coordinator at {address}: {cause}; give both sides a set of one authority with --certs (strath certs DIR makes one)"
+    )]
+    Untrusted {
+        /// The address that was dialled.
+        address: String,
+        /// Which does not fit.
+        cause: String,
+    },
     /// The status request failed.
     #[error("no status from the coordinator at {address}: {cause}")]
     Status {

@@ -7,6 +7,8 @@
 //! Session::receive <──── inbound <──── convert, chunks <── queue <── Server::send
 //! ```
 //!
+//! With certificates ([`tls`]) a connection is encrypted and each side knows the other's role; without, it is in clear.
+//!
 //! This is the only crate that knows protobuf and gRPC, and nothing of either leaves it: what goes in and comes out are the
 //! values of [`strath_protocol`]. What arrives malformed is an error and ends its session, never a panic.
 //!
@@ -27,11 +29,13 @@ mod server;
 mod service;
 #[cfg(test)]
 mod tests;
+pub mod tls;
 mod wire;
 
 pub use client::{Session, SessionSender, status};
 pub use error::RpcError;
 pub use server::{Server, SessionEvent, SessionHappening};
+pub use tls::{CertificateError, ClientTls, ServerTls};
 
 /// Largest message on the wire in either direction, bytes.
 const MESSAGE_LIMIT: usize = 4 << 20;

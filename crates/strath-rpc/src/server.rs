@@ -13,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::connection::{HANDSHAKE, accept};
 use crate::error::{RpcError, innermost};
 use crate::service::{SESSIONS, Service, Shared};
+use crate::tls::ServerTls;
 use crate::wire::strath_server::StrathServer;
 use crate::{MESSAGE_LIMIT, STREAM_WINDOW};
 
@@ -54,7 +55,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves on a listener that is already bound. Sessions' events come through the receiver, and have to be taken from it:
+    /// Serves on a listener that is already bound, with `tls` only those who show a worker's certificate. Sessions' events come through the receiver, and have to be taken from it:
     /// sessions whose events find no room are not read until there is some. `status` answers status requests, on a thread
     /// of the runtime, so it must not block; `None` says that there is nothing to show yet.
     ///
@@ -62,6 +63,7 @@ impl Server {
     /// [`RpcError::NoRuntime`] outside of a tokio runtime, [`RpcError::Listener`] where the listener cannot be served on.
     pub fn start(
         listener: std::net::TcpListener,
+        tls: Option<ServerTls>,
         status: Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>,
     ) -> Result<(Self, mpsc::Receiver<SessionEvent>), RpcError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| RpcError::NoRuntime)?;
@@ -71,7 +73,7 @@ impl Server {
         let shared = Arc::new(Shared::new(events, status));
 
         let (accepted, connections) = mpsc::channel(16);
-        let accept = runtime.spawn(accept(listener, CONNECTIONS, HANDSHAKE, accepted));
+        let accept = runtime.spawn(accept(listener, tls, CONNECTIONS, HANDSHAKE, accepted));
         let service = StrathServer::new(Service(Arc::clone(&shared)))
             .max_decoding_message_size(MESSAGE_LIMIT)
             .max_encoding_message_size(MESSAGE_LIMIT);

@@ -48,6 +48,7 @@ enum Command {
     Status(command::status::Status),
     Eval(command::eval::Eval),
     Bench(command::bench::Bench),
+    Certs(command::certs::Certs),
     Config(command::config::Config),
     Data(command::data::Data),
 }
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Eval(eval) => eval.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Certs(certs) => certs.run(),
         Command::Config(config) => config.run(),
         Command::Data(data) => data.run(),
     };

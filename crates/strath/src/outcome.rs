@@ -37,6 +37,11 @@ impl Failure {
         }
     }
 
+    /// Anything that has a message, as [`Failure::Usage`].
+    pub fn usage(error: impl fmt::Display) -> Self {
+        Self::Usage(error.to_string())
+    }
+
     /// Anything that has a message, as [`Failure::Other`].
     pub fn other(error: impl fmt::Display) -> Self {
         Self::Other(error.to_string())

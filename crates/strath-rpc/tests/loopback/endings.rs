@@ -76,7 +76,8 @@ async fn a_worker_that_vanishes_is_noticed_at_once() {
     let address = coordinator.address.to_string();
     // A runtime of its own, whose end closes the sockets without a word, as the end of a process does.
     let elsewhere = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    let session = elsewhere.spawn(async move { Session::connect(&address, PATIENCE).await.unwrap() }).await.unwrap();
+    let session =
+        elsewhere.spawn(async move { Session::connect(&address, PATIENCE, None).await.unwrap() }).await.unwrap();
     session.sender().send(register()).await.unwrap();
     assert!(matches!(coordinator.event().await.what, SessionHappening::Connected(_)));
     assert_eq!(coordinator.message().await, register());
@@ -128,7 +129,7 @@ async fn a_worker_that_does_not_read_is_dropped() {
 async fn a_coordinator_that_does_not_read_breaks_the_session_and_holds_nobody_up() {
     let mut coordinator = coordinator();
     let address = frozen_link(coordinator.address).await.to_string();
-    let mut session = Session::connect(&address, PATIENCE).await.unwrap();
+    let mut session = Session::connect(&address, PATIENCE, None).await.unwrap();
     coordinator.event().await;
     let sender = session.sender();
     let sent = timeout(PATIENCE, async {

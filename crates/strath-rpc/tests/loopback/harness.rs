@@ -10,7 +10,7 @@ use strath_protocol::message::{
     WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, Connection};
-use strath_rpc::{Server, Session, SessionEvent, SessionHappening};
+use strath_rpc::{Server, ServerTls, Session, SessionEvent, SessionHappening};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -31,15 +31,19 @@ pub(crate) fn coordinator() -> Coordinator {
 }
 
 pub(crate) fn coordinator_showing(cluster: Option<ClusterStatus>) -> Coordinator {
+    serving(None, cluster)
+}
+
+pub(crate) fn serving(tls: Option<ServerTls>, cluster: Option<ClusterStatus>) -> Coordinator {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (server, events) = Server::start(listener, Arc::new(move || cluster.clone())).unwrap();
+    let (server, events) = Server::start(listener, tls, Arc::new(move || cluster.clone())).unwrap();
     Coordinator { server, events, address }
 }
 
 impl Coordinator {
     pub(crate) async fn worker(&mut self) -> (Session, Connection) {
-        let session = Session::connect(&self.address.to_string(), PATIENCE).await.unwrap();
+        let session = Session::connect(&self.address.to_string(), PATIENCE, None).await.unwrap();
         let event = self.event().await;
         assert_eq!(event.what, SessionHappening::Connected(session.local_address()));
         (session, event.connection)

@@ -8,3 +8,4 @@ mod link;
 mod sessions;
 mod slow;
 mod status;
+mod tls;

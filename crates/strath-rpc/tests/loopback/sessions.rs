@@ -84,7 +84,7 @@ async fn an_absent_coordinator_is_an_error_once_the_time_is_over() {
     let address = listener.local_addr().unwrap().to_string();
     drop(listener);
     let start = Instant::now();
-    let error = Session::connect(&address, Duration::from_millis(700)).await.unwrap_err().to_string();
+    let error = Session::connect(&address, Duration::from_millis(700), None).await.unwrap_err().to_string();
     let took = start.elapsed();
     assert!(took >= Duration::from_millis(300) && took < SOON, "{took:?}");
     assert!(error.contains(&address) && error.contains("--connect-timeout") && error.contains("refused"), "{error}");
@@ -95,7 +95,7 @@ async fn a_listener_that_never_answers_is_an_error_once_the_time_is_over() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let start = Instant::now();
-    let error = Session::connect(&address, Duration::from_millis(300)).await.unwrap_err();
+    let error = Session::connect(&address, Duration::from_millis(300), None).await.unwrap_err();
     assert!(matches!(error, RpcError::Absent { .. }), "{error}");
     assert!(start.elapsed() < SOON);
 }
@@ -105,9 +105,9 @@ async fn a_coordinator_that_comes_late_is_found() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
     drop(listener);
-    let session = tokio::spawn(async move { Session::connect(&address.to_string(), PATIENCE).await });
+    let session = tokio::spawn(async move { Session::connect(&address.to_string(), PATIENCE, None).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let (_server, mut events) = Server::start(TcpListener::bind(address).unwrap(), Arc::new(|| None)).unwrap();
+    let (_server, mut events) = Server::start(TcpListener::bind(address).unwrap(), None, Arc::new(|| None)).unwrap();
     session.await.unwrap().unwrap();
     assert!(matches!(events.recv().await.unwrap().what, SessionHappening::Connected(_)));
 }

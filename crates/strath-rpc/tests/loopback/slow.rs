@@ -18,7 +18,7 @@ const IN_TIME: Duration = Duration::from_millis(1500);
 async fn heartbeats_of_a_worker_that_sends_a_state_arrive_within_the_lease() {
     let mut coordinator = coordinator();
     let address = slow_link(coordinator.address).await.to_string();
-    let mut session = Session::connect(&address, PATIENCE).await.unwrap();
+    let mut session = Session::connect(&address, PATIENCE, None).await.unwrap();
     let connection = coordinator.event().await.connection;
     coordinator.place(&mut session, connection).await;
     let sender = session.sender();
@@ -49,7 +49,7 @@ async fn heartbeats_of_a_worker_that_sends_a_state_arrive_within_the_lease() {
 async fn answers_to_a_worker_that_receives_a_state_arrive_within_the_lease() {
     let mut coordinator = coordinator();
     let address = slow_link(coordinator.address).await.to_string();
-    let mut session = Session::connect(&address, PATIENCE).await.unwrap();
+    let mut session = Session::connect(&address, PATIENCE, None).await.unwrap();
     let connection = coordinator.event().await.connection;
     session.sender().send(register()).await.unwrap();
     assert_eq!(coordinator.message().await, register());

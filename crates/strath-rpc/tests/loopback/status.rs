@@ -36,7 +36,7 @@ async fn a_status_request_shows_the_cluster() {
     };
     let coordinator = coordinator_showing(Some(shown.clone()));
     for _ in 0..2 {
-        assert_eq!(status(&coordinator.address.to_string(), PATIENCE).await.unwrap(), shown);
+        assert_eq!(status(&coordinator.address.to_string(), PATIENCE, None).await.unwrap(), shown);
     }
 }
 
@@ -44,10 +44,10 @@ async fn a_status_request_shows_the_cluster() {
 async fn a_status_request_says_what_is_missing() {
     let coordinator = coordinator();
     let address = coordinator.address.to_string();
-    let error = status(&address, PATIENCE).await.unwrap_err().to_string();
+    let error = status(&address, PATIENCE, None).await.unwrap_err().to_string();
     assert!(error.contains("nothing to show yet"), "{error}");
     drop(coordinator);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    let error = status(&address, PATIENCE).await.unwrap_err().to_string();
+    let error = status(&address, PATIENCE, None).await.unwrap_err().to_string();
     assert!(error.contains(&address), "{error}");
 }

@@ -7,6 +7,7 @@ use clap::Args;
 use strath_node::coordinator::CoordinatorSettings;
 use strath_protocol::Gather;
 use strath_protocol::message::Job;
+use strath_rpc::ServerTls;
 
 use super::train::finish;
 use crate::configuration::{Changes, OutArguments};
@@ -22,7 +23,7 @@ Examples:
   strath worker --coordinator 127.0.0.1:7700     (once for each worker)
 
 Training starts when the workers asked for are ready and none has come for cluster.gather_ms.
-There are no certificates yet: other addresses than loopback need --insecure, on a network
+Other addresses than loopback need certificates (strath certs DIR), or --insecure on a network
 that you trust.")]
 pub struct Coordinator {
     /// The run's configuration file.
@@ -34,6 +35,9 @@ pub struct Coordinator {
     /// Workers to wait for; the same as --set cluster.min_workers=N.
     #[arg(long, value_name = "N")]
     min_workers: Option<usize>,
+    /// A folder with ca.pem, coordinator.pem and coordinator.key: only workers of that authority are heard.
+    #[arg(long, value_name = "DIR", env = "STRATH_CERTS")]
+    certs: Option<PathBuf>,
     /// Listen beyond loopback without certificates: whoever reaches the port can join and read the run.
     #[arg(long)]
     insecure: bool,
@@ -51,10 +55,11 @@ impl Coordinator {
         telling::warn(effective.warnings());
         let config = effective.config;
         let address = runtime::parse(&self.listen)?;
-        if !address.ip().is_loopback() && !self.insecure {
+        let tls = self.certs.as_deref().map(ServerTls::read).transpose().map_err(Failure::usage)?;
+        if !address.ip().is_loopback() && tls.is_none() && !self.insecure {
             return Err(Failure::Usage(format!(
-                "--listen {address} is not loopback and there are no certificates: listen on 127.0.0.1, or add --insecure on a \
-                 network that you trust"
+                "--listen {address} is not loopback and there are no certificates: name some with --certs (strath certs DIR \
+                 makes them), listen on 127.0.0.1, or add --insecure on a network that you trust"
             )));
         }
         runtime::block_on(async {
@@ -68,6 +73,7 @@ impl Coordinator {
                 folder: Some(folder),
                 job: Job::Train,
                 gather: Gather::AtLeast { workers: config.cluster.min_workers, quiet },
+                tls,
                 token: None,
                 ring_key: runtime::ring_key()?,
                 start,

@@ -72,6 +72,7 @@ impl Eval {
                 folder: None,
                 job: Job::Evaluate(split),
                 gather: Gather::Exactly(workers),
+                tls: None,
                 token: Some(token),
                 ring_key: runtime::ring_key()?,
                 start: Some(start),

@@ -1,6 +1,7 @@
 //! A file for each command.
 
 pub mod bench;
+pub mod certs;
 pub mod config;
 pub mod coordinator;
 pub mod data;

@@ -1,12 +1,13 @@
 //! `strath status`
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 use strath_node::run_folder::newest_coordinator;
 use strath_protocol::ClusterStatus;
+use strath_rpc::ClientTls;
 
 use crate::outcome::Failure;
 use crate::{log, runtime, telling};
@@ -22,6 +23,9 @@ pub struct Status {
     /// The coordinator, HOST:PORT [default: that of the newest runs/*/coordinator.json]
     #[arg(long, value_name = "ADDR")]
     coordinator: Option<String>,
+    /// A folder with ca.pem, worker.pem and worker.key, where the coordinator has certificates.
+    #[arg(long, value_name = "DIR", env = "STRATH_CERTS")]
+    certs: Option<PathBuf>,
     /// Print anew every second until the run ends.
     #[arg(long)]
     watch: bool,
@@ -43,10 +47,11 @@ impl Status {
             })?,
         };
         runtime::check_host_port(&address)?;
+        let tls = self.certs.as_deref().map(ClientTls::read).transpose().map_err(Failure::usage)?;
         runtime::block_on(async {
             let mut seen = false;
             loop {
-                let status = match strath_rpc::status(&address, Duration::from_secs(5)).await {
+                let status = match strath_rpc::status(&address, Duration::from_secs(5), tls.as_ref()).await {
                     Ok(status) => status,
                     Err(_) if seen => {
                         log::say("the coordinator has ended");

@@ -67,6 +67,7 @@ impl Train {
             folder: Some(folder),
             job: Job::Train,
             gather: Gather::Exactly(workers),
+            tls: None,
             token: Some(token),
             ring_key: runtime::ring_key()?,
             start,

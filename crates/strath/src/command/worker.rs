@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use strath_node::worker::{WorkerEnd, WorkerSettings};
+use strath_rpc::ClientTls;
 use tokio::sync::mpsc;
 
 use crate::outcome::Failure;
@@ -27,6 +28,9 @@ pub struct Worker {
     /// The coordinator, HOST:PORT.
     #[arg(long, value_name = "ADDR")]
     coordinator: String,
+    /// A folder with ca.pem, worker.pem and worker.key: only a coordinator of that authority is obeyed.
+    #[arg(long, value_name = "DIR", env = "STRATH_CERTS")]
+    certs: Option<PathBuf>,
     /// Where the data is on this machine [default: data.path of the configuration]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
@@ -53,10 +57,12 @@ impl Worker {
         runtime::check_host_port(&self.coordinator)?;
         silence_candles_threads()?;
         let data = self.data.map(std::path::absolute).transpose().map_err(Failure::other)?;
+        let tls = self.certs.as_deref().map(ClientTls::read).transpose().map_err(Failure::usage)?;
         let (leave, left) = mpsc::channel(1);
         let token = if self.token_from_stdin { Some(read_token(leave)?) } else { None };
         let settings = WorkerSettings {
             coordinator: self.coordinator,
+            tls,
             token,
             data,
             listen: self.listen,

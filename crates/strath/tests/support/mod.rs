@@ -18,7 +18,7 @@ pub fn repository() -> PathBuf {
 pub fn strath() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_strath"));
     for (name, _) in std::env::vars() {
-        if name.starts_with("STRATH__") || name == "RUST_LOG" {
+        if name.starts_with("STRATH__") || name == "STRATH_CERTS" || name == "RUST_LOG" {
             command.env_remove(name);
         }
     }
