@@ -152,7 +152,7 @@ fn a_set_is_made_once_and_its_keys_are_the_users_own() {
     let names = ["ca.pem", "coordinator.pem", "worker.pem", "ca.key", "coordinator.key", "worker.key"];
     for name in names {
         let mode = std::fs::metadata(files(&folder).join(name)).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, if name.ends_with(".key") { 0o600 } else { 0o644 }, "{name}");
+        assert_eq!(mode, if name.contains(".key") { 0o600 } else { 0o644 }, "{name}");
     }
     let before = std::fs::read(files(&folder).join("ca.pem")).unwrap();
     let error = make(&files(&folder), 1, OffsetDateTime::now_utc()).unwrap_err().to_string();
