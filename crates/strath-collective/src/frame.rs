@@ -10,10 +10,13 @@ use crate::error::Mismatch;
 use crate::packing::Encoding;
 
 /// Bytes of a header on the wire.
-pub const HEADER_BYTES: usize = 80;
+pub const HEADER_BYTES: usize = 88;
+/// Where the checksum of the values is, and after it that of the header.
+const CHECKSUMS_AT: usize = 80;
 /// Version of the wire format, checked in the handshake and in every header. Raised whenever the same bytes would mean something
-/// else: 2 cut longer segments and packed exact sums to the fewest bytes; since 3 ranks of one host agree on shared memory.
-pub const VERSION: u16 = 3;
+/// else: 2 cut longer segments and packed exact sums to the fewest bytes; since 3 ranks of one host agree on shared memory; since 4
+/// frames carry checksums.
+pub const VERSION: u16 = 4;
 /// The first four bytes of every header, "STRS" in ASCII.
 const MAGIC: u32 = u32::from_le_bytes(*b"STRS");
 
@@ -47,12 +50,18 @@ impl fmt::Display for Phase {
     }
 }
 
-/// What stands above the values of a segment: 80 bytes, little-endian, in the order of the fields.
+/// The CRC-32C (Castagnoli, RFC 3720 appendix B.4) of some bytes.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
+}
+
+/// What stands above the values of a segment: 88 bytes, little-endian, in the order of the fields, then the checksums of the values and
+/// of the header's first 84 bytes. Between ranks that share memory, which the machine checks like any other, both are 0.
 ///
 /// ```text
 ///  0 magic u32 | 4 version u16 | 6 phase u8 | 7 encoding u8 | 8 run u64 | 16 generation u64 | 24 step u64
 /// 32 bucket u32 | 36 chunk u32 | 40 group start u32 | 44 group end u32 | 48 entries u64 | 56 offset u64
-/// 64 length u32 | 68 width u32 | 72 fault u64
+/// 64 length u32 | 68 width u32 | 72 fault u64 | 80 checksum of the values u32 | 84 checksum of the header u32
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Header {
@@ -93,7 +102,35 @@ impl Header {
         self.length as usize * self.width as usize
     }
 
-    /// The header as it travels.
+    /// The header as it travels over a network, above these values.
+    pub fn to_bytes_above(&self, values: &[u8]) -> [u8; HEADER_BYTES] {
+        let mut bytes = self.to_bytes();
+        bytes[CHECKSUMS_AT..CHECKSUMS_AT + 4].copy_from_slice(&checksum(values).to_le_bytes());
+        let own = checksum(&bytes[..CHECKSUMS_AT + 4]);
+        bytes[CHECKSUMS_AT + 4..].copy_from_slice(&own.to_le_bytes());
+        bytes
+    }
+
+    /// A header as it arrived over a network, and the checksum of its values. A header that was damaged on its way is found before
+    /// anything in it is believed.
+    ///
+    /// # Errors
+    /// [`Mismatch`] as [`parse`](Self::parse), or naming the header's checksum.
+    pub fn parse_checked(bytes: &[u8; HEADER_BYTES]) -> Result<(Self, u32), Mismatch> {
+        Self::check_language(bytes)?;
+        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let found = word(CHECKSUMS_AT + 4);
+        Mismatch::check("header checksum", u64::from(checksum(&bytes[..CHECKSUMS_AT + 4])), u64::from(found))?;
+        Ok((Self::parse(bytes)?, word(CHECKSUMS_AT)))
+    }
+
+    fn check_language(bytes: &[u8; HEADER_BYTES]) -> Result<(), Mismatch> {
+        let mut fields = Fields(bytes);
+        Mismatch::check("magic", u64::from(MAGIC), u64::from(fields.u32()))?;
+        Mismatch::check("version", u64::from(VERSION), u64::from(fields.u16()))
+    }
+
+    /// The header as it lies in shared memory.
     pub fn to_bytes(&self) -> [u8; HEADER_BYTES] {
         let pair = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let kind = u32::from(VERSION) | (self.phase as u32) << 16 | (self.encoding as u32) << 24;
@@ -110,22 +147,22 @@ impl Header {
             self.fault.to_bits(),
         ];
         let mut out = [0; HEADER_BYTES];
+        // Zeros stay where the checksums belong.
         for (out, word) in out.as_chunks_mut().0.iter_mut().zip(words) {
             *out = word.to_le_bytes();
         }
         out
     }
 
-    /// A header as it arrived.
+    /// A header as it was found in shared memory.
     ///
     /// # Errors
     /// [`Mismatch`] where magic or version are not ours, phase, encoding or status word are unknown, the width is none of the encoding's, or
     /// the segment has more values than are cut for one: so a parsed header never asks for more memory than twice
     /// [`SEGMENT_BYTES`].
     pub fn parse(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Mismatch> {
-        let mut fields = Fields(bytes);
-        Mismatch::check("magic", u64::from(MAGIC), u64::from(fields.u32()))?;
-        Mismatch::check("version", u64::from(VERSION), u64::from(fields.u16()))?;
+        Self::check_language(bytes)?;
+        let mut fields = Fields(&bytes[6..]);
         let (phase, encoding) = (fields.u8(), fields.u8());
         let known = |field, found: u8, last: u8| Mismatch { field, expected: u64::from(last), found: u64::from(found) };
         let phase = Phase::from_wire(phase).ok_or_else(|| known("phase", phase, Phase::Farewell as u8))?;
@@ -200,7 +237,7 @@ struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
     fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self.0.split_first_chunk().expect("the fields of a header fill its 80 bytes exactly");
+        let (field, rest) = self.0.split_first_chunk().expect("the fields of a header fit its 88 bytes");
         self.0 = rest;
         *field
     }
@@ -249,7 +286,7 @@ mod tests {
     fn a_header_survives_the_wire_in_its_documented_places() {
         let bytes = header().to_bytes();
         assert_eq!(Header::parse(&bytes), Ok(header()));
-        assert_eq!(&bytes[..8], b"STRS\x03\x00\x01\x01");
+        assert_eq!(&bytes[..8], b"STRS\x04\x00\x01\x01");
         assert_eq!(&bytes[8..16], &[8, 7, 6, 5, 4, 3, 2, 1]);
         let low_bytes = [16, 24, 32, 36, 40, 44, 48, 56, 64, 68, 72].map(|at| bytes[at]);
         assert_eq!(low_bytes, [2, 3, 4, 5, 6, 7, 8, 9, 10, 8, 11]);
@@ -276,10 +313,28 @@ mod tests {
     }
 
     #[test]
+    fn a_bit_that_was_flipped_on_the_way_is_found_wherever_it_is() {
+        assert_eq!(checksum(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
+        let (values, sent) = ([1, 2, 3, 250], header().to_bytes_above(&[1, 2, 3, 250]));
+        assert_eq!(Header::parse_checked(&sent), Ok((header(), checksum(&values))));
+        for bit in 0..8 * HEADER_BYTES {
+            let mut bytes = sent;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let refused = Header::parse_checked(&bytes).map_err(|m| m.field);
+            let field = match bit / 8 {
+                0..4 => "magic",
+                4..6 => "version",
+                _ => "header checksum",
+            };
+            assert_eq!(refused, Err(field), "bit {bit}");
+        }
+    }
+
+    #[test]
     fn a_header_of_the_version_before_is_refused_with_both() {
         let mut bytes = header().to_bytes();
-        bytes[4] = 2;
-        assert_eq!(Header::parse(&bytes), Err(Mismatch { field: "version", expected: 3, found: 2 }));
+        bytes[4] = 3;
+        assert_eq!(Header::parse(&bytes), Err(Mismatch { field: "version", expected: 4, found: 3 }));
     }
 
     #[test]

@@ -144,7 +144,7 @@ fn another_protocol_version_is_named() {
     let mut answer = *b"STRL\x63...............................................";
     answer[5] = 0;
     let error = impostor(answer);
-    assert!(error.to_string().contains("found protocol version 99, expected 3"), "{error}");
+    assert!(error.to_string().contains("found protocol version 99, expected 4"), "{error}");
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn a_worker_of_the_protocol_version_before_is_refused_at_once_and_told_why() {
     let address = members[0].address;
     let older = thread::spawn(move || {
         let mut stream = TcpStream::connect(address).unwrap();
-        stream.write_all(&hello_of_rank_1(2)).unwrap();
+        stream.write_all(&hello_of_rank_1(3)).unwrap();
         let mut answer = [0; 52];
         stream.read_exact(&mut answer).unwrap();
         answer
@@ -163,12 +163,12 @@ fn a_worker_of_the_protocol_version_before_is_refused_at_once_and_told_why() {
     let since = Instant::now();
     let error = connect(listeners.pop().unwrap(), identity(0, 2), &members, LONG).unwrap_err();
     assert!(since.elapsed() < SHORT, "{:?}", since.elapsed());
-    assert!(error.to_string().contains("found protocol version 2, expected 3"), "{error}");
+    assert!(error.to_string().contains("found protocol version 3, expected 4"), "{error}");
     // Where both versions have it, the older one finds the newer.
-    assert_eq!(older.join().unwrap()[..8], *b"STRL\x03\0\0\0");
+    assert_eq!(older.join().unwrap()[..8], *b"STRL\x04\0\0\0");
     // The other way: whoever is dialled answers in the older version.
-    let error = impostor(hello_of_rank_1(2));
-    assert!(error.to_string().contains("found protocol version 2, expected 3"), "{error}");
+    let error = impostor(hello_of_rank_1(3));
+    assert!(error.to_string().contains("found protocol version 3, expected 4"), "{error}");
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn strangers_that_say_nothing_or_garbage_hinder_no_one() {
             match n % 4 {
                 0 => {}
                 1 => stream.write_all(b"GET / HTTP/1.1\r\nHost: a-host-with-a-long-name\r\n\r\n").unwrap(),
-                2 => stream.write_all(b"STRL\x03").unwrap(),
+                2 => stream.write_all(b"STRL\x04").unwrap(),
                 _ => stream.write_all(&[0xff; 4000]).unwrap(),
             }
             stream
@@ -256,7 +256,7 @@ fn whoever_does_not_know_the_key_is_told_nothing_and_hinders_nobody() {
         let stranger = scope.spawn(move || {
             let mut stream = TcpStream::connect(address).unwrap();
             // Everything that is right but the last byte of the key.
-            let mut hello = hello_of_rank_1(3);
+            let mut hello = hello_of_rank_1(4);
             hello[51] ^= 1;
             stream.write_all(&hello).unwrap();
             let mut answer = Vec::new();

@@ -7,14 +7,15 @@ mod common;
 mod ranks;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use common::{Kind, term};
 use ranks::{LONG, hello_of_rank_1, identity, listeners};
-use strath_collective::{Bucket, Collective, CollectiveError};
+use strath_collective::frame::checksum;
+use strath_collective::{Bucket, Collective, CollectiveError, Member};
 use strath_core::config::{Algorithm, Transport};
 use strath_core::{Fault, Rank, Step};
 
@@ -33,7 +34,7 @@ fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
     let (mut listeners, members) = listeners(2);
     let theirs = listeners.pop().unwrap();
     let address = members[0].address;
-    let hello = hello_of_rank_1(3);
+    let hello = hello_of_rank_1(4);
     let (over, until_over) = channel::<()>();
     let words = words.to_vec();
     let peer = thread::spawn(move || {
@@ -61,40 +62,97 @@ fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
     error
 }
 
+/// A header as rank 1 would send it over a network, but for these bytes.
+fn header(changes: &[(usize, u8)]) -> Vec<u8> {
+    let mut bytes = Vec::from(*b"STRS\x04\0\x01\x01");
+    for word in [0xfeedu64, 3, 0, 0] {
+        bytes.extend(word.to_le_bytes());
+    }
+    bytes.resize(84, 0);
+    changes.iter().for_each(|(at, value)| bytes[*at] = *value);
+    bytes.extend(checksum(&bytes).to_le_bytes());
+    bytes
+}
+
 #[test]
 fn a_peer_that_sends_no_valid_header_breaks_the_protocol() {
-    let header = |at: usize, value: u8| {
-        let mut bytes = Vec::from(*b"STRS\x03\0\x01\x01");
-        for word in [0xfeedu64, 3, 0, 0] {
-            bytes.extend(word.to_le_bytes());
-        }
-        bytes.resize(80, 0);
-        bytes[at] = value;
-        bytes
-    };
+    let mut damaged = header(&[(68, 8)]);
+    damaged[40] ^= 1;
     for (words, field) in [
         (vec![0xab; 4096], "magic"),
-        (header(4, 2), "version"),
-        (header(6, 9), "phase"),
-        (header(7, 9), "encoding"),
-        (header(68, 3), "width"),
-        (header(68, 8), "group end"),
+        (header(&[(4, 3)]), "version"),
+        (header(&[(6, 9)]), "phase"),
+        (header(&[(7, 9)]), "encoding"),
+        (header(&[(68, 3)]), "width"),
+        (header(&[(68, 8)]), "group end"),
+        (damaged, "header checksum"),
     ] {
         let error = peer_that_says(&words, Then::Stays);
         let CollectiveError::Protocol { rank: Rank(1), mismatch, .. } = &error else { panic!("{error}") };
         assert_eq!(mismatch.field, field);
     }
-    let mut stale = header(68, 8);
-    stale[16] = 2;
-    let error = peer_that_says(&stale, Then::Stays);
+    let error = peer_that_says(&header(&[(68, 8), (16, 2)]), Then::Stays);
     assert!(error.to_string().contains("found generation 2, expected 3"), "{error}");
 }
 
 #[test]
 fn a_peer_that_stops_within_a_header_is_lost_if_it_closes_and_silent_if_not() {
-    let half = b"STRS\x03\0\x01\x01";
+    let half = b"STRS\x04\0\x01\x01";
     let error = peer_that_says(half, Then::Closes);
     assert!(matches!(error, CollectiveError::PeerLost { rank: Rank(1), .. }), "{error}");
     let error = peer_that_says(half, Then::Stays);
     assert!(matches!(error, CollectiveError::PeerSilent { rank: Rank(1), .. }), "{error}");
+}
+
+/// Passes on what comes, with one bit of the byte numbered `at` turned over on its way to `to`.
+fn damage(from: TcpListener, to: SocketAddr, at: usize) {
+    let (mut dialled, _) = from.accept().unwrap();
+    let mut passed_on = TcpStream::connect(to).unwrap();
+    let (mut answers, mut answered) = (passed_on.try_clone().unwrap(), dialled.try_clone().unwrap());
+    thread::spawn(move || std::io::copy(&mut answers, &mut answered));
+    thread::spawn(move || {
+        let (mut bytes, mut seen) = ([0; 4096], 0);
+        while let Ok(read @ 1..) = dialled.read(&mut bytes) {
+            if (seen..seen + read).contains(&at) {
+                bytes[at - seen] ^= 0x10;
+            }
+            seen += read;
+            if passed_on.write_all(&bytes[..read]).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_bit_turned_over_between_two_ranks_never_reaches_a_sum() {
+    // After the hello: in a short frame's header and values, in a long one's, and in the last of many.
+    for (len, at) in
+        [(10, 52 + 33), (10, 52 + 88 + 3), (200_000, 52 + 70), (200_000, 52 + 88 + 100_001), (200_000, 650_000)]
+    {
+        let (listeners, members) = listeners(2);
+        let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+        let seen_by_0 = [members[0], Member { address: proxy.local_addr().unwrap(), ..members[1] }];
+        let to = members[1].address;
+        let errors = thread::scope(|scope| {
+            let mut listeners = listeners.into_iter();
+            let mut rank = |rank, members: &[Member]| {
+                let (listener, members) = (listeners.next().unwrap(), members.to_vec());
+                scope.spawn(move || {
+                    let how = (Algorithm::Direct, CARRIER);
+                    let collective = Collective::connect(listener, identity(rank, 2), &members, how, LONG).unwrap();
+                    let term = term(Kind::Floats, rank, len);
+                    collective.all_reduce(Step(0), Bucket::GRADIENT, 0..2, term, Fault::NONE).wait(LONG).map(|_| ())
+                })
+            };
+            let ranks = [rank(0, &seen_by_0), rank(1, &members)];
+            damage(proxy, to, at);
+            ranks.map(|rank| rank.join().unwrap())
+        });
+        let Err(CollectiveError::Protocol { rank: Rank(0), mismatch, .. }) = &errors[1] else {
+            panic!("{len} values, byte {at}: {errors:?}")
+        };
+        assert!(["checksum", "header checksum"].contains(&mismatch.field), "{len} values, byte {at}: {mismatch}");
+        assert!(errors[0].is_err() || len == 10, "{len} values, byte {at}: {errors:?}");
+    }
 }

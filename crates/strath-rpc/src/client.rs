@@ -101,7 +101,8 @@ impl Session {
         let Dialled { mut client, local, peer } = dial(address, tls).await?;
         let (queue, pump) = queue(TO_COORDINATOR);
         let (sender, receiver) = mpsc::channel(1);
-        let response = client.session(ReceiverStream::new(receiver)).await.map_err(|status| Failure::of_call(&status))?;
+        let response =
+            client.session(ReceiverStream::new(receiver)).await.map_err(|status| Failure::of_call(&status))?;
         let pump = tokio::spawn(pump.run(sender, |wire| wire));
         // A worker has chosen its coordinator, and takes what it sends.
         let gate = Gate::closed();

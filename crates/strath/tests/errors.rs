@@ -419,7 +419,8 @@ fn a_worker_of_another_version_is_refused_with_both() {
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let answer = runtime.block_on(async {
-        let mut session = strath_rpc::Session::connect(&coordinator.address, Duration::from_secs(10), None).await.unwrap();
+        let mut session =
+            strath_rpc::Session::connect(&coordinator.address, Duration::from_secs(10), None).await.unwrap();
         session.sender().send(WorkerMessage::Register(register)).await.unwrap();
         session.receive().await.unwrap()
     });

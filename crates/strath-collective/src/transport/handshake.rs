@@ -132,7 +132,7 @@ mod tests {
         };
         let expected = Hello::expected(&identity, Rank(4));
         assert_eq!(Hello::parse(&expected.to_bytes()), Ok(expected));
-        assert_eq!(&expected.to_bytes()[..12], b"STRL\x03\0\0\0\x08\x07\x06\x05");
+        assert_eq!(&expected.to_bytes()[..12], b"STRL\x04\0\0\0\x08\x07\x06\x05");
         let cases = [
             (4, "protocol version"),
             (8, "run"),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::link::{KEPT_BYTES, Key, SMALL_BYTES};
 use super::pipe::Reader;
 use crate::error::Mismatch;
-use crate::frame::{HEADER_BYTES, Header};
+use crate::frame::{HEADER_BYTES, Header, checksum};
 
 /// Frames from a peer.
 #[derive(Debug)]
@@ -19,9 +19,9 @@ pub(super) struct Inbound {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// The frame whose values are being read to where they belong, and how many bytes of them are there. Nothing is in the
-    /// buffer meanwhile.
-    placing: Option<(Header, usize)>,
+    /// The frame whose values are being read to where they belong, how many bytes of them are there, and the checksum of all.
+    /// Nothing is in the buffer meanwhile.
+    placing: Option<(Header, usize, u32)>,
     /// Takes the place of the connection, on which then only bytes come that wake.
     pub(super) shared: Option<Reader>,
     /// Whether a frame was taken from it since this was last asked.
@@ -89,20 +89,21 @@ impl Inbound {
 
     /// The frame whose values are being read to where they belong.
     pub(super) fn placing(&self) -> Option<Header> {
-        self.placing.map(|(header, _)| header)
+        self.placing.map(|(header, _, _)| header)
     }
 
     /// Begins to read the values of the next frame, whose header this is, to their `room`, with those that are here already.
     pub(super) fn place(&mut self, header: &Header, room: &mut [u8]) {
+        let checksum = self.checksum();
         let have = &self.buffer[self.start + HEADER_BYTES..self.end];
         room[..have.len()].copy_from_slice(have);
-        self.placing = Some((*header, have.len()));
+        self.placing = Some((*header, have.len(), checksum));
         (self.start, self.end) = (0, 0);
     }
 
     /// Reads once to the room of the frame being placed, and the next frame's header to the buffer.
     pub(super) fn fill_room(&mut self, room: &mut [u8]) -> io::Result<Filled> {
-        let Some((_, have)) = &mut self.placing else { return Ok(Filled::Nothing) };
+        let Some((_, have, _)) = &mut self.placing else { return Ok(Filled::Nothing) };
         let missing = room.len() - *have;
         let mut parts = [IoSliceMut::new(&mut room[*have..]), IoSliceMut::new(&mut self.buffer[..HEADER_BYTES])];
         let read = (&*self.stream).read_vectored(&mut parts);
@@ -113,13 +114,10 @@ impl Inbound {
         })
     }
 
-    /// Whether all values of the frame being placed are in their `room`; then it is no longer.
-    pub(super) fn is_placed(&mut self, room: &[u8]) -> bool {
-        let all = self.placing.is_some_and(|(_, have)| have == room.len());
-        if all {
-            self.placing = None;
-        }
-        all
+    /// Once all values of the frame being placed are in their `room`, whether they are what was sent; then it is no longer being placed.
+    pub(super) fn placed(&mut self, room: &[u8]) -> Option<Result<(), Mismatch>> {
+        let (_, _, sent) = self.placing.take_if(|(_, have, _)| *have == room.len())?;
+        Some(Mismatch::check("checksum", u64::from(checksum(room)), u64::from(sent)))
     }
 
     /// Reads once.
@@ -152,7 +150,8 @@ impl Inbound {
     /// The header of the next frame, once it is there.
     pub(super) fn header(&self) -> Result<Option<Header>, Mismatch> {
         let Some(reader) = &self.shared else {
-            return self.unread().first_chunk().map(Header::parse).transpose();
+            let checked = self.unread().first_chunk().map(Header::parse_checked).transpose()?;
+            return Ok(checked.map(|(header, _)| header));
         };
         let unread = reader.unread().len();
         if unread == 0 {
@@ -164,6 +163,20 @@ impl Inbound {
         let header = Header::parse(&reader.front().ok_or_else(|| missing(HEADER_BYTES))?)?;
         let whole = HEADER_BYTES + header.body_bytes();
         if unread < whole { Err(missing(whole)) } else { Ok(Some(header)) }
+    }
+
+    /// The checksum of the next frame's values, whose header is there.
+    fn checksum(&self) -> u32 {
+        let checked = self.unread().first_chunk().map(Header::parse_checked);
+        checked.and_then(Result::ok).map_or(0, |(_, checksum)| checksum)
+    }
+
+    /// Checks the values of the next frame, all of which are there, as they arrived over a network.
+    pub(super) fn check(&self, body: &[u8]) -> Result<(), Mismatch> {
+        if self.shared.is_some() {
+            return Ok(());
+        }
+        Mismatch::check("checksum", u64::from(checksum(body)), u64::from(self.checksum()))
     }
 
     /// The values of the frame with this header, which is the next, once they are there.

@@ -104,11 +104,11 @@ impl Outbound {
     }
 
     /// Takes a frame whose values are written from where they lie into the batch. `false`: it is full.
-    pub(super) fn push_lying(&mut self, header: &Header) -> bool {
+    pub(super) fn push_lying(&mut self, header: &Header, values: &[u8]) -> bool {
         if self.lying.len() == MOST_LYING {
             return false;
         }
-        self.make_room(HEADER_BYTES).copy_from_slice(&header.to_bytes());
+        self.make_room(HEADER_BYTES).copy_from_slice(&header.to_bytes_above(values));
         self.filled += HEADER_BYTES;
         self.lying.push_back((*header, self.filled));
         true
@@ -123,7 +123,7 @@ impl Outbound {
         }
         let (head, body) = self.make_room(whole).split_at_mut(HEADER_BYTES);
         let header = values(body);
-        head.copy_from_slice(&header.to_bytes());
+        head.copy_from_slice(&header.to_bytes_above(&body[..header.body_bytes()]));
         self.filled += HEADER_BYTES + header.body_bytes();
         true
     }
@@ -247,14 +247,14 @@ mod tests {
             let header = header(length);
             let body = &values[..header.body_bytes()];
             assert!(if lies {
-                outbound.push_lying(&header)
+                outbound.push_lying(&header, body)
             } else {
                 outbound.push_encoded(body.len() + 100, |out| {
                     out[..body.len()].copy_from_slice(body);
                     header
                 })
             });
-            expected.extend_from_slice(&header.to_bytes());
+            expected.extend_from_slice(&header.to_bytes_above(body));
             expected.extend_from_slice(body);
         }
         assert!(!outbound.push_encoded(SMALL_BYTES, |_| unreachable!("there is no room")));

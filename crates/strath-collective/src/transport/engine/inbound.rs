@@ -70,8 +70,8 @@ impl Driver {
         let operation = self.operations.get_mut(&key(&header)).expect("an operation is under way until all has come");
         let room = operation.machine.room(from, &header).expect("what has a room keeps it until it is placed");
         let filled = link.inbound.fill_room(room)?;
-        if link.inbound.is_placed(room) {
-            match operation.machine.handle_placed(from, &header) {
+        if let Some(placed) = link.inbound.placed(room) {
+            match placed.and_then(|()| operation.machine.handle_placed(from, &header)) {
                 Ok(()) => {
                     self.queue_commands(key(&header));
                     self.finish_if_complete(key(&header));
@@ -101,6 +101,9 @@ impl Driver {
                     None => self.links[at].inbound.make_room(Some(&header)),
                 };
             };
+            if let Err(mismatch) = self.links[at].inbound.check(body) {
+                return self.refuse(at, key(&header), mismatch);
+            }
             if header.phase == Phase::Farewell {
                 return self.take_farewell(at, Farewell::from_wire(header.chunk));
             }

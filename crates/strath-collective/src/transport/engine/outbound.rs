@@ -79,17 +79,16 @@ impl Driver {
         while let Some(header) = outbound.queue.front().copied() {
             let machine = operations.get(&key(&header)).map(|operation| &operation.machine);
             let is_long = header.body_bytes() > COPIED_BYTES;
-            let fits = match machine {
-                Some(machine) if is_long && machine.lying(&header).is_some() => {
-                    outbound.push_lying(&machine.seal(header))
-                }
-                Some(machine) => {
+            let lying = machine.filter(|_| is_long).and_then(|machine| Some((machine, machine.lying(&header)?)));
+            let fits = match (machine, lying) {
+                (_, Some((machine, values))) => outbound.push_lying(&machine.seal(header), values),
+                (Some(machine), None) => {
                     let fits = outbound.push_encoded(header.body_bytes(), |out| machine.pack(header, out));
                     encoded.extend(fits.then_some(header));
                     fits
                 }
                 // A frame between the transports themselves has no values.
-                None => outbound.push_encoded(0, |_| header),
+                (None, None) => outbound.push_encoded(0, |_| header),
             };
             if !fits {
                 break;
