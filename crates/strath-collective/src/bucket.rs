@@ -17,6 +17,8 @@ impl Bucket {
     pub const BARRIER: Self = Self(2);
     /// The sums of an evaluation.
     pub const EVALUATION: Self = Self(3);
+    /// The digests of the ranks' states.
+    pub const VERIFICATION: Self = Self(5);
     /// What links are measured with.
     pub(crate) const PROBE: Self = Self(4);
     /// No operation: what frames between the transports themselves carry.
@@ -39,6 +41,7 @@ impl fmt::Display for Bucket {
             Self::TALLY => f.write_str("tally"),
             Self::BARRIER => f.write_str("barrier"),
             Self::EVALUATION => f.write_str("evaluation"),
+            Self::VERIFICATION => f.write_str("verification"),
             Self::PROBE => f.write_str("measurement"),
             Self::CONTROL => f.write_str("no operation"),
             Self(n) if n >= FIRST_LANE => write!(f, "lane {}", n - FIRST_LANE),
@@ -53,10 +56,16 @@ mod tests {
 
     #[test]
     fn buckets_of_lanes_are_apart_from_the_others_and_every_name_is_one() {
-        let buckets =
-            [Bucket::GRADIENT, Bucket::TALLY, Bucket::BARRIER, Bucket::EVALUATION, Bucket::lane(0), Bucket::lane(7)];
+        let buckets = [
+            Bucket::TALLY,
+            Bucket::BARRIER,
+            Bucket::EVALUATION,
+            Bucket::VERIFICATION,
+            Bucket::lane(0),
+            Bucket::lane(7),
+        ];
         let names = buckets.map(|b| b.to_string());
-        assert_eq!(names, ["gradient", "tally", "barrier", "evaluation", "lane 0", "lane 7"]);
+        assert_eq!(names, ["tally", "barrier", "evaluation", "verification", "lane 0", "lane 7"]);
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

@@ -69,7 +69,9 @@ fn header(changes: &[(usize, u8)]) -> Vec<u8> {
         bytes.extend(word.to_le_bytes());
     }
     bytes.resize(84, 0);
-    changes.iter().for_each(|(at, value)| bytes[*at] = *value);
+    for (at, value) in changes {
+        bytes[*at] = *value;
+    }
     bytes.extend(checksum(&bytes).to_le_bytes());
     bytes
 }
@@ -105,7 +107,7 @@ fn a_peer_that_stops_within_a_header_is_lost_if_it_closes_and_silent_if_not() {
 }
 
 /// Passes on what comes, with one bit of the byte numbered `at` turned over on its way to `to`.
-fn damage(from: TcpListener, to: SocketAddr, at: usize) {
+fn damage(from: &TcpListener, to: SocketAddr, at: usize) {
     let (mut dialled, _) = from.accept().unwrap();
     let mut passed_on = TcpStream::connect(to).unwrap();
     let (mut answers, mut answered) = (passed_on.try_clone().unwrap(), dialled.try_clone().unwrap());
@@ -146,7 +148,7 @@ fn a_bit_turned_over_between_two_ranks_never_reaches_a_sum() {
                 })
             };
             let ranks = [rank(0, &seen_by_0), rank(1, &members)];
-            damage(proxy, to, at);
+            damage(&proxy, to, at);
             ranks.map(|rank| rank.join().unwrap())
         });
         let Err(CollectiveError::Protocol { rank: Rank(0), mismatch, .. }) = &errors[1] else {

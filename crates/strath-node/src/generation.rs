@@ -15,7 +15,7 @@ use crate::checkpoint;
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::prepare::Prepared;
 use crate::step::{Stepper, TrainingState};
-use crate::trainer::{Evaluations, Told, Training, lost_peer};
+use crate::trainer::{Evaluations, Told, Training, kind_of, lost_peer};
 use crate::whereabouts::Whereabouts;
 use crate::worker::cores;
 
@@ -87,7 +87,7 @@ pub(crate) fn connect(
                 batch: plan.batch() as u64,
                 steps: assign.steps.0,
             };
-            let checkpoint_every = config.checkpoint.every_steps;
+            let (checkpoint_every, verify_every) = (config.checkpoint.every_steps, config.cluster.verify_every_steps);
             let stepper = Stepper::new(config, model, loader, plan, &assignment, assign.rank, assign.steps.0)
                 .map_err(|error| own(&error))?;
             Work::Train(Box::new(Training {
@@ -99,6 +99,7 @@ pub(crate) fn connect(
                 steps: assign.steps.0,
                 evaluations,
                 checkpoint_every,
+                verify_every,
                 data: dataset.digest(),
                 numerics,
                 busy: None,
@@ -186,7 +187,12 @@ impl Evaluating {
             }
             Err(error) => {
                 let lost = if let EvaluateError::Collective(error) = &error { lost_peer(error) } else { None };
-                tell(Told::Failed { step: step.0, phase: Phase::Evaluate, message: error.to_string(), lost });
+                tell(Told::Failed {
+                    step: step.0,
+                    phase: Phase::Evaluate,
+                    message: error.to_string(),
+                    kind: kind_of(lost),
+                });
             }
         }
     }

@@ -24,5 +24,6 @@ pub mod sums;
 pub mod tensorboard;
 pub mod trace;
 pub mod trainer;
-pub mod whereabouts;
+pub mod verify;
+mod whereabouts;
 pub mod worker;

@@ -6,12 +6,13 @@ use std::time::Instant;
 use strath_collective::{Collective, CollectiveError};
 use strath_core::{Digest, Rank, Step};
 use strath_data::SplitName;
-use strath_protocol::message::{Phase, PhaseSeconds};
+use strath_protocol::message::{FailureKind, Phase, PhaseSeconds};
 
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
 use crate::outcome::{StepError, StepOutcome};
 use crate::step::{Stepper, TrainingState};
+use crate::verify::{VerifyError, verify};
 use crate::whereabouts::Whereabouts;
 
 /// What the training thread tells, in order.
@@ -63,8 +64,8 @@ pub enum Told {
         phase: Phase,
         /// Why.
         message: String,
-        /// The peer that was lost, where that is why.
-        lost: Option<Rank>,
+        /// Whose fault it is.
+        kind: FailureKind,
     },
 }
 
@@ -86,6 +87,8 @@ pub struct Training {
     pub evaluations: Evaluations,
     /// Steps between two checkpoints.
     pub checkpoint_every: u64,
+    /// Steps after which ranks compare their states, beside every checkpoint.
+    pub verify_every: u64,
     /// Digest of the data, for the state files.
     pub data: Digest,
     /// Digest of the probe step, for the state files.
@@ -125,7 +128,7 @@ impl Evaluations {
 struct Failure {
     phase: Phase,
     message: String,
-    lost: Option<Rank>,
+    kind: FailureKind,
 }
 
 impl Training {
@@ -137,8 +140,8 @@ impl Training {
                 let weights = checkpoint::digest(self.stepper.model(), &self.state.weights, &self.state.statistics);
                 tell(Told::Finished { step: self.state.step, weights, stopped });
             }
-            Err(Failure { phase, message, lost }) => {
-                tell(Told::Failed { step: self.state.step, phase, message, lost });
+            Err(Failure { phase, message, kind }) => {
+                tell(Told::Failed { step: self.state.step, phase, message, kind });
             }
         }
     }
@@ -163,7 +166,14 @@ impl Training {
             if self.evaluations.is_due(self.state.step) {
                 self.evaluate(here, tell)?;
             }
-            if stopping || (self.state.step.is_multiple_of(self.checkpoint_every) && self.state.step < self.steps) {
+            let step = self.state.step;
+            let saves = stopping || step.is_multiple_of(self.checkpoint_every) || step == self.steps;
+            // What is kept is what all ranks hold.
+            if saves || step.is_multiple_of(self.verify_every) {
+                here.enter(step, Phase::Checkpoint);
+                verify(&self.state, &self.peers).map_err(|error| verify_failure(&error))?;
+            }
+            if saves && step < self.steps {
                 self.save(false, here, tell);
             }
             if stopping {
@@ -225,12 +235,26 @@ impl Training {
 
 fn step_failure(phase: Phase, error: &StepError) -> Failure {
     let lost = if let StepError::Collective(error) = error { lost_peer(error) } else { None };
-    Failure { phase, message: error.to_string(), lost }
+    Failure { phase, message: error.to_string(), kind: kind_of(lost) }
 }
 
 fn evaluate_failure(error: &EvaluateError) -> Failure {
     let lost = if let EvaluateError::Collective(error) = error { lost_peer(error) } else { None };
-    Failure { phase: Phase::Evaluate, message: error.to_string(), lost }
+    Failure { phase: Phase::Evaluate, message: error.to_string(), kind: kind_of(lost) }
+}
+
+fn verify_failure(error: &VerifyError) -> Failure {
+    let kind = match error {
+        VerifyError::Deviates { rank, .. } => FailureKind::Deviates(*rank),
+        VerifyError::Undecided { .. } => FailureKind::Own,
+        VerifyError::Collective(error) => kind_of(lost_peer(error)),
+    };
+    Failure { phase: Phase::Checkpoint, message: error.to_string(), kind }
+}
+
+/// The failure of a rank that has lost a peer, or nobody.
+pub(crate) fn kind_of(lost: Option<Rank>) -> FailureKind {
+    lost.map_or(FailureKind::Own, FailureKind::PeerLost)
 }
 
 /// The peer whose loss an error tells of.

@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 
 use crate::generation::{Ready, Work, connect};
 use crate::prepare::{PrepareError, Prepared, prepare};
-use crate::trainer::Told;
+use crate::trainer::{Told, kind_of};
 use crate::whereabouts::Whereabouts;
 
 /// Reports on their way from the training thread to the coordinator.
@@ -333,14 +333,14 @@ impl Runtime {
                     self.ready = Some(ready);
                     WorkerEvent::RingConnected(generation)
                 }
-                Err((message, lost)) => failed(self.generation, self.start, Phase::Connecting, message, lost),
+                Err((message, lost)) => failed(self.generation, self.start, Phase::Connecting, message, kind_of(lost)),
             },
             Report::Told(generation, told) => translate(generation, told),
             Report::Panicked(generation, phase, message) => {
                 let (step, last, _) = self.here.get();
                 let phase = if last == Phase::Joining { phase } else { last };
                 let message = format!("a fault of the program, please report it: {message}");
-                failed(generation, step.max(self.start), phase, message, None)
+                failed(generation, step.max(self.start), phase, message, FailureKind::Own)
             }
         }
     }
@@ -381,7 +381,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
         Told::Finished { step, weights, stopped } => {
             WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
         }
-        Told::Failed { step, phase, message, lost } => failed(generation, Step(step), phase, message, lost),
+        Told::Failed { step, phase, message, kind } => failed(generation, Step(step), phase, message, kind),
     }
 }
 
@@ -391,8 +391,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
 }
 
-fn failed(generation: Generation, step: Step, phase: Phase, message: String, lost: Option<Rank>) -> WorkerEvent {
-    let kind = lost.map_or(FailureKind::Own, FailureKind::PeerLost);
+fn failed(generation: Generation, step: Step, phase: Phase, message: String, kind: FailureKind) -> WorkerEvent {
     WorkerEvent::Failed(FailureReport { generation, step, phase, kind, message })
 }
 

@@ -293,6 +293,12 @@ pub const KEYS: &[Key] = &[
     key("cluster.gather_ms", count(0, i64::MAX), Some("2000"), "ms without a newcomer after which coordinator starts"),
     key("cluster.lease_ms", count(250, i64::MAX), Some("2000"), "ms of silence after which a worker counts as lost"),
     key(
+        "cluster.verify_every_steps",
+        count(1, i64::MAX),
+        Some("100"),
+        "steps after which workers compare the digests of their states; each checkpoint's is compared too",
+    ),
+    key(
         "cluster.numerics",
         Kind::Choice(&["same", "any"]),
         Some("\"same\""),
@@ -309,7 +315,6 @@ const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("cluster.transport", Some(&["nccl"])),
     ("cluster.device", Some(&["cuda"])),
     ("cluster.rejoin_timeout_s", None),
-    ("cluster.verify_every_steps", None),
     ("telemetry", None),
     ("study", None),
     ("model.compute", None),

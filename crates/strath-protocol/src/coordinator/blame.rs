@@ -75,7 +75,11 @@ impl Coordinator {
                 let message = own_failure(session, &report);
                 self.misconfigured(message);
             }
-            (FailureKind::Own | FailureKind::PeerLost(_), _) => {
+            (FailureKind::Deviates(culprit), Some(_)) => {
+                let culprit = self.name_of(culprit);
+                self.fail(format!("{culprit} {}", report.message));
+            }
+            (FailureKind::Own | FailureKind::PeerLost(_) | FailureKind::Deviates(_), _) => {
                 // One machine's missing file ends no gathering that can do without that machine.
                 let message = own_failure(session, &report);
                 if self.can_do_without() {

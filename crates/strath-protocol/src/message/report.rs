@@ -186,4 +186,6 @@ pub enum FailureKind {
     Configuration,
     /// It lost the peer of this rank.
     PeerLost(Rank),
+    /// The rank holds another state than the others, as all of them found.
+    Deviates(Rank),
 }

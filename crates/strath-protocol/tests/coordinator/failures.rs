@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use strath_core::{Generation, Step};
+use strath_core::{Generation, Rank, Step};
 use strath_protocol::message::{CoordinatorMessage, Ending, FailureKind, FailureReport, Phase, WorkerMessage};
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
@@ -42,6 +42,11 @@ fn whoever_is_lost_silent_failed_or_leaves_is_named_with_step_and_phase() {
     let mut own = machine.clone();
     let message = "worker 0 (h0, 127.0.0.1:9000) failed at step 1 in phase reduce: no memory";
     assert_eq!(say(&mut own, 0, failed(FailureKind::Own, "no memory"), 200), telling(&[0, 1], message));
+
+    let mut corrupt = machine.clone();
+    let message = "worker 1 (h1, 127.0.0.1:9001) holds another state after step 1";
+    let report = failed(FailureKind::Deviates(Rank(1)), "holds another state after step 1");
+    assert_eq!(say(&mut corrupt, 0, report, 200), telling(&[0, 1], message));
 
     let leaving = WorkerMessage::Leaving { generation: Generation(5), reason: "terminated".into() };
     let message = "worker 1 (h1, 127.0.0.1:9001) left at step 2 in phase descent: terminated";

@@ -249,6 +249,7 @@ impl From<FailureReport> for wire::FailureReport {
             FailureKind::Own => None,
             FailureKind::Configuration => Some(wire::failure_report::Kind::Misconfigured(wire::Misconfigured {})),
             FailureKind::PeerLost(rank) => Some(wire::failure_report::Kind::LostRank(rank.0)),
+            FailureKind::Deviates(rank) => Some(wire::failure_report::Kind::DeviatingRank(rank.0)),
         };
         Self { generation: generation.0, step: step.0, phase: phase_out(phase).into(), kind, message: clipped(message) }
     }
@@ -263,6 +264,7 @@ impl TryFrom<wire::FailureReport> for FailureReport {
             None => FailureKind::Own,
             Some(wire::failure_report::Kind::Misconfigured(_)) => FailureKind::Configuration,
             Some(wire::failure_report::Kind::LostRank(rank)) => FailureKind::PeerLost(Rank(rank)),
+            Some(wire::failure_report::Kind::DeviatingRank(rank)) => FailureKind::Deviates(Rank(rank)),
         };
         Ok(Self {
             generation: Generation(generation),

@@ -67,6 +67,7 @@ fn failure_kind() -> impl Strategy<Value = FailureKind> {
         Just(FailureKind::Own),
         Just(FailureKind::Configuration),
         any::<u32>().prop_map(|rank| FailureKind::PeerLost(Rank(rank))),
+        any::<u32>().prop_map(|rank| FailureKind::Deviates(Rank(rank))),
     ]
 }
 
