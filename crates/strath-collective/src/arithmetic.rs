@@ -72,6 +72,41 @@ fn round_fast(sum: i64) -> f32 {
     exact as f32 * (1.0 / SCALE) as f32
 }
 
+/// Not 0 where a sum is 2^51 or more in magnitude.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn past_fast(sum: i64) -> u64 {
+    sum.wrapping_add(1 << 51) as u64 >> 52
+}
+
+/// A value's bits without its sign: those of all values together are had by `|`.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn magnitude(value: i64) -> i64 {
+    value ^ (value >> 63)
+}
+
+/// How many bits the largest of such magnitudes has.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn bits_of(magnitudes: i64) -> u32 {
+    i64::BITS - magnitudes.leading_zeros()
+}
+
+/// The value of five bytes: its lower 32 bits, and its fifth byte, which carries the sign.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn five(low: [u8; 4], fifth: u8) -> i64 {
+    i64::from(fifth.cast_signed()) << 32 | i64::from(u32::from_le_bytes(low))
+}
+
+/// The value of six bytes: its lower 32 bits, and the 16 above, which carry the sign.
+#[inline(always)]
+#[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
+fn six(low: [u8; 4], upper: [u8; 2]) -> i64 {
+    i64::from(i16::from_le_bytes(upper)) << 32 | i64::from(u32::from_le_bytes(low))
+}
+
 /// The multiple of 2^-48 nearest to a value, ties to even. From 2^-25 on an `f32` is one; below, the sum with 2^-25 has that unit.
 #[inline(always)]
 #[allow(clippy::inline_always, reason = "it must take on the instruction set of its caller")]
@@ -191,8 +226,8 @@ vectorised! {
     /// Each sum with 48 fractional bits rounded to `f32` once, as [`to_f32`] does it.
     fn round_fixed(sums: &[i64], out: &mut [f32]) {
         for (sums, out) in sums.chunks(BLOCK).zip(out.chunks_mut(BLOCK)) {
-            let beyond = sums.iter().fold(0, |all: u64, sum| all | sum.wrapping_add(1 << 51) as u64);
-            if beyond >> 52 == 0 {
+            let beyond = sums.iter().fold(0, |all, sum| all | past_fast(*sum));
+            if beyond == 0 {
                 for (out, sum) in out.iter_mut().zip(sums) {
                     *out = round_fast(*sum);
                 }
@@ -208,35 +243,7 @@ vectorised! {
 vectorised! {
     /// The bits that two's complement needs for the value of largest magnitude, without its sign bit.
     fn largest_bits(values: &[i64]) -> u32 {
-        let magnitudes = values.iter().fold(0, |all: i64, v| all | (v ^ (v >> 63)));
-        i64::BITS - magnitudes.leading_zeros()
-    }
-}
-
-vectorised! {
-    /// The lower 32 bits of each value.
-    fn write_low(values: &[i64], out: &mut [u8]) {
-        for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
-            *out = (*value as u32).to_le_bytes();
-        }
-    }
-}
-
-vectorised! {
-    /// Bits 32 to 39 of each value.
-    fn write_fifth(values: &[i64], out: &mut [u8]) {
-        for (out, value) in out.iter_mut().zip(values) {
-            *out = (*value >> 32) as u8;
-        }
-    }
-}
-
-vectorised! {
-    /// Bits 32 to 47 of each value.
-    fn write_fifth_and_sixth(values: &[i64], out: &mut [u8]) {
-        for (out, value) in out.as_chunks_mut().0.iter_mut().zip(values) {
-            *out = ((*value >> 32) as u16).to_le_bytes();
-        }
+        bits_of(values.iter().fold(0, |all, value| all | magnitude(*value)))
     }
 }
 
@@ -254,11 +261,11 @@ vectorised! {
     fn write_five(values: &[i64], low: &mut [u8], fifth: &mut [u8]) -> u32 {
         let mut magnitudes = 0;
         for ((value, low), fifth) in values.iter().zip(low.as_chunks_mut().0).zip(fifth) {
-            magnitudes |= value ^ (value >> 63);
+            magnitudes |= magnitude(*value);
             *low = (*value as u32).to_le_bytes();
             *fifth = (*value >> 32) as u8;
         }
-        i64::BITS - magnitudes.leading_zeros()
+        bits_of(magnitudes)
     }
 }
 
@@ -267,11 +274,11 @@ vectorised! {
     fn write_six(values: &[i64], low: &mut [u8], upper: &mut [u8]) -> u32 {
         let mut magnitudes = 0;
         for ((value, low), upper) in values.iter().zip(low.as_chunks_mut().0).zip(upper.as_chunks_mut().0) {
-            magnitudes |= value ^ (value >> 63);
+            magnitudes |= magnitude(*value);
             *low = (*value as u32).to_le_bytes();
             *upper = ((*value >> 32) as u16).to_le_bytes();
         }
-        i64::BITS - magnitudes.leading_zeros()
+        bits_of(magnitudes)
     }
 }
 
@@ -281,12 +288,11 @@ vectorised! {
         let mut beyond = 0;
         let packed = low.as_chunks().0.iter().zip(fifth);
         for ((own, out), (low, fifth)) in own.iter().zip(out).zip(packed) {
-            let value = i64::from(fifth.cast_signed()) << 32 | i64::from(u32::from_le_bytes(*low));
-            let sum = own.wrapping_add(value);
-            beyond |= sum.wrapping_add(1 << 51) as u64;
+            let sum = own.wrapping_add(five(*low, *fifth));
+            beyond |= past_fast(sum);
             *out = round_fast(sum);
         }
-        beyond >> 52 == 0
+        beyond == 0
     }
 }
 
@@ -296,12 +302,11 @@ vectorised! {
         let mut beyond = 0;
         let packed = low.as_chunks().0.iter().zip(upper.as_chunks().0);
         for ((own, out), (low, upper)) in own.iter().zip(out).zip(packed) {
-            let value = i64::from(i16::from_le_bytes(*upper)) << 32 | i64::from(u32::from_le_bytes(*low));
-            let sum = own.wrapping_add(value);
-            beyond |= sum.wrapping_add(1 << 51) as u64;
+            let sum = own.wrapping_add(six(*low, *upper));
+            beyond |= past_fast(sum);
             *out = round_fast(sum);
         }
-        beyond >> 52 == 0
+        beyond == 0
     }
 }
 
@@ -309,8 +314,7 @@ vectorised! {
     /// Adds values of five bytes: the planes of their lower 32 bits and of their fifth bytes, which carry the sign.
     fn add_five(sums: &mut [i64], low: &[u8], fifth: &[u8]) {
         for ((sum, low), fifth) in sums.iter_mut().zip(low.as_chunks().0).zip(fifth) {
-            let value = i64::from(fifth.cast_signed()) << 32 | i64::from(u32::from_le_bytes(*low));
-            *sum = sum.wrapping_add(value);
+            *sum = sum.wrapping_add(five(*low, *fifth));
         }
     }
 }
@@ -319,8 +323,7 @@ vectorised! {
     /// Adds values of six bytes: the planes of their lower 32 bits and of the 16 above, which carry the sign.
     fn add_six(sums: &mut [i64], low: &[u8], upper: &[u8]) {
         for ((sum, low), upper) in sums.iter_mut().zip(low.as_chunks().0).zip(upper.as_chunks().0) {
-            let value = i64::from(i16::from_le_bytes(*upper)) << 32 | i64::from(u32::from_le_bytes(*low));
-            *sum = sum.wrapping_add(value);
+            *sum = sum.wrapping_add(six(*low, *upper));
         }
     }
 }

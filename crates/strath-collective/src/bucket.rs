@@ -17,10 +17,10 @@ impl Bucket {
     pub const BARRIER: Self = Self(2);
     /// The sums of an evaluation.
     pub const EVALUATION: Self = Self(3);
-    /// The digests of the ranks' states.
-    pub const VERIFICATION: Self = Self(5);
     /// What links are measured with.
     pub(crate) const PROBE: Self = Self(4);
+    /// The digests of the ranks' states.
+    pub const VERIFICATION: Self = Self(5);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
 
@@ -57,6 +57,7 @@ mod tests {
     #[test]
     fn buckets_of_lanes_are_apart_from_the_others_and_every_name_is_one() {
         let buckets = [
+            Bucket::GRADIENT,
             Bucket::TALLY,
             Bucket::BARRIER,
             Bucket::EVALUATION,
@@ -65,7 +66,7 @@ mod tests {
             Bucket::lane(7),
         ];
         let names = buckets.map(|b| b.to_string());
-        assert_eq!(names, ["tally", "barrier", "evaluation", "verification", "lane 0", "lane 7"]);
+        assert_eq!(names, ["gradient", "tally", "barrier", "evaluation", "verification", "lane 0", "lane 7"]);
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

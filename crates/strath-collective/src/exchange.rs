@@ -55,24 +55,13 @@ impl Exchange {
         self.admit(from, header)?;
         check_body(header, body)?;
         Mismatch::check("terms missing", 1, u64::from(self.missing))?;
-        let place = self.reduction.place_of(from)? as usize;
         self.reduction.note_fault(header);
+        let (place, last) = (self.reduction.place(), self.reduction.place_of(from)?);
+        let term = |at: u32| if at == last { Some(body) } else { self.terms.get(at as usize)?.as_deref() };
+        let bodies: Vec<&[u8]> = (0..self.reduction.size()).filter(|at| *at != place).filter_map(term).collect();
+        let (before, after) = bodies.split_at(place as usize);
+        self.reduction.complete(&self.reduction.whole_header(), before, after);
         self.missing = 0;
-        let whole = self.reduction.whole_header();
-        if self.reduction.size() == 2 {
-            // Of two ranks the other is below or above.
-            let (before, after) = ([body], [body]);
-            let above = self.reduction.place() == 0;
-            let (before, after) = if above { (&before[..0], &after[..]) } else { (&before[..], &after[..0]) };
-            self.reduction.complete(&whole, before, after);
-        } else {
-            let others = (0..).zip(std::mem::take(&mut self.terms));
-            let others = others.filter(|(at, _)| *at != self.reduction.place() as usize);
-            let kept: Vec<_> = others.map(|(at, term)| (at == place, term.unwrap_or_default())).collect();
-            let bodies: Vec<&[u8]> = kept.iter().map(|(is_last, term)| if *is_last { body } else { term }).collect();
-            let (before, after) = bodies.split_at(self.reduction.place() as usize);
-            self.reduction.complete(&whole, before, after);
-        }
         self.is_summed = true;
         Ok(())
     }

@@ -38,10 +38,10 @@ pub fn pack(values: &[i64], out: &mut [u8]) {
     pack_part(values, out, values.len(), 0);
 }
 
-/// Packs the values from the one numbered `at` on of `n`, all of which `out` is for.
-fn pack_part(values: &[i64], out: &mut [u8], n: usize, at: usize) {
+/// Packs the values from the one numbered `at` on of `n`, all of which `out` is for; the most bits that one of them has.
+fn pack_part(values: &[i64], out: &mut [u8], n: usize, at: usize) -> u32 {
     if n == 0 {
-        return;
+        return 0;
     }
     assert!(out.len().is_multiple_of(n) && WIDTHS.contains(&(out.len() / n)), "{} bytes for {n} values", out.len());
     let end = at + values.len();
@@ -49,17 +49,17 @@ fn pack_part(values: &[i64], out: &mut [u8], n: usize, at: usize) {
         for (out, value) in out[8 * at..8 * end].as_chunks_mut().0.iter_mut().zip(values) {
             *out = value.to_le_bytes();
         }
-        return;
+        return loops::largest_bits(values);
     }
     let (low, upper) = out.split_at_mut(4 * n);
-    loops::write_low(values, &mut low[4 * at..4 * end]);
+    let low = &mut low[4 * at..4 * end];
     match upper.len() / n {
-        1 => loops::write_fifth(values, &mut upper[at..end]),
-        2 => loops::write_fifth_and_sixth(values, &mut upper[2 * at..2 * end]),
+        1 => loops::write_five(values, low, &mut upper[at..end]),
+        2 => loops::write_six(values, low, &mut upper[2 * at..2 * end]),
         _ => {
             let (middle, seventh) = upper.split_at_mut(2 * n);
-            loops::write_fifth_and_sixth(values, &mut middle[2 * at..2 * end]);
             loops::write_seventh(values, &mut seventh[at..end]);
+            loops::write_six(values, low, &mut middle[2 * at..2 * end])
         }
     }
 }
@@ -76,20 +76,10 @@ pub fn pack_fewest(values: &[i64], out: &mut [u8]) -> usize {
     let out = &mut out[..8 * n];
     let mut taken = *WIDTHS.start();
     for (at, block) in (0..).step_by(BLOCK).zip(values.chunks(BLOCK)) {
-        let end = at + block.len();
-        let (low, upper) = out.split_at_mut(4 * n);
-        let low = &mut low[4 * at..4 * end];
-        let bits = match taken {
-            5 => loops::write_five(block, low, &mut upper[at..end]),
-            6 => loops::write_six(block, low, &mut upper[2 * at..2 * end]),
-            _ => {
-                pack_part(block, &mut out[..taken * n], n, at);
-                loops::largest_bits(block)
-            }
-        };
-        if bytes(bits) > taken {
-            taken = bytes(bits);
-            pack_part(&values[..end], &mut out[..taken * n], n, 0);
+        let needed = bytes(pack_part(block, &mut out[..taken * n], n, at));
+        if needed > taken {
+            taken = needed;
+            pack_part(&values[..at + block.len()], &mut out[..taken * n], n, 0);
         }
     }
     taken

@@ -111,17 +111,20 @@ impl Header {
         bytes
     }
 
-    /// A header as it arrived over a network, and the checksum of its values. A header that was damaged on its way is found before
-    /// anything in it is believed.
+    /// A header as it arrived over a network. One that was damaged on its way is found before anything in it is believed.
     ///
     /// # Errors
     /// [`Mismatch`] as [`parse`](Self::parse), or naming the header's checksum.
-    pub fn parse_checked(bytes: &[u8; HEADER_BYTES]) -> Result<(Self, u32), Mismatch> {
+    pub fn parse_checked(bytes: &[u8; HEADER_BYTES]) -> Result<Self, Mismatch> {
         Self::check_language(bytes)?;
-        let word = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        let found = word(CHECKSUMS_AT + 4);
-        Mismatch::check("header checksum", u64::from(checksum(&bytes[..CHECKSUMS_AT + 4])), u64::from(found))?;
-        Ok((Self::parse(bytes)?, word(CHECKSUMS_AT)))
+        let own = Fields(&bytes[CHECKSUMS_AT + 4..]).u32();
+        Mismatch::check("header checksum", u64::from(checksum(&bytes[..CHECKSUMS_AT + 4])), u64::from(own))?;
+        Self::parse(bytes)
+    }
+
+    /// The checksum of the values, as a header that was [checked](Self::parse_checked) has it.
+    pub fn checksum_of_values(bytes: &[u8; HEADER_BYTES]) -> u32 {
+        Fields(&bytes[CHECKSUMS_AT..]).u32()
     }
 
     fn check_language(bytes: &[u8; HEADER_BYTES]) -> Result<(), Mismatch> {
@@ -316,7 +319,8 @@ mod tests {
     fn a_bit_that_was_flipped_on_the_way_is_found_wherever_it_is() {
         assert_eq!(checksum(b"123456789"), 0xe306_9283, "the check value of CRC-32C");
         let (values, sent) = ([1, 2, 3, 250], header().to_bytes_above(&[1, 2, 3, 250]));
-        assert_eq!(Header::parse_checked(&sent), Ok((header(), checksum(&values))));
+        assert_eq!(Header::parse_checked(&sent), Ok(header()));
+        assert_eq!(Header::checksum_of_values(&sent), checksum(&values));
         for bit in 0..8 * HEADER_BYTES {
             let mut bytes = sent;
             bytes[bit / 8] ^= 1 << (bit % 8);

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use strath_collective::{Bucket, Collective, CollectiveError, Payload, Reduced};
+use strath_collective::{Bucket, Collective, CollectiveError, Payload};
 use strath_core::digest::Hasher;
 use strath_core::{Digest, Fault, Rank, Step};
 
@@ -75,9 +75,8 @@ pub fn verify(state: &TrainingState, peers: &Collective) -> Result<(), VerifyErr
     let everyone = 0..identity.world_size;
     let pending =
         peers.all_reduce(Step(state.step), Bucket::VERIFICATION, everyone, Payload::Integers(all), Fault::NONE);
-    let (Reduced::Integers(all), _) = pending.wait(EXCHANGE_DEADLINE)? else {
-        unreachable!("integers are reduced to integers")
-    };
+    let (all, _) = pending.wait(EXCHANGE_DEADLINE)?;
+    let all = all.into_integers().expect("integers are reduced to integers");
     let digests: Vec<Digest> = all.as_chunks().0.iter().map(|words| from_words(*words)).collect();
     judge(&digests, state.step)
 }

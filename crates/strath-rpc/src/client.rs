@@ -224,11 +224,11 @@ async fn dial(address: &str, tls: Option<&ClientTls>) -> Result<Dialled, Failure
     };
     let (local, peer) = connected(&stream).map_err(|error| Failure::Absent(error.to_string()))?;
     let stream = match tls {
-        None => Stream::Plain(stream),
+        None => Stream::Left(stream),
         Some(tls) => {
             let name = ServerName::try_from(COORDINATOR).expect("the name is one of the domain name system's");
             let secured = TlsConnector::from(tls.0.clone()).connect(name, stream).await;
-            Stream::Tls(Box::new(secured.map_err(|error| Failure::of(&error))?.into()))
+            Stream::Right(Box::new(secured.map_err(|error| Failure::of(&error))?.into()))
         }
     };
     // The channel would dial again by itself after a break. It gets this one connection: a session does not outlive it.

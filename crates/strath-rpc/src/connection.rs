@@ -53,7 +53,7 @@ pub(crate) async fn accept(
         let origin = Origin { peer, in_session: Arc::new(AtomicBool::new(false)) };
         let deadline = Box::pin(tokio::time::sleep(handshake));
         let Some(tls) = tls.clone() else {
-            let stream = Stream::Plain(stream);
+            let stream = Stream::Left(stream);
             if accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await.is_err() {
                 return;
             }
@@ -71,7 +71,7 @@ pub(crate) async fn accept(
             };
             match secured {
                 Ok(stream) => {
-                    let stream = Stream::Tls(Box::new(stream.into()));
+                    let stream = Stream::Right(Box::new(stream.into()));
                     // Where nobody takes connections any more it is dropped.
                     let _ = accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await;
                 }

@@ -5,7 +5,6 @@
 //! on one machine serves anywhere. TLS 1.3 only.
 
 mod authority;
-mod stream;
 
 use std::fs::File;
 use std::io::{BufReader, ErrorKind};
@@ -18,11 +17,16 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+use tokio_util::either::Either;
 
 use crate::error::innermost;
 
 pub use authority::{Made, MakeError, make};
-pub(crate) use stream::Stream;
+
+/// A control connection: in clear, or with both sides' certificates checked.
+pub(crate) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// The name in every coordinator's certificate.
 pub const COORDINATOR: &str = "coordinator.strath";

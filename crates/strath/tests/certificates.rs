@@ -4,18 +4,13 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Child;
 
-use support::{DEADLINE, finish, reach, repository, run, sha, stderr, strath, summary, train};
+use support::{Coordinator, DEADLINE, finish, reach, repository, run, sha, stderr, strath, summary, train};
 
 fn spawn(arguments: &[&str]) -> Child {
     strath().args(arguments).spawn().unwrap()
-}
-
-fn free() -> String {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string()
 }
 
 fn certs(folder: &Path) -> String {
@@ -33,26 +28,25 @@ fn certs(folder: &Path) -> String {
 #[test]
 fn workers_with_certificates_train_to_the_same_weights_and_one_without_is_not_heard() {
     let folder = tempfile::tempdir().unwrap();
-    let (set, out, free) = (certs(&folder.path().join("certs")), folder.path().join("run"), free());
-    let config = repository().join("configs/digits.toml");
-    let paths = ["--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()];
-    let settings = ["--certs", &set, "--listen", &free, "--min-workers", "2", "--set", "run.epochs=200"];
-    let coordinator = spawn(&[&["coordinator"], &paths[..], &settings].concat());
-    let join = ["worker", "--coordinator", &free];
+    let (set, out) = (certs(&folder.path().join("certs")), folder.path().join("run"));
+    let more = ["--certs", &set, "--min-workers", "2", "--set", "run.epochs=200"];
+    let Coordinator { child: coordinator, address } = Coordinator::start(&out, &more);
+    let join = ["worker", "--coordinator", &address];
     let workers = [0, 1].map(|_| spawn(&[&join[..], &["--certs", &set]].concat()));
     reach(&out, 5);
     let stranger = run(&[&join[..], &["--connect-timeout", "1"]].concat());
     assert_eq!(stranger.status.code(), Some(1));
-    assert!(stderr(&stranger).contains(&format!("no coordinator at {free}")), "{}", stderr(&stranger));
-    let status = run(&["status", "--coordinator", &free, "--certs", &set, "--json"]);
+    assert!(stderr(&stranger).contains(&format!("no coordinator at {address}")), "{}", stderr(&stranger));
+    let status = run(&["status", "--coordinator", &address, "--certs", &set, "--json"]);
     assert!(status.status.success(), "{}", stderr(&status));
-    let blind = run(&["status", "--coordinator", &free]);
+    let blind = run(&["status", "--coordinator", &address]);
     assert_eq!(blind.status.code(), Some(1));
     let ended = finish(coordinator, DEADLINE);
     assert!(ended.status.success(), "{}", stderr(&ended));
     for worker in workers {
         assert!(finish(worker, DEADLINE).status.success());
     }
+    let config = repository().join("configs/digits.toml");
     let in_clear = train(&config, &folder.path().join("clear"), &["--set", "run.epochs=200"]);
     assert_eq!(sha(&summary(&out)), sha(&in_clear));
 }
@@ -61,26 +55,13 @@ fn workers_with_certificates_train_to_the_same_weights_and_one_without_is_not_he
 fn a_worker_of_another_authority_ends_at_once_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let (ours, theirs) = (certs(&folder.path().join("ours")), certs(&folder.path().join("theirs")));
-    let (config, free) = (repository().join("configs/digits.toml"), free());
-    let out = folder.path().join("run");
-    let mut coordinator = spawn(&[
-        "coordinator",
-        "--config",
-        config.to_str().unwrap(),
-        "--out",
-        out.to_str().unwrap(),
-        "--listen",
-        &free,
-        "--certs",
-        &ours,
-    ]);
+    let mut coordinator = Coordinator::start(&folder.path().join("run"), &["--certs", &ours]);
     let since = std::time::Instant::now();
-    let worker = run(&["worker", "--coordinator", &free, "--certs", &theirs]);
+    let worker = run(&["worker", "--coordinator", &coordinator.address, "--certs", &theirs]);
     assert!(since.elapsed() < std::time::Duration::from_secs(15), "{:?}", since.elapsed());
     assert_eq!(worker.status.code(), Some(1));
     assert!(stderr(&worker).contains("not one of a coordinator of this authority"), "{}", stderr(&worker));
-    coordinator.kill().unwrap();
-    coordinator.wait().unwrap();
+    coordinator.end();
 }
 
 #[test]

@@ -12,7 +12,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use strath_protocol::message::{CoordinatorMessage, Ending, Register, WorkerMessage};
-use support::{finish, repository, run, stderr, strath, train};
+use support::{Coordinator, finish, repository, run, stderr, strath, train};
 
 struct Refusal {
     code: Option<i32>,
@@ -250,38 +250,6 @@ fn a_folder_that_holds_a_run_is_refused_and_one_that_is_held_too() {
     ];
     attempt(&second).names(1, &["held by another coordinator"]);
     first.end();
-}
-
-/// A `strath coordinator` that has said where it listens.
-struct Coordinator {
-    child: Child,
-    address: String,
-}
-
-impl Coordinator {
-    fn start(out: &Path, more: &[&str]) -> Self {
-        let config = repository().join("configs/digits.toml");
-        let mut child = strath()
-            .args(["coordinator", "--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"])
-            .args(["--out", out.to_str().unwrap()])
-            .args(more)
-            .spawn()
-            .unwrap();
-        let begun = Instant::now();
-        let file = out.join("coordinator.json");
-        while !file.exists() {
-            assert!(begun.elapsed() < Duration::from_secs(20), "no coordinator.json");
-            assert!(child.try_wait().unwrap().is_none(), "the coordinator ended");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let told: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-        Self { child, address: told["address"].as_str().unwrap().to_string() }
-    }
-
-    fn end(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
 }
 
 #[test]

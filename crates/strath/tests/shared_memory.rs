@@ -4,10 +4,9 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 
-use support::{DEADLINE, finish, repository, sha, stderr, strath, summary, train};
+use support::{Coordinator, DEADLINE, finish, repository, sha, stderr, strath, summary, train};
 
 const APART: &str = "no shared memory with this rank";
 
@@ -26,14 +25,10 @@ fn in_two_namespaces(transport: &str, out: &std::path::Path) -> Option<[Output; 
         eprintln!("skipped: a process namespace could not be made (needs root and util-linux)");
         return None;
     }
-    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    let mut coordinator = strath();
-    let config = repository().join("configs/digits.toml");
-    coordinator.args(["coordinator", "--config", config.to_str().unwrap(), "--out", out.to_str().unwrap()]);
-    coordinator.args(["--listen", &free, "--min-workers", "2", "--set", "run.epochs=2"]);
-    coordinator.args(["--set", &format!("cluster.transport={transport}")]);
-    let coordinator = spawn(coordinator);
-    let join = ["worker", "--coordinator", &free];
+    let set = format!("cluster.transport={transport}");
+    let more = ["--min-workers", "2", "--set", "run.epochs=2", "--set", &set];
+    let Coordinator { child: coordinator, address } = Coordinator::start(out, &more);
+    let join = ["worker", "--coordinator", &address];
     let mut first = strath();
     first.args(join);
     let mut second = Command::new("unshare");

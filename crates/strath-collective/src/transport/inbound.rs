@@ -150,8 +150,7 @@ impl Inbound {
     /// The header of the next frame, once it is there.
     pub(super) fn header(&self) -> Result<Option<Header>, Mismatch> {
         let Some(reader) = &self.shared else {
-            let checked = self.unread().first_chunk().map(Header::parse_checked).transpose()?;
-            return Ok(checked.map(|(header, _)| header));
+            return self.unread().first_chunk().map(Header::parse_checked).transpose();
         };
         let unread = reader.unread().len();
         if unread == 0 {
@@ -167,8 +166,7 @@ impl Inbound {
 
     /// The checksum of the next frame's values, whose header is there.
     fn checksum(&self) -> u32 {
-        let checked = self.unread().first_chunk().map(Header::parse_checked);
-        checked.and_then(Result::ok).map_or(0, |(_, checksum)| checksum)
+        self.unread().first_chunk().map_or(0, Header::checksum_of_values)
     }
 
     /// Checks the values of the next frame, all of which are there, as they arrived over a network.

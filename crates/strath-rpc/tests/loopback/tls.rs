@@ -31,14 +31,13 @@ fn secured(folder: &tempfile::TempDir) -> Coordinator {
     serving(Some(ServerTls::read(&files(folder)).unwrap()), None)
 }
 
-/// A set in which one role's certificate and key are another's.
-fn disguised(folder: &tempfile::TempDir, role: &str, shown: &str) -> PathBuf {
-    let path = folder.path().join(format!("{shown}-as-{role}"));
-    std::fs::create_dir(&path).unwrap();
-    let copy = |from: &str, to: &str| std::fs::copy(files(folder).join(from), path.join(to)).unwrap();
-    copy("ca.pem", "ca.pem");
-    copy(&format!("{shown}.pem"), &format!("{role}.pem"));
-    copy(&format!("{shown}.key"), &format!("{role}.key"));
+/// A folder beside a set, with files of this and other sets under other names.
+fn mixed(beside: &tempfile::TempDir, files_as: [(&tempfile::TempDir, &str, &str); 3]) -> PathBuf {
+    let path = beside.path().join("mixed");
+    std::fs::create_dir_all(&path).unwrap();
+    for (from, file, name) in files_as {
+        std::fs::copy(files(from).join(file), path.join(name)).unwrap();
+    }
     path
 }
 
@@ -85,13 +84,9 @@ async fn another_authoritys_worker_is_refused_and_refuses() {
     let (ours, theirs) = (set(0), set(0));
     says(&refused(secured(&ours), Some(&client(&theirs))).await, "not one of a coordinator of this authority");
     // A worker that would obey anyone still has to show something: theirs, beside our authority.
-    let mixed = ours.path().join("mixed");
-    std::fs::create_dir(&mixed).unwrap();
-    std::fs::copy(files(&ours).join("ca.pem"), mixed.join("ca.pem")).unwrap();
-    for file in ["worker.pem", "worker.key"] {
-        std::fs::copy(files(&theirs).join(file), mixed.join(file)).unwrap();
-    }
-    let tls = ClientTls::read(&mixed).unwrap();
+    let files =
+        [(&ours, "ca.pem", "ca.pem"), (&theirs, "worker.pem", "worker.pem"), (&theirs, "worker.key", "worker.key")];
+    let tls = ClientTls::read(&mixed(&ours, files)).unwrap();
     says(&refused(secured(&ours), Some(&tls)).await, "does not accept this worker's certificate");
 }
 
@@ -99,21 +94,21 @@ async fn another_authoritys_worker_is_refused_and_refuses() {
 async fn expired_certificates_are_refused_on_either_side() {
     let (expired, fresh) = (set(40), set(0));
     says(&refused(secured(&expired), Some(&client(&expired))).await, "expired");
-    let mixed = fresh.path().join("mixed");
-    std::fs::create_dir(&mixed).unwrap();
-    for (from, file) in [(&fresh, "ca.pem"), (&expired, "worker.pem"), (&expired, "worker.key")] {
-        std::fs::copy(files(from).join(file), mixed.join(file)).unwrap();
-    }
-    let tls = ClientTls::read(&mixed).unwrap();
+    let files =
+        [(&fresh, "ca.pem", "ca.pem"), (&expired, "worker.pem", "worker.pem"), (&expired, "worker.key", "worker.key")];
+    let tls = ClientTls::read(&mixed(&fresh, files)).unwrap();
     says(&refused(secured(&fresh), Some(&tls)).await, "does not accept this worker's certificate");
 }
 
 #[tokio::test]
 async fn a_workers_certificate_cannot_serve_and_a_coordinators_cannot_call() {
     let folder = set(0);
-    let posing = ServerTls::read(&disguised(&folder, "coordinator", "worker")).unwrap();
+    let own = (&folder, "ca.pem", "ca.pem");
+    let files = [own, (&folder, "worker.pem", "coordinator.pem"), (&folder, "worker.key", "coordinator.key")];
+    let posing = ServerTls::read(&mixed(&folder, files)).unwrap();
     says(&refused(serving(Some(posing), None), Some(&client(&folder))).await, "not one of a coordinator");
-    let posing = ClientTls::read(&disguised(&folder, "worker", "coordinator")).unwrap();
+    let files = [own, (&folder, "coordinator.pem", "worker.pem"), (&folder, "coordinator.key", "worker.key")];
+    let posing = ClientTls::read(&mixed(&folder, files)).unwrap();
     says(&refused(secured(&folder), Some(&posing)).await, "does not accept this worker's certificate");
 }
 

@@ -78,6 +78,42 @@ pub fn summary(out: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(out.join("summary.json")).unwrap()).unwrap()
 }
 
+/// A `strath coordinator` that has said where it listens.
+pub struct Coordinator {
+    /// The process.
+    pub child: Child,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl Coordinator {
+    /// Starts it on the digits, on any port of loopback.
+    pub fn start(out: &Path, more: &[&str]) -> Self {
+        let config = repository().join("configs/digits.toml");
+        let mut child = strath()
+            .args(["coordinator", "--config", config.to_str().unwrap(), "--listen", "127.0.0.1:0"])
+            .args(["--out", out.to_str().unwrap()])
+            .args(more)
+            .spawn()
+            .unwrap();
+        let begun = Instant::now();
+        let file = out.join("coordinator.json");
+        while !file.exists() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "no coordinator.json");
+            assert!(child.try_wait().unwrap().is_none(), "the coordinator ended");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let told: serde_json::Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
+        Self { child, address: told["address"].as_str().unwrap().to_string() }
+    }
+
+    /// Kills it.
+    pub fn end(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 /// `weights_sha256` of a summary.
 pub fn sha(summary: &serde_json::Value) -> String {
     summary["weights_sha256"].as_str().unwrap().to_string()
