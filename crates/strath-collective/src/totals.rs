@@ -21,28 +21,31 @@ fn in_order(
     after: &[impl AsRef<[u8]>],
     add: fn(&mut [f32], &[u8]),
 ) {
-    let mut own = [0.0; BLOCK];
     for (at, values) in (0..).step_by(BLOCK * width).zip(values.chunks_mut(BLOCK)) {
         let end = at + values.len() * width;
         match before {
             [] => {}
             // Two terms have the same sum in either order.
             [only] => add(values, &only.as_ref()[at..end]),
-            several => {
-                let own = &mut own[..values.len()];
-                own.copy_from_slice(values);
-                // Minus zero is the neutral element of f32 addition: the first term stays as it is, a minus zero included.
-                values.fill(-0.0);
-                for body in several {
-                    add(values, &body.as_ref()[at..end]);
-                }
-                values.iter_mut().zip(own).for_each(|(value, own)| *value += *own);
-            }
+            several => add_after(values, several.iter().map(|body| &body.as_ref()[at..end]), add),
         }
         for body in after {
             add(values, &body.as_ref()[at..end]);
         }
     }
+}
+
+/// `values = (bodies[0] + bodies[1] + ...) + values`, of at most a block.
+fn add_after<'a>(values: &mut [f32], bodies: impl Iterator<Item = &'a [u8]>, add: fn(&mut [f32], &[u8])) {
+    let mut own = [0.0; BLOCK];
+    let own = &mut own[..values.len()];
+    own.copy_from_slice(values);
+    // Minus zero is the neutral element of f32 addition: the first term stays as it is, a minus zero included.
+    values.fill(-0.0);
+    for body in bodies {
+        add(values, body);
+    }
+    values.iter_mut().zip(own).for_each(|(value, own)| *value += *own);
 }
 
 /// The sum of `f32` terms in order of rank, this rank's own (`values`) between those of the ranks below and above.

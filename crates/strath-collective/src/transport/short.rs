@@ -10,9 +10,6 @@ use super::turns::{SPIN, Turns, Waiting};
 use crate::exchange::Exchange;
 use crate::machine::Machine;
 
-/// Looks, of some tens of nanoseconds each, before the core is handed over for the first time.
-const LOOKS: u32 = 16;
-
 /// A sum whose own term every peer has been handed. Dropped before its end it goes on as an operation, so that what peers send for it is
 /// not kept for ever.
 #[derive(Debug)]
@@ -39,7 +36,7 @@ impl ShortSum {
                 Short::Complete => return Some(Ok(exchange.into_result())),
                 Short::Unusual => break,
                 // Handing over the core and getting it back takes longer than a peer that is about to come.
-                Short::Waiting if looks < LOOKS => looks += 1,
+                Short::Waiting if looks < turns.looks() => looks += 1,
                 Short::Waiting if since.get_or_insert_with(Instant::now).elapsed() >= SPIN.min(deadline) => break,
                 Short::Waiting => thread::yield_now(),
             }

@@ -10,6 +10,7 @@
 //! the work. The background thread is for what nobody waits for: overlapping operations, peers that come late, results
 //! still owed, connections that end. Once woken while somebody waits it naps, each time longer while that wait lasts.
 
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,9 @@ use crate::machine::Machine;
 /// How long a wait without a byte yields its core before it sleeps in `poll`. A sleep that ends costs tens of microseconds;
 /// longer than this, it is the peers that are late.
 pub(super) const SPIN: Duration = Duration::from_micros(200);
+/// Looks, of some tens of nanoseconds each, before one who waits for a small sum hands its core over for the first time: where every rank may
+/// have a core, and where not.
+const LOOKS: [u32; 2] = [100, 4];
 /// How often one who drives without a pause looks whether a peer beside shared memory has ended.
 const HEARING: Duration = Duration::from_millis(5);
 /// The background thread's first nap while somebody waits, and the longest.
@@ -66,6 +70,7 @@ pub(crate) struct Turns {
     /// How many waits there have been.
     waits: AtomicU64,
     is_closing: AtomicBool,
+    looks: u32,
 }
 
 impl std::fmt::Debug for Turns {
@@ -80,7 +85,9 @@ impl Engine {
         let failed = |doing| move |e: std::io::Error| local(identity.rank, doing, &e);
         let (leader, leader_bell) = Wakeable::new().map_err(failed("make a socket pair"))?;
         let (background, background_bell) = Wakeable::new().map_err(failed("make a socket pair"))?;
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let turns = Arc::new(Turns {
+            looks: LOOKS[usize::from(links.len() >= cores)],
             driver: Mutex::new(Driver::new(identity, links)),
             leader: Mutex::new(leader),
             leader_bell,
@@ -153,6 +160,11 @@ impl Turns {
     /// The driver, or `None` where a thread panicked while it held it: then nothing goes on.
     pub(super) fn driver(&self) -> Option<MutexGuard<'_, Driver>> {
         self.driver.lock().ok()
+    }
+
+    /// Looks before one who waits for a small sum hands its core over.
+    pub(super) fn looks(&self) -> u32 {
+        self.looks
     }
 
     /// Has the driver do something, and someone look after what that leaves to be written.
