@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -112,14 +113,30 @@ impl Collective {
         listener: TcpListener,
         identity: Identity,
         members: &[Member],
+        how: (Algorithm, Transport),
+        deadline: Duration,
+    ) -> Result<Self, CollectiveError> {
+        Self::connect_unless(listener, identity, members, how, deadline, &AtomicBool::new(false))
+    }
+
+    /// The same, for as long as it is not `cancelled`: then it fails with [`Unreachable`](CollectiveError::Unreachable) soon, where
+    /// peers are not all there yet.
+    ///
+    /// # Errors
+    /// As [`connect`](Self::connect).
+    pub fn connect_unless(
+        listener: TcpListener,
+        identity: Identity,
+        members: &[Member],
         (algorithm, transport): (Algorithm, Transport),
         deadline: Duration,
+        cancelled: &AtomicBool,
     ) -> Result<Self, CollectiveError> {
         let peers = checked_peers(&identity, members)?;
         let hosts = hosts(&listener, &identity, members, &peers);
         let (mut shared, mut rates, mut engine) = (Vec::new(), None, None);
         if !peers.is_empty() {
-            let connected = engine.insert(transport::connect(listener, identity, &peers, deadline)?);
+            let connected = engine.insert(transport::connect(listener, identity, &peers, deadline, cancelled)?);
             let mut agreement = transport::Agreement::new(connected, identity, deadline);
             shared = transport::share(&mut agreement, &hosts, transport)?;
             if algorithm == Algorithm::Auto {

@@ -2,6 +2,7 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use strath_collective::{Collective, CollectiveError, Identity, Member};
@@ -19,8 +20,8 @@ use crate::trainer::{Evaluations, Told, Training, kind_of, lost_peer};
 use crate::whereabouts::Whereabouts;
 use crate::worker::cores;
 
-/// Ranks of a generation connect to each other within this time, or the run ends.
-const RING_DEADLINE: Duration = Duration::from_secs(30);
+/// Ranks of a generation connect to each other within this time, or one of them is given up.
+const RING_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A generation that is connected and waits for the start.
 pub(crate) struct Ready {
@@ -47,23 +48,46 @@ pub(crate) struct Evaluating {
     step: Step,
 }
 
-/// Connects the ring of a generation and makes everything ready for its first step.
-pub(crate) fn connect(
-    prepared: Prepared,
-    listener: TcpListener,
-    admitted: &Admitted,
-    assign: &Assign,
-    state: Option<&State>,
-) -> Result<Ready, (String, Option<Rank>)> {
-    let own = |error: &dyn std::fmt::Display| (error.to_string(), None);
+/// What a generation begins with.
+pub(crate) struct Beginning {
+    pub(crate) prepared: Prepared,
+    pub(crate) listener: TcpListener,
+    pub(crate) admitted: Admitted,
+    pub(crate) assign: Assign,
+    /// The state that the coordinator sent.
+    pub(crate) sent: Option<State>,
+    /// The state that this worker holds.
+    pub(crate) held: Option<TrainingState>,
+}
+
+/// Why a generation was not connected.
+pub(crate) struct NotConnected {
+    pub(crate) message: String,
+    /// The peer that was not reached.
+    pub(crate) lost: Option<Rank>,
+    /// The state that it was to begin with, where there is one.
+    pub(crate) state: Option<TrainingState>,
+}
+
+/// Connects the ring of a generation and makes everything ready for its first step, unless it is `cancelled` before.
+pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Ready, NotConnected> {
+    let Beginning { prepared, listener, admitted, assign, sent, held } = beginning;
+    let own = |error: &dyn std::fmt::Display| NotConnected { message: error.to_string(), lost: None, state: None };
     let config = prepared.config.clone();
     let plan = config.plan().map_err(|error| own(&error))?;
     let assignment =
         Assignment::from_bounds(assign.bounds.clone(), plan.micro_batches().len()).map_err(|error| own(&error))?;
-    strath_kernels::threads::set(threads(&config, assign));
-    let state = initial_state(&prepared, &config, state, assign.state_source()).map_err(|message| (message, None))?;
-    let peers = ring(listener, admitted, assign, &config).map_err(|error| (error.to_string(), lost_peer(&error)))?;
-    let peers = Arc::new(peers);
+    strath_kernels::threads::set(threads(&config, &assign));
+    let state = match held.filter(|_| assign.keeps) {
+        Some(held) => held,
+        None => initial_state(&prepared, &config, sent.as_ref(), assign.state_source()).map_err(|error| own(&error))?,
+    };
+    let peers = match ring(listener, &admitted, &assign, &config, cancelled) {
+        Ok(peers) => Arc::new(peers),
+        Err(error) => {
+            return Err(NotConnected { message: error.to_string(), lost: lost_peer(&error), state: Some(state) });
+        }
+    };
     let seed = config.run.seed;
     let loader =
         Loader::new(prepared.dataset.clone(), plan.batch(), seed, config.data.shuffle, config.data.augment.clone());
@@ -93,6 +117,7 @@ pub(crate) fn connect(
             Work::Train(Box::new(Training {
                 stepper,
                 state,
+                unsettled: assign.unsettled,
                 peers: peers.clone(),
                 rank: assign.rank,
                 world_size,
@@ -144,6 +169,7 @@ fn ring(
     admitted: &Admitted,
     assign: &Assign,
     config: &Config,
+    cancelled: &AtomicBool,
 ) -> Result<Collective, CollectiveError> {
     let world_size = assign.members.len() as u32;
     let Admitted { run, ring_key: key, .. } = *admitted;
@@ -152,13 +178,8 @@ fn ring(
         .zip(&assign.members)
         .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
         .collect();
-    Collective::connect(
-        listener,
-        identity,
-        &members,
-        (config.cluster.algorithm, config.cluster.transport),
-        RING_DEADLINE,
-    )
+    let how = (config.cluster.algorithm, config.cluster.transport);
+    Collective::connect_unless(listener, identity, &members, how, RING_DEADLINE, cancelled)
 }
 
 /// `cluster.threads`, or the cores of this host over the members on it.
@@ -166,6 +187,16 @@ fn threads(config: &Config, assign: &Assign) -> usize {
     let here = assign.members.get(assign.rank.index()).map(|member| member.ring_address.ip());
     let beside = assign.members.iter().filter(|member| Some(member.ring_address.ip()) == here).count();
     config.cluster.threads.unwrap_or(cores() / beside.max(1)).max(1)
+}
+
+impl Work {
+    /// The state that it would have begun with, where that is of use to the next generation.
+    pub(crate) fn into_state(self) -> Option<TrainingState> {
+        match self {
+            Self::Train(training) => Some(training.state),
+            Self::Evaluate(_) => None,
+        }
+    }
 }
 
 impl Evaluating {

@@ -10,6 +10,7 @@ use strath_kernels::isa as kernels;
 use strath_model::{Model, ModelError, convolution_method};
 
 /// A worker's data and model.
+#[derive(Clone)]
 pub struct Prepared {
     /// The run's configuration, `data.path` as it is on this host.
     pub config: Config,

@@ -18,7 +18,7 @@ use crate::whereabouts::Whereabouts;
 /// What the training thread tells, in order.
 #[derive(Debug)]
 pub enum Told {
-    /// A step is complete; from rank 0.
+    /// A step is complete.
     Stepped {
         /// Completed steps.
         step: u64,
@@ -75,6 +75,8 @@ pub struct Training {
     pub stepper: Stepper,
     /// Where it begins.
     pub state: TrainingState,
+    /// Whether what follows the step that it begins after (an evaluation, a checkpoint) may still be to be done.
+    pub unsettled: bool,
     /// Its peers.
     pub peers: std::sync::Arc<Collective>,
     /// Its rank.
@@ -125,29 +127,52 @@ impl Evaluations {
     }
 }
 
-struct Failure {
-    phase: Phase,
-    message: String,
-    kind: FailureKind,
+/// Why training ends before its time.
+enum Failure {
+    /// It was told to.
+    Aborted,
+    /// Something went wrong.
+    Fault { phase: Phase, message: String, kind: FailureKind },
 }
 
 impl Training {
-    /// Trains to the end, or until a step that some rank was asked to stop after (`stop`), or until something fails; `here` says
-    /// where it is meanwhile.
-    pub fn run(mut self, stop: &AtomicBool, here: &Whereabouts, mut tell: impl FnMut(Told)) {
-        match self.steps(stop, here, &mut tell) {
+    /// Trains to the end, or until a step that some rank was asked to stop after (`stop`), or until it is `cancelled` or something
+    /// fails; `here` says where it is meanwhile. Gives back the state after the last step that was completed: one that failed has changed nothing.
+    pub fn run(
+        mut self,
+        stop: &AtomicBool,
+        cancelled: &AtomicBool,
+        here: &Whereabouts,
+        mut tell: impl FnMut(Told),
+    ) -> TrainingState {
+        match self.steps(stop, cancelled, here, &mut tell) {
             Ok(stopped) => {
                 let weights = checkpoint::digest(self.stepper.model(), &self.state.weights, &self.state.statistics);
                 tell(Told::Finished { step: self.state.step, weights, stopped });
             }
-            Err(Failure { phase, message, kind }) => {
+            Err(Failure::Fault { phase, message, kind }) => {
                 tell(Told::Failed { step: self.state.step, phase, message, kind });
             }
+            Err(Failure::Aborted) => {}
         }
+        self.state
     }
 
-    fn steps(&mut self, stop: &AtomicBool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<bool, Failure> {
+    fn steps(
+        &mut self,
+        stop: &AtomicBool,
+        cancelled: &AtomicBool,
+        here: &Whereabouts,
+        tell: &mut impl FnMut(Told),
+    ) -> Result<bool, Failure> {
+        if self.unsettled && self.settle(false, here, tell)? {
+            return Ok(true);
+        }
         while self.state.step < self.steps {
+            // A rank that is alone waits for nobody, and is not told by an exchange that ends.
+            if cancelled.load(Ordering::Relaxed) {
+                return Err(Failure::Aborted);
+            }
             let begun = Instant::now();
             let at = self.state.step;
             let mut phase = Phase::Ascent;
@@ -160,28 +185,31 @@ impl Training {
                 .map_err(|error| step_failure(phase, &error))?;
             let stopping = outcome.stop && self.state.step < self.steps;
             self.tell_rate(&outcome.seconds, here);
-            if self.leads() {
-                tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
-            }
-            if self.evaluations.is_due(self.state.step) {
-                self.evaluate(here, tell)?;
-            }
-            let step = self.state.step;
-            let saves = stopping || step.is_multiple_of(self.checkpoint_every) || step == self.steps;
-            // What is kept is what all ranks hold.
-            if saves || step.is_multiple_of(self.verify_every) {
-                here.enter(step, Phase::Checkpoint);
-                verify(&self.state, &self.peers).map_err(|error| verify_failure(&error))?;
-            }
-            if saves && step < self.steps {
-                self.save(false, here, tell);
-            }
-            if stopping {
+            tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
+            if self.settle(stopping, here, tell)? {
                 return Ok(true);
             }
         }
         self.save(true, here, tell);
         Ok(false)
+    }
+
+    /// What follows a step: an evaluation, a comparison of all states, a checkpoint, each where it is due. Whether training stops here.
+    fn settle(&mut self, stopping: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<bool, Failure> {
+        let step = self.state.step;
+        if self.evaluations.is_due(step) {
+            self.evaluate(here, tell)?;
+        }
+        let saves = stopping || step.is_multiple_of(self.checkpoint_every) || step == self.steps;
+        // What is kept is what all ranks hold.
+        if saves || step.is_multiple_of(self.verify_every) {
+            here.enter(step, Phase::Checkpoint);
+            verify(&self.state, &self.peers).map_err(|error| verify_failure(&error))?;
+        }
+        if saves && step < self.steps {
+            self.save(false, here, tell);
+        }
+        Ok(stopping)
     }
 
     /// Says what this rank's examples come to a second, in the phases in which it waits for nobody; of one step that means little on
@@ -234,22 +262,33 @@ impl Training {
 }
 
 fn step_failure(phase: Phase, error: &StepError) -> Failure {
-    let lost = if let StepError::Collective(error) = error { lost_peer(error) } else { None };
-    Failure { phase, message: error.to_string(), kind: kind_of(lost) }
+    match error {
+        StepError::Collective(error) => collective_failure(phase, error),
+        error => Failure::Fault { phase, message: error.to_string(), kind: FailureKind::Own },
+    }
+}
+
+fn collective_failure(phase: Phase, error: &CollectiveError) -> Failure {
+    match error {
+        CollectiveError::Aborted { .. } => Failure::Aborted,
+        error => Failure::Fault { phase, message: error.to_string(), kind: kind_of(lost_peer(error)) },
+    }
 }
 
 fn evaluate_failure(error: &EvaluateError) -> Failure {
-    let lost = if let EvaluateError::Collective(error) = error { lost_peer(error) } else { None };
-    Failure { phase: Phase::Evaluate, message: error.to_string(), kind: kind_of(lost) }
+    match error {
+        EvaluateError::Collective(error) => collective_failure(Phase::Evaluate, error),
+        error => Failure::Fault { phase: Phase::Evaluate, message: error.to_string(), kind: FailureKind::Own },
+    }
 }
 
 fn verify_failure(error: &VerifyError) -> Failure {
     let kind = match error {
         VerifyError::Deviates { rank, .. } => FailureKind::Deviates(*rank),
         VerifyError::Undecided { .. } => FailureKind::Own,
-        VerifyError::Collective(error) => kind_of(lost_peer(error)),
+        VerifyError::Collective(error) => return collective_failure(Phase::Checkpoint, error),
     };
-    Failure { phase: Phase::Checkpoint, message: error.to_string(), kind }
+    Failure::Fault { phase: Phase::Checkpoint, message: error.to_string(), kind }
 }
 
 /// The failure of a rank that has lost a peer, or nobody.
@@ -262,7 +301,8 @@ pub(crate) fn lost_peer(error: &CollectiveError) -> Option<Rank> {
     match error {
         CollectiveError::PeerLost { rank, .. }
         | CollectiveError::PeerSilent { rank, .. }
-        | CollectiveError::Unreachable { rank, .. } => Some(*rank),
+        | CollectiveError::Unreachable { rank, .. }
+        | CollectiveError::Handshake { rank, .. } => Some(*rank),
         _ => None,
     }
 }

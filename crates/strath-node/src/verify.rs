@@ -20,7 +20,7 @@ pub enum VerifyError {
     /// One rank differs from the others. The sentence is about it.
     #[error(
         "holds another state after step {step} than the other {others} workers (SHA-256 {found}, theirs {expected}): its memory or \
-         processor is at fault; leave that machine out and start again with --resume"
+         processor is at fault, test that machine"
     )]
     Deviates {
         /// The rank.
@@ -51,7 +51,7 @@ pub enum VerifyError {
 }
 
 /// The digest of everything that a step depends on and changes.
-fn digest(state: &TrainingState) -> Digest {
+pub(crate) fn digest(state: &TrainingState) -> Digest {
     let mut hasher = Hasher::new();
     hasher.floats(&state.weights).floats(&state.statistics);
     for (slot, values) in state.optimizer.slots() {

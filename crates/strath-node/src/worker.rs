@@ -1,6 +1,7 @@
 //! A worker's runtime: carries out what its state machine decides, with a session, a ring and a training thread.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -19,9 +20,12 @@ use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
 use strath_rpc::{ClientTls, RpcError, Session, SessionSender};
 use tokio::sync::mpsc;
 
-use crate::generation::{Ready, Work, connect};
+use crate::checkpoint;
+use crate::generation::{Beginning, NotConnected, Ready, Work, connect};
 use crate::prepare::{PrepareError, Prepared, prepare};
+use crate::step::TrainingState;
 use crate::trainer::{Told, kind_of};
+use crate::verify;
 use crate::whereabouts::Whereabouts;
 
 /// Reports on their way from the training thread to the coordinator.
@@ -95,8 +99,8 @@ pub enum WorkerEnd {
     Stopped,
 }
 
-/// Joins a run and takes part until it ends. `stop`: each message is a request to stop, as by a signal; `leave`: why to leave at
-/// once, without finishing the step.
+/// Joins a run and takes part until it ends. One that loses its coordinator, or is given up by it, joins again as a newcomer. `stop`:
+/// each message is a request to stop, as by a signal; `leave`: why to leave at once, without finishing the step.
 ///
 /// # Errors
 /// [`WorkerError`].
@@ -105,12 +109,48 @@ pub async fn run(
     mut stop: mpsc::Receiver<()>,
     mut leave: mpsc::Receiver<String>,
 ) -> Result<WorkerEnd, WorkerError> {
-    let mut session = tokio::select! {
-        session = Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()) => session?,
-        Some(()) = stop.recv() => return Ok(WorkerEnd::Stopped),
-        Some(reason) = leave.recv() => return Err(WorkerError::Failed(format!("left before it joined: {reason}"))),
-    };
-    let (listener, advertised) = listen(&settings, session.local_address())?;
+    let here = Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() });
+    let (mut prepared, mut lost) = (None, None);
+    loop {
+        let session = tokio::select! {
+            session = Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()) => session,
+            Some(()) = stop.recv() => return Ok(WorkerEnd::Stopped),
+            Some(reason) = leave.recv() => {
+                let when = lost.map_or_else(|| "left before it joined".into(), |lost| format!("{lost}; then left"));
+                return Err(WorkerError::Failed(format!("{when}: {reason}")));
+            }
+        };
+        let session = match (session, lost) {
+            (Ok(session), _) => session,
+            (Err(error), Some(lost)) => return Err(WorkerError::Failed(format!("{lost}; then {error}"))),
+            (Err(error), None) => return Err(error.into()),
+        };
+        let outcome = take_part(&settings, session, &here, &mut prepared, &mut stop, &mut leave).await?;
+        match outcome {
+            WorkerOutcome::Done | WorkerOutcome::Released => return Ok(WorkerEnd::Done),
+            WorkerOutcome::Stopped => return Ok(WorkerEnd::Stopped),
+            WorkerOutcome::Lost { message } if prepared.is_some() => {
+                tracing::warn!("{message}; joining again");
+                lost = Some(message);
+            }
+            WorkerOutcome::Lost { message } | WorkerOutcome::Failed { message } => {
+                return Err(WorkerError::Failed(message));
+            }
+        }
+    }
+}
+
+/// One session, from the registration to its end.
+async fn take_part(
+    settings: &WorkerSettings,
+    mut session: Session,
+    here: &Arc<Whereabouts>,
+    prepared: &mut Option<(String, Prepared)>,
+    stop: &mut mpsc::Receiver<()>,
+    leave: &mut mpsc::Receiver<String>,
+) -> Result<WorkerOutcome, WorkerError> {
+    let local_address = session.local_address();
+    let (listener, advertised) = listen(settings, local_address)?;
     let register = Register {
         version: env!("CARGO_PKG_VERSION").into(),
         token: settings.token.clone(),
@@ -126,15 +166,19 @@ pub async fn run(
         machine: Worker::new(settings.coordinator.clone(), register, now()),
         sender: session.sender(),
         events,
+        later: VecDeque::new(),
         listener: Some(listener),
-        data: settings.data.clone(),
-        stop: Arc::new(AtomicBool::new(false)),
-        here: Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() }),
+        stop: Arc::default(),
+        cancelled: Arc::default(),
+        settings: settings.clone(),
+        local_address,
+        held: None,
+        here: here.clone(),
         rank: Rank(0),
         generation: Generation(0),
         start: Step(0),
         admitted: None,
-        prepared: None,
+        prepared: prepared.take(),
         ready: None,
         peers: None,
     };
@@ -144,17 +188,21 @@ pub async fn run(
             break outcome;
         }
         let deadline = runtime.machine.next_deadline().map(|deadline| deadline.since(now()));
-        let event = tokio::select! {
-            // What training has told goes before what the coordinator says: its last word would leave a state behind.
-            biased;
-            Some(reason) = leave.recv() => WorkerEvent::LeaveRequested { reason },
-            Some(()) = stop.recv() => WorkerEvent::StopRequested,
-            event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.take(event)),
-            message = session.receive() => match message {
-                Ok(message) => WorkerEvent::Message(message),
-                Err(error) => WorkerEvent::Disconnected { cause: error.to_string() },
-            },
-            () = tokio::time::sleep(deadline.unwrap_or(Duration::from_secs(1))) => WorkerEvent::Tick,
+        let event = if let Some(event) = runtime.later.pop_front() {
+            event
+        } else {
+            tokio::select! {
+                // What training has told goes before what the coordinator says: its last word would leave a state behind.
+                biased;
+                Some(reason) = leave.recv() => WorkerEvent::LeaveRequested { reason },
+                Some(()) = stop.recv() => WorkerEvent::StopRequested,
+                event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.take(event)),
+                message = session.receive() => match message {
+                    Ok(message) => WorkerEvent::Message(message),
+                    Err(error) => WorkerEvent::Disconnected { cause: error.to_string() },
+                },
+                () = tokio::time::sleep(deadline.unwrap_or(Duration::from_secs(1))) => WorkerEvent::Tick,
+            }
         };
         // Before anything else, so that whatever is said now says where training is.
         if let Some(progress) = runtime.progress() {
@@ -168,21 +216,16 @@ pub async fn run(
             tracing::debug!("passed over: {rejected}");
         }
     };
-    if let Some(peers) = &runtime.peers {
-        peers.abort();
-    }
+    runtime.halt();
     session.finish(flush).await;
-    if let (Some(path), Some(recorder)) = (&settings.trace, runtime.here.recorder()) {
+    if let (Some(path), Some(recorder)) = (&settings.trace, here.recorder()) {
         // The run is what counts; whoever asked for the trace is told that a part is missing.
         if let Err(error) = recorder.write(path, runtime.rank) {
             tracing::warn!("{error}");
         }
     }
-    match outcome {
-        WorkerOutcome::Done => Ok(WorkerEnd::Done),
-        WorkerOutcome::Stopped => Ok(WorkerEnd::Stopped),
-        WorkerOutcome::Failed { message } => Err(WorkerError::Failed(message)),
-    }
+    *prepared = runtime.prepared.take();
+    Ok(outcome)
 }
 
 /// The ring's listener and the address that peers are told.
@@ -208,9 +251,11 @@ fn listen(settings: &WorkerSettings, local: SocketAddr) -> Result<(TcpListener, 
 /// What other threads report to the session's task.
 enum Report {
     Prepared(Box<Result<Prepared, PrepareError>>),
-    Connected(Box<Result<Ready, (String, Option<Rank>)>>),
+    Connected(Generation, Box<Result<Ready, NotConnected>>),
     /// Of the training thread of a generation.
     Told(Generation, Told),
+    /// The training thread of a generation has ended, with this state.
+    Rested(Generation, Option<Box<TrainingState>>),
     /// A thread panicked in this phase, with this message.
     Panicked(Generation, Phase, String),
 }
@@ -219,9 +264,17 @@ struct Runtime {
     machine: Worker,
     sender: SessionSender,
     events: mpsc::Sender<Report>,
+    /// What follows from the event that is being handled.
+    later: VecDeque<WorkerEvent>,
     listener: Option<TcpListener>,
-    data: Option<PathBuf>,
     stop: Arc<AtomicBool>,
+    /// Whether the generation is over while its ring is being connected.
+    cancelled: Arc<AtomicBool>,
+    /// Where the ring listens: as it was told, and the address that the coordinator was reached from.
+    settings: WorkerSettings,
+    local_address: SocketAddr,
+    /// The state of the generation that is over.
+    held: Option<TrainingState>,
     /// Where the training thread is.
     here: Arc<Whereabouts>,
     /// The rank in it.
@@ -231,7 +284,8 @@ struct Runtime {
     /// Completed steps that the generation began with.
     start: Step,
     admitted: Option<Admitted>,
-    prepared: Option<Prepared>,
+    /// Data and model, and the configuration that they are of.
+    prepared: Option<(String, Prepared)>,
     ready: Option<Ready>,
     peers: Option<Arc<Collective>>,
 }
@@ -267,6 +321,8 @@ impl Runtime {
                 WorkerCommand::Connect { assign, state } => self.connect(assign, state),
                 WorkerCommand::Run => self.run(),
                 WorkerCommand::StopAfterStep => self.stop.store(true, Ordering::Relaxed),
+                WorkerCommand::Halt => self.halt(),
+                WorkerCommand::HandOver(generation) => self.hand_over(generation),
                 WorkerCommand::Exit(outcome) => return Some(outcome),
             }
         }
@@ -274,8 +330,12 @@ impl Runtime {
     }
 
     fn prepare(&mut self, admitted: Admitted) {
-        let (configuration, data) = (admitted.configuration.clone(), self.data.clone());
+        let (configuration, data) = (admitted.configuration.clone(), self.settings.data.clone());
         self.admitted = Some(admitted);
+        if let Some((_, prepared)) = self.prepared.as_ref().filter(|(of, _)| *of == configuration) {
+            self.later.push_back(WorkerEvent::Prepared(summarise(prepared)));
+            return;
+        }
         self.spawn(Generation(0), Phase::Preparing, move |events| {
             let prepared = prepare(&configuration, data);
             // Nobody listens any more where the session has ended; so below.
@@ -284,28 +344,85 @@ impl Runtime {
     }
 
     fn connect(&mut self, assign: Assign, state: Option<State>) {
-        let (Some(prepared), Some(listener), Some(admitted)) =
-            (self.prepared.take(), self.listener.take(), self.admitted.clone())
+        let (Some((_, prepared)), Some(listener), Some(admitted)) =
+            (self.prepared.clone(), self.listener.take(), self.admitted.clone())
         else {
             return;
         };
-        (self.generation, self.start, self.rank) = (assign.generation, assign.start, assign.rank);
-        self.spawn(assign.generation, Phase::Connecting, move |events| {
-            let ready = connect(prepared, listener, &admitted, &assign, state.as_ref());
-            let _ = events.blocking_send(Report::Connected(Box::new(ready)));
+        let generation = assign.generation;
+        (self.generation, self.start, self.rank) = (generation, assign.start, assign.rank);
+        self.cancelled = Arc::default();
+        self.stop = Arc::default();
+        let (cancelled, held) = (self.cancelled.clone(), self.held.take());
+        self.spawn(generation, Phase::Connecting, move |events| {
+            let beginning = Beginning { prepared, listener, admitted, assign, sent: state, held };
+            let ready = connect(beginning, &cancelled);
+            let _ = events.blocking_send(Report::Connected(generation, Box::new(ready)));
         });
+    }
+
+    /// Ends whatever is at work in the generation. A ring that is connected and not in use rests at once.
+    fn halt(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Some(peers) = self.peers.take() {
+            peers.abort();
+            leave_behind(peers);
+        }
+        if let Some(Ready { work, peers, .. }) = self.ready.take() {
+            self.rests(work.into_state());
+            leave_behind(peers);
+        }
+    }
+
+    /// The threads of the generation are through. The next needs a listener of its own; its address is what the machine is to know.
+    fn rests(&mut self, state: Option<TrainingState>) {
+        if let Some(peers) = self.peers.take() {
+            leave_behind(peers);
+        }
+        let held = state.as_ref().map(|state| (Step(state.step), verify::digest(state)));
+        self.held = state;
+        let event = match listen(&self.settings, self.local_address) {
+            Ok((listener, ring_address)) => {
+                self.listener = Some(listener);
+                WorkerEvent::Rested { generation: self.generation, held, ring_address }
+            }
+            Err(error) => {
+                let step = held.map_or(self.start, |(step, _)| step);
+                failed(self.generation, step, Phase::Waiting, error.to_string(), FailureKind::Own)
+            }
+        };
+        self.later.push_back(event);
+    }
+
+    /// The state that is held, as files.
+    fn hand_over(&mut self, generation: Generation) {
+        let (Some(state), Some((_, prepared))) = (&self.held, &self.prepared) else { return };
+        let model = checkpoint::encode_model(&prepared.model, &state.weights, &state.statistics);
+        let optimizer =
+            checkpoint::encode_state(&prepared.model, state, prepared.dataset.digest(), prepared.numerics);
+        self.later.push_back(WorkerEvent::StateReady(State {
+            generation,
+            step: Step(state.step),
+            purpose: Purpose::Handover,
+            model: model.into(),
+            optimizer: optimizer.into(),
+        }));
     }
 
     fn run(&mut self) {
         let Some(Ready { generation, peers, work }) = self.ready.take() else { return };
-        let (stop, here) = (self.stop.clone(), self.here.clone());
+        let (stop, cancelled, here) = (self.stop.clone(), self.cancelled.clone(), self.here.clone());
         here.enter(self.start.0, Phase::Ascent);
         self.spawn(generation, Phase::Ascent, move |events| {
             let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
-            match work {
-                Work::Train(training) => training.run(&stop, &here, tell),
-                Work::Evaluate(evaluating) => evaluating.run(&peers, &here, tell),
-            }
+            let state = match work {
+                Work::Train(training) => Some(Box::new(training.run(&stop, &cancelled, &here, tell))),
+                Work::Evaluate(evaluating) => {
+                    evaluating.run(&peers, &here, tell);
+                    None
+                }
+            };
+            let _ = events.blocking_send(Report::Rested(generation, state));
         });
     }
 
@@ -315,7 +432,8 @@ impl Runtime {
             Report::Prepared(prepared) => match *prepared {
                 Ok(prepared) => {
                     let message = summarise(&prepared);
-                    self.prepared = Some(prepared);
+                    let configuration = self.admitted.as_ref().map(|admitted| admitted.configuration.clone());
+                    self.prepared = Some((configuration.unwrap_or_default(), prepared));
                     WorkerEvent::Prepared(message)
                 }
                 Err(error) => WorkerEvent::Failed(FailureReport {
@@ -326,16 +444,35 @@ impl Runtime {
                     message: error.to_string(),
                 }),
             },
-            Report::Connected(ready) => match *ready {
-                Ok(ready) => {
-                    let generation = ready.generation;
-                    self.peers = Some(ready.peers.clone());
-                    self.ready = Some(ready);
-                    WorkerEvent::RingConnected(generation)
+            Report::Connected(generation, ready) => {
+                let is_over = self.cancelled.load(Ordering::Relaxed);
+                match *ready {
+                    Ok(Ready { work, peers, .. }) if is_over => {
+                        self.rests(work.into_state());
+                        leave_behind(peers);
+                        WorkerEvent::Tick
+                    }
+                    Ok(ready) => {
+                        self.peers = Some(ready.peers.clone());
+                        self.ready = Some(ready);
+                        WorkerEvent::RingConnected(generation)
+                    }
+                    Err(NotConnected { message, lost, state }) => {
+                        self.rests(state);
+                        let kind = kind_of(lost);
+                        if is_over && kind != FailureKind::Own {
+                            WorkerEvent::Tick
+                        } else {
+                            failed(generation, self.start, Phase::Connecting, message, kind)
+                        }
+                    }
                 }
-                Err((message, lost)) => failed(self.generation, self.start, Phase::Connecting, message, kind_of(lost)),
-            },
+            }
             Report::Told(generation, told) => translate(generation, told),
+            Report::Rested(_, state) => {
+                self.rests(state.map(|state| *state));
+                WorkerEvent::Tick
+            }
             Report::Panicked(generation, phase, message) => {
                 let (step, last, _) = self.here.get();
                 let phase = if last == Phase::Joining { phase } else { last };
@@ -344,6 +481,11 @@ impl Runtime {
             }
         }
     }
+}
+
+/// Lets go of connections, which may take as long as what is still owed to peers takes to leave.
+fn leave_behind(peers: Arc<Collective>) {
+    std::thread::spawn(move || drop(peers));
 }
 
 /// What a word of the training thread of a generation means to the machine.

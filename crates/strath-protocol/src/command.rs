@@ -98,6 +98,10 @@ pub enum WorkerCommand {
     Run,
     /// Ask every rank to stop after the step under way.
     StopAfterStep,
+    /// Leave the generation: end every wait of its connection and its training, then answer with `Rested`.
+    Halt,
+    /// Hand over the state that is held: answer with `StateReady`.
+    HandOver(Generation),
     /// The session is over: end every wait, and the process.
     Exit(WorkerOutcome),
 }
@@ -109,6 +113,13 @@ pub enum WorkerOutcome {
     Done,
     /// The run was stopped after a checkpoint.
     Stopped,
+    /// The worker wanted to leave, and the run goes on without it.
+    Released,
+    /// The coordinator is gone, or has given the worker up: the run may go on.
+    Lost {
+        /// How, in one line.
+        message: String,
+    },
     /// The run, or this worker, failed.
     Failed {
         /// Why, in one line.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use strath_core::{Generation, Step};
+use strath_core::{Digest, Generation, Step};
 
 use crate::message::{
     CoordinatorMessage, EvalReport, FailureReport, Finished, Prepared, Progress, Purpose, State, StepReport,
@@ -88,6 +88,16 @@ pub enum WorkerEvent {
     StateReady(State),
     /// Training is through.
     Finished(Finished),
+    /// The threads of a generation have ended, in order or not, and given back the state that the worker holds, if any; its ring can
+    /// be reached at an address of the next generation.
+    Rested {
+        /// The generation.
+        generation: Generation,
+        /// Completed steps and digest of the state.
+        held: Option<(Step, Digest)>,
+        /// The ring's address.
+        ring_address: SocketAddr,
+    },
     /// Something failed.
     Failed(FailureReport),
     /// Ctrl-C or SIGTERM: whoever runs the worker wants it to end.

@@ -1,21 +1,26 @@
-//! The life of a run as one worker sees it: registered, preparing, waiting, connecting, running, ended.
+//! The life of a run as one worker sees it: registered, preparing, waiting, connecting, running, halting, waiting again, ended.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Step, Timestamp};
+use strath_core::{Digest, Generation, Rank, Step, Timestamp};
 
 use crate::Rejected;
 use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::event::WorkerEvent as Event;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, FailureReport, Phase, Progress, Register, State, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, Ending, FailureKind, FailureReport, Halted, Phase, Progress, Purpose, Register,
+    State, StepReport, WorkerMessage,
 };
 
 /// Beyond its lease a worker waits this long for a coordinator that has fallen silent.
 const GRACE: Duration = Duration::from_secs(1);
 /// A coordinator that does not even answer a registration is given up after this long.
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);
+
+/// Reports of steps that every rank keeps, in case that rank 0 is gone before its own were read.
+const REPORTS_KEPT: usize = 64;
 
 /// The worker's state machine, from the moment it is connected to the coordinator.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,6 +33,17 @@ pub struct Worker {
     beaten: Timestamp,
     last_handled: Timestamp,
     progress: Progress,
+    rank: Rank,
+    /// Where the ring listens for the next generation.
+    ring_address: SocketAddr,
+    /// The state that it holds between two generations: completed steps and digest.
+    held: Option<(Step, Digest)>,
+    /// Whether no thread of a generation is at work.
+    rests: bool,
+    /// The newest step on record, once the coordinator has said that the generation is over.
+    halted_after: Option<Step>,
+    is_retiring: bool,
+    recent: VecDeque<StepReport>,
     commands: VecDeque<Command>,
 }
 
@@ -42,6 +58,8 @@ enum Stage {
     Connected(Generation),
     Running(Generation),
     Finished(Generation),
+    /// The generation is over for this worker, because of what is said: it leaves it, and waits to be told that it is over for all.
+    Halting(Generation, Option<String>),
     /// It has failed, or a peer has, as the message says, and waits for the coordinator's last word.
     Failed(String),
     Ended,
@@ -58,6 +76,7 @@ impl Stage {
             Self::Connected(_) => "waiting for the others' rings",
             Self::Running(_) => "running",
             Self::Finished(_) => "finished",
+            Self::Halting(..) => "leaving its generation",
             Self::Failed(_) => "failed",
             Self::Ended => "ended",
         }
@@ -68,6 +87,7 @@ impl Worker {
     /// A worker that introduces itself to the coordinator at `coordinator`.
     pub fn new(coordinator: String, register: Register, now: Timestamp) -> Self {
         let progress = Progress { generation: Generation(0), step: Step(0), phase: Phase::Joining, images_per_s: 0.0 };
+        let ring_address = register.ring_address;
         let commands = VecDeque::from([Command::Send(WorkerMessage::Register(register))]);
         Self {
             coordinator,
@@ -77,6 +97,13 @@ impl Worker {
             beaten: now,
             last_handled: now,
             progress,
+            rank: Rank(0),
+            ring_address,
+            held: None,
+            rests: true,
+            halted_after: None,
+            is_retiring: false,
+            recent: VecDeque::new(),
             commands,
         }
     }
@@ -95,8 +122,7 @@ impl Worker {
                 self.heard = now;
             }
             Event::Disconnected { cause } => {
-                let message = self.lost_coordinator(&format!("was lost: {cause}"));
-                self.exit(WorkerOutcome::Failed { message });
+                self.lose_coordinator(&format!("was lost: {cause}"));
             }
             Event::Tick => {}
             Event::Prepared(prepared) => {
@@ -115,14 +141,21 @@ impl Worker {
             }
             Event::Stepped(report) => {
                 self.expect(&Stage::Running(report.generation), "Stepped")?;
-                self.send(WorkerMessage::Step(report));
+                if self.recent.len() == REPORTS_KEPT {
+                    self.recent.pop_front();
+                }
+                self.recent.push_back(report.clone());
+                if self.rank == Rank(0) {
+                    self.send(WorkerMessage::Step(report));
+                }
             }
             Event::Evaluated(report) => {
                 self.expect(&Stage::Running(report.generation), "Evaluated")?;
                 self.send(WorkerMessage::Eval(report));
             }
             Event::StateReady(state) => {
-                self.expect(&Stage::Running(state.generation), "StateReady")?;
+                let due = if state.purpose == Purpose::Handover { Stage::Waiting } else { Stage::Running(state.generation) };
+                self.expect(&due, "StateReady")?;
                 self.send(WorkerMessage::State(state));
             }
             Event::Finished(finished) => {
@@ -130,6 +163,13 @@ impl Worker {
                 self.enter(Stage::Finished(finished.generation), Phase::Finished);
                 self.progress.step = finished.step;
                 self.send(WorkerMessage::Finished(finished));
+            }
+            Event::Rested { generation, held, ring_address } => {
+                if self.rests || generation != self.progress.generation {
+                    return Err(Rejected::OutOfOrder { what: "Rested", state: self.stage.name() });
+                }
+                (self.rests, self.held, self.ring_address) = (true, held, ring_address);
+                self.say_halted();
             }
             Event::Failed(report) => self.failed(report)?,
             Event::StopRequested => self.stop(),
@@ -170,8 +210,12 @@ impl Worker {
             }
             CoordinatorMessage::Assign(assign) => {
                 self.expect(&Stage::Waiting, "Assign")?;
+                if assign.keeps && self.held.is_none_or(|(step, _)| step != assign.start) {
+                    return Err(Rejected::OutOfOrder { what: "Assign", state: "no such state is held" });
+                }
                 self.progress.generation = assign.generation;
                 self.progress.step = assign.start;
+                self.rank = assign.rank;
                 if assign.state.is_some() {
                     self.enter(Stage::Receiving(Box::new(assign)), Phase::Connecting);
                 } else {
@@ -190,9 +234,18 @@ impl Worker {
                     self.commands.push_back(Command::StopAfterStep);
                 }
             }
+            CoordinatorMessage::Halt { generation, recorded } => self.halt(generation, recorded)?,
+            CoordinatorMessage::SendState { generation } => {
+                self.expect(&Stage::Waiting, "SendState")?;
+                if self.held.is_none() || generation != self.progress.generation {
+                    return Err(Rejected::OutOfOrder { what: "SendState", state: "no such state is held" });
+                }
+                self.commands.push_back(Command::HandOver(generation));
+            }
             CoordinatorMessage::End(ending) => self.exit(match ending {
                 Ending::Done => WorkerOutcome::Done,
                 Ending::Stopped => WorkerOutcome::Stopped,
+                Ending::Released => WorkerOutcome::Released,
                 Ending::Failed(message) => WorkerOutcome::Failed { message },
                 Ending::Refused(reason) => WorkerOutcome::Failed {
                     message: format!("refused by the coordinator at {}: {reason}", self.coordinator),
@@ -202,17 +255,60 @@ impl Worker {
         Ok(())
     }
 
-    /// While it trains, the step under way is finished and every rank stops after it, with a checkpoint: nothing is lost.
+    /// One that has a part in the run goes on until the others can do without it: nothing is lost. Asked twice, it leaves at once.
     fn stop(&mut self) {
+        let takes_part = self.progress.generation != Generation(0);
         match self.stage {
-            Stage::Running(_) => self.commands.push_back(Command::StopAfterStep),
             // The last word is on its way.
-            Stage::Finished(_) | Stage::Failed(_) => {}
+            Stage::Failed(_) => {}
+            _ if takes_part && !self.is_retiring => {
+                self.is_retiring = true;
+                self.send(WorkerMessage::Retiring { generation: self.progress.generation });
+            }
             _ => {
                 self.leave("stopped by a signal".into());
                 self.exit(WorkerOutcome::Stopped);
             }
         }
+    }
+
+    /// The generation is over: what is at work in it ends, and the state stays.
+    fn halt(&mut self, generation: Generation, recorded: Step) -> Result<(), Rejected> {
+        let at_work = match &self.stage {
+            Stage::Receiving(assign) if assign.generation == generation => false,
+            Stage::Connecting(current) | Stage::Connected(current) | Stage::Running(current) if *current == generation => {
+                true
+            }
+            Stage::Finished(current) | Stage::Halting(current, _) if *current == generation => false,
+            stage => return Err(Rejected::OutOfOrder { what: "Halt", state: stage.name() }),
+        };
+        if at_work {
+            self.commands.push_back(Command::Halt);
+        }
+        if !matches!(self.stage, Stage::Halting(..)) {
+            self.stage = Stage::Halting(generation, None);
+        }
+        self.halted_after = Some(recorded);
+        self.say_halted();
+        Ok(())
+    }
+
+    /// Says that it has left its generation, once it has and was told that the generation is over.
+    fn say_halted(&mut self) {
+        let (Stage::Halting(generation, _), Some(recorded), true) = (&self.stage, self.halted_after, self.rests) else {
+            return;
+        };
+        let halted = Halted {
+            generation: *generation,
+            held: self.held,
+            ring_address: self.ring_address,
+            unrecorded: self.recent.iter().filter(|report| report.step > recorded).cloned().collect(),
+        };
+        self.halted_after = None;
+        self.recent.clear();
+        self.progress.step = self.held.map_or(Step(0), |(step, _)| step);
+        self.enter(Stage::Waiting, Phase::Waiting);
+        self.send(WorkerMessage::Halted(halted));
     }
 
     fn leave(&mut self, reason: String) {
@@ -247,18 +343,25 @@ impl Worker {
     }
 
     fn connect(&mut self, assign: Assign, state: Option<State>) {
+        (self.rests, self.held) = (false, None);
         self.enter(Stage::Connecting(assign.generation), Phase::Connecting);
         self.commands.push_back(Command::Connect { assign, state });
     }
 
-    /// Tells the coordinator and waits for its last word, which names whoever is at fault for everyone alike.
+    /// Tells the coordinator. Where a peer is at fault, the run may go on; else the coordinator has the last word, which names whoever is
+    /// at fault for everyone alike.
     fn failed(&mut self, report: FailureReport) -> Result<(), Rejected> {
         if matches!(self.stage, Stage::Registered | Stage::Failed(_)) || report.generation != self.progress.generation {
             return Err(Rejected::OutOfOrder { what: "Failed", state: self.stage.name() });
         }
+        let is_of_peer = matches!(report.kind, FailureKind::PeerLost(_) | FailureKind::Deviates(_));
+        if let (Stage::Halting(..), true) = (&self.stage, is_of_peer) {
+            return Err(Rejected::OutOfOrder { what: "Failed", state: self.stage.name() });
+        }
         self.progress.step = report.step;
         self.progress.phase = report.phase;
-        self.stage = Stage::Failed(report.message.clone());
+        let message = report.message.clone();
+        self.stage = if is_of_peer { Stage::Halting(report.generation, Some(message)) } else { Stage::Failed(message) };
         self.send(WorkerMessage::Failed(report));
         Ok(())
     }
@@ -287,19 +390,20 @@ impl Worker {
     fn check_coordinator(&mut self, now: Timestamp) {
         if self.stage != Stage::Ended && now.since(self.heard) >= self.patience() {
             let silence = format!("was silent for {} ms", now.since(self.heard).as_millis());
-            let message = self.lost_coordinator(&silence);
-            self.exit(WorkerOutcome::Failed { message });
+            self.lose_coordinator(&silence);
         }
     }
 
-    fn lost_coordinator(&self, how: &str) -> String {
+    fn lose_coordinator(&mut self, how: &str) {
         let Progress { step, phase, .. } = self.progress;
         let lost = format!("the coordinator at {} {how}, at step {step} in phase {phase}", self.coordinator);
         // Nobody else may be left to tell of the failure.
-        match &self.stage {
-            Stage::Failed(message) => format!("{message}; then {lost}"),
-            _ => lost,
-        }
+        let outcome = match &self.stage {
+            Stage::Failed(message) => WorkerOutcome::Failed { message: format!("{message}; then {lost}") },
+            Stage::Halting(_, Some(message)) => WorkerOutcome::Lost { message: format!("{message}; then {lost}") },
+            _ => WorkerOutcome::Lost { message: lost },
+        };
+        self.exit(outcome);
     }
 
     fn exit(&mut self, outcome: WorkerOutcome) {

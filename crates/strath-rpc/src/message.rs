@@ -1,7 +1,7 @@
 //! What sending and receiving have to know of a direction's messages.
 
 use prost::Message as Protobuf;
-use strath_core::Generation;
+use strath_core::{Generation, Step};
 use strath_protocol::message::{CoordinatorMessage, State, WorkerMessage};
 
 use crate::error::RpcError;
@@ -55,9 +55,13 @@ impl Message for WorkerMessage {
         match self {
             Self::Heartbeat(_) | Self::Step(_) | Self::Eval(_) | Self::Failed(_) => Precedence::Overtakes,
             Self::Leaving { .. } => Precedence::Last,
-            Self::Register(_) | Self::Prepared(_) | Self::RingReady { .. } | Self::State(_) | Self::Finished(_) => {
-                Precedence::InOrder
-            }
+            Self::Retiring { .. } => Precedence::Overtakes,
+            Self::Register(_)
+            | Self::Prepared(_)
+            | Self::RingReady { .. }
+            | Self::State(_)
+            | Self::Finished(_)
+            | Self::Halted(_) => Precedence::InOrder,
         }
     }
 
@@ -73,6 +77,8 @@ impl Message for WorkerMessage {
             Self::Eval(report) => Kind::Eval(report.into()),
             Self::Finished(finished) => Kind::Finished(finished.into()),
             Self::Failed(report) => Kind::Failed(report.into()),
+            Self::Halted(halted) => Kind::Halted(halted.into()),
+            Self::Retiring { generation } => Kind::Retiring(wire::Retiring { generation: generation.0 }),
             Self::Leaving { generation, reason } => {
                 let reason = crate::convert::clipped(reason);
                 Kind::Leaving(wire::Leaving { reason, generation: generation.0 })
@@ -95,6 +101,10 @@ impl Message for WorkerMessage {
             Kind::Eval(report) => Self::Eval(report.try_into()?),
             Kind::Finished(finished) => Self::Finished(finished.try_into()?),
             Kind::Failed(report) => Self::Failed(report.try_into()?),
+            Kind::Halted(halted) => Self::Halted(halted.try_into()?),
+            Kind::Retiring(retiring) => {
+                Self::Retiring { generation: crate::convert::generation(retiring.generation, "Retiring.generation")? }
+            }
             Kind::Leaving(leaving) => Self::Leaving {
                 generation: Generation(leaving.generation),
                 reason: crate::convert::text(leaving.reason, "Leaving.reason")?,
@@ -116,9 +126,11 @@ impl Message for CoordinatorMessage {
 
     fn precedence(&self) -> Precedence {
         match self {
-            Self::Ack | Self::Stop { .. } => Precedence::Overtakes,
+            Self::Ack | Self::Stop { .. } | Self::Halt { .. } => Precedence::Overtakes,
             Self::End(_) => Precedence::Last,
-            Self::Admitted(_) | Self::Assign(_) | Self::State(_) | Self::Start { .. } => Precedence::InOrder,
+            Self::Admitted(_) | Self::Assign(_) | Self::State(_) | Self::Start { .. } | Self::SendState { .. } => {
+                Precedence::InOrder
+            }
         }
     }
 
@@ -131,6 +143,10 @@ impl Message for CoordinatorMessage {
             Self::Start { generation } => Kind::Start(wire::Start { generation: generation.0 }),
             Self::Ack => Kind::Ack(wire::Ack {}),
             Self::Stop { generation } => Kind::Stop(wire::Stop { generation: generation.0 }),
+            Self::Halt { generation, recorded } => {
+                Kind::Halt(wire::Halt { generation: generation.0, recorded: recorded.0 })
+            }
+            Self::SendState { generation } => Kind::SendState(wire::SendState { generation: generation.0 }),
             Self::End(ending) => Kind::End(ending.into()),
         };
         Encoded::Whole(wire::CoordinatorMessage { kind: Some(kind) })
@@ -148,6 +164,13 @@ impl Message for CoordinatorMessage {
             Kind::Ack(wire::Ack {}) => Self::Ack,
             Kind::Stop(stop) => {
                 Self::Stop { generation: crate::convert::generation(stop.generation, "Stop.generation")? }
+            }
+            Kind::Halt(halt) => Self::Halt {
+                generation: crate::convert::generation(halt.generation, "Halt.generation")?,
+                recorded: Step(halt.recorded),
+            },
+            Kind::SendState(send) => {
+                Self::SendState { generation: crate::convert::generation(send.generation, "SendState.generation")? }
             }
             Kind::End(ending) => Self::End(ending.try_into()?),
         }))

@@ -25,17 +25,20 @@ const TICK: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 /// What the dialling threads and the accepting one share.
-struct Attempt {
+struct Attempt<'a> {
     identity: Identity,
     started: Instant,
     deadline: Duration,
     /// Set once the outcome is known to be a failure.
     given_up: AtomicBool,
+    /// Set from outside: nobody wants the outcome any more.
+    cancelled: &'a AtomicBool,
 }
 
-impl Attempt {
+impl Attempt<'_> {
     fn is_over(&self) -> bool {
-        self.given_up.load(Ordering::Relaxed) || self.started.elapsed() >= self.deadline
+        let is_given_up = self.given_up.load(Ordering::Relaxed) || self.cancelled.load(Ordering::Relaxed);
+        is_given_up || self.started.elapsed() >= self.deadline
     }
 
     fn unreachable(&self, peer: &Member, cause: String) -> CollectiveError {
@@ -52,8 +55,9 @@ pub(super) fn connect(
     identity: Identity,
     peers: &[Member],
     deadline: Duration,
+    cancelled: &AtomicBool,
 ) -> Result<Vec<Link>, CollectiveError> {
-    let attempt = Attempt { identity, started: Instant::now(), deadline, given_up: AtomicBool::new(false) };
+    let attempt = Attempt { identity, started: Instant::now(), deadline, given_up: AtomicBool::new(false), cancelled };
     let attempt = &attempt;
     thread::scope(|scope| {
         let dials: Vec<_> = peers
@@ -206,7 +210,7 @@ enum Knocked {
 /// Takes the peers' connections.
 struct Reception<'a> {
     listener: TcpListener,
-    attempt: &'a Attempt,
+    attempt: &'a Attempt<'a>,
     peers: &'a [Member],
     knocks: Vec<Knock>,
     accepted: Vec<Option<TcpStream>>,
@@ -215,7 +219,7 @@ struct Reception<'a> {
 }
 
 impl<'a> Reception<'a> {
-    fn new(listener: TcpListener, attempt: &'a Attempt, peers: &'a [Member]) -> Result<Self, CollectiveError> {
+    fn new(listener: TcpListener, attempt: &'a Attempt<'a>, peers: &'a [Member]) -> Result<Self, CollectiveError> {
         let rank = attempt.identity.rank;
         listener.set_nonblocking(true).map_err(|e| local(rank, "listen without blocking", &e))?;
         let accepted = peers.iter().map(|_| None).collect();

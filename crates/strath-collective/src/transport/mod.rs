@@ -25,6 +25,7 @@ mod wake;
 mod watch;
 
 use std::net::TcpListener;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub(crate) use agreement::Agreement;
@@ -46,6 +47,7 @@ pub(crate) fn connect(
     identity: Identity,
     peers: &[Member],
     deadline: Duration,
+    cancelled: &AtomicBool,
 ) -> Result<Engine, CollectiveError> {
-    Engine::start(identity, mesh::connect(listener, identity, peers, deadline)?)
+    Engine::start(identity, mesh::connect(listener, identity, peers, deadline, cancelled)?)
 }

@@ -293,6 +293,12 @@ pub const KEYS: &[Key] = &[
     key("cluster.gather_ms", count(0, i64::MAX), Some("2000"), "ms without a newcomer after which coordinator starts"),
     key("cluster.lease_ms", count(250, i64::MAX), Some("2000"), "ms of silence after which a worker counts as lost"),
     key(
+        "cluster.rejoin_timeout_s",
+        count(0, i64::MAX),
+        Some("300"),
+        "seconds that a run with fewer than min_workers left waits for others",
+    ),
+    key(
         "cluster.verify_every_steps",
         count(1, i64::MAX),
         Some("100"),
@@ -314,7 +320,6 @@ const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
     ("cluster.transport", Some(&["nccl"])),
     ("cluster.device", Some(&["cuda"])),
-    ("cluster.rejoin_timeout_s", None),
     ("telemetry", None),
     ("study", None),
     ("model.compute", None),

@@ -353,6 +353,8 @@ pub struct ClusterTable {
     pub gather_ms: u64,
     /// Milliseconds of silence after which a worker counts as lost.
     pub lease_ms: u64,
+    /// Seconds that a run which has lost all but fewer than `min_workers` waits for others.
+    pub rejoin_timeout_s: u64,
     /// Steps after which workers compare the digests of their states, beside every checkpoint.
     pub verify_every_steps: u64,
     /// Whether workers that compute differently may train together.

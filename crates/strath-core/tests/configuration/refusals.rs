@@ -81,7 +81,6 @@ fn what_this_build_lacks_is_refused_as_such() {
         "data.kind=parquet",
         "cluster.transport=nccl",
         "cluster.device=cuda:0",
-        "cluster.rejoin_timeout_s=300",
         "telemetry.every=50",
         "model.compute=bf16",
         "study.m=[1, 2]",

@@ -126,7 +126,7 @@ impl Runtime {
             let folder = lock(&folder);
             match state.purpose {
                 Purpose::Final => folder.write_final(&state.model),
-                Purpose::Checkpoint | Purpose::Start => {
+                Purpose::Checkpoint | Purpose::Start | Purpose::Handover => {
                     folder.write_checkpoint(state.step.0, &state.model, &state.optimizer, keep)
                 }
             }

@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use strath_core::config::{MOST_WORKERS, Numerics};
-use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, Digest, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
-use super::{Coordinator, Gather, Results, Settings, Stage, Standing};
+use super::regroup::next;
+use super::{Coordinator, Gather, Settings, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::Connection;
 use crate::message::{
@@ -20,6 +21,7 @@ impl Coordinator {
         if let Some(reason) = self.reason_to_refuse(&register) {
             return self.refuse(connection, reason);
         }
+        self.replace_its_former_session(&register);
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         let admitted = Admitted {
@@ -52,12 +54,8 @@ impl Coordinator {
                 return Some("the worker's token is not the one that this coordinator handed out".into());
             }
         }
-        if matches!(self.stage, Stage::Connecting | Stage::Running(_)) {
-            let generation = self.generation;
-            return Some(format!(
-                "generation {generation} of this run is at work and cannot be joined; wait for it to end, or stop it and \
-                 start it again with --resume and more workers"
-            ));
+        if matches!(self.stage, Stage::Connecting | Stage::Running) && self.settings.job != Job::Train {
+            return Some("an evaluation that is at work cannot be joined; wait for it to end".into());
         }
         if matches!(self.stage, Stage::Draining(_)) {
             return Some("this run has failed and is about to end; start it again with --resume".into());
@@ -78,7 +76,7 @@ impl Coordinator {
             .sessions
             .values()
             .filter_map(|s| s.identity.as_ref())
-            .find(|(_, o)| o.ring_address == register.ring_address);
+            .find(|(_, o)| o.ring_address == register.ring_address && !is_same_process(o, register));
         if let Some((worker, other)) = same {
             return Some(format!(
                 "its ring address {} is that of worker {worker} ({}) too; give each worker an address or port of its own with \
@@ -98,6 +96,15 @@ impl Coordinator {
                 register.ring_address, other.host, other.ring_address
             )
         })
+    }
+
+    /// A worker that was out of sight, and was not missed yet, has come back.
+    fn replace_its_former_session(&mut self, register: &Register) {
+        let is_former = |session: &super::Session| session.identity.as_ref().is_some_and(|(_, o)| is_same_process(o, register));
+        let former = self.sessions.iter().find(|(_, session)| is_former(session)).map(|(c, s)| (*c, s.name()));
+        if let Some((connection, name)) = former.filter(|_| self.survives() || self.can_do_without()) {
+            self.leave(connection, format!("{name} has begun another session"));
+        }
     }
 
     fn refuse(&mut self, connection: Connection, reason: String) {
@@ -172,11 +179,13 @@ impl Coordinator {
             }
         };
         if enough {
-            self.form();
+            self.form(None, |_| false);
         }
     }
 
-    fn form(&mut self) {
+    /// Forms a generation of the workers that are ready. `again`: where it begins and why, where it is not the first. `keeps`: whether a
+    /// worker holds the state that it begins with.
+    pub(super) fn form(&mut self, again: Option<(Step, String)>, keeps: impl Fn(&super::Session) -> bool) {
         let Some((_, reference)) = self.reference.clone() else { return };
         let config = &self.settings.config;
         let plan = match config.plan() {
@@ -184,7 +193,8 @@ impl Coordinator {
             Err(error) => return self.misconfigured(error.to_string()),
         };
         let steps = Step(config.steps(reference.data.train_examples as usize));
-        let start = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
+        let kept = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
+        let start = again.as_ref().map_or(kept, |(step, _)| *step);
         if self.settings.job == Job::Train && (steps.0 == 0 || start > steps) {
             return self.misconfigured(format!(
                 "the run has {steps} steps and would begin at step {start}: {} examples in batches of {}; raise run.epochs or \
@@ -195,12 +205,13 @@ impl Coordinator {
         }
         let mut ready: Vec<(WorkerId, Connection, SocketAddr)> = Vec::new();
         for (connection, session) in &self.sessions {
-            if let (Standing::Ready, Some((worker, register))) = (session.standing, &session.identity) {
+            let may_take_part = session.standing == Standing::Ready && !session.is_retiring;
+            if let (true, Some((worker, register))) = (may_take_part, &session.identity) {
                 ready.push((*worker, *connection, register.ring_address));
             }
         }
         ready.sort_unstable();
-        self.generation = Generation(self.settings.generation.0 + 1);
+        self.generation = next(self.generation);
         let generation = self.generation;
         let assignment = Assignment::balanced(&plan, ready.len());
         let members: Vec<Member> = ready
@@ -228,22 +239,38 @@ impl Coordinator {
             world_size: ready.len() as u64,
             step: start,
             steps,
-            cause: if start == Step(0) { "the run began".into() } else { "the run was resumed".into() },
+            cause: match &again {
+                Some((_, cause)) => cause.clone(),
+                None if start == Step(0) => "the run began".into(),
+                None => "the run was resumed".into(),
+            },
         }));
         let state = self.settings.start.as_ref().map(|from| StateRef {
             source: from.source.clone(),
             model: Digest::of(&from.model),
             optimizer: from.optimizer.as_ref().map(|bytes| Digest::of(bytes)),
         });
-        let first =
-            Assign { generation, rank: Rank(0), members, bounds: assignment.bounds().to_vec(), start, steps, state };
+        let first = Assign {
+            generation,
+            rank: Rank(0),
+            members,
+            bounds: assignment.bounds().to_vec(),
+            start,
+            steps,
+            state,
+            keeps: false,
+            unsettled: again.is_some() && start > Step(0),
+        };
         for (rank, (_, connection, _)) in (0..).map(Rank).zip(&ready) {
+            let keeps = self.sessions.get(connection).is_some_and(&keeps);
             self.update(*connection, |session| {
                 session.rank = Some(rank);
                 session.standing = Standing::Connecting;
+                session.held = None;
                 session.progress = Progress { generation, step: start, phase: Phase::Connecting, images_per_s: 0.0 };
             });
-            self.assign(*connection, Assign { rank, ..first.clone() });
+            let state = if keeps { None } else { first.state.clone() };
+            self.assign(*connection, Assign { rank, state, keeps, ..first.clone() });
         }
         self.steps = steps;
         self.assignment = Some(assignment);
@@ -252,9 +279,9 @@ impl Coordinator {
 
     /// Tells a worker its place, and sends the state that it announces.
     fn assign(&mut self, connection: Connection, assign: Assign) {
-        let generation = assign.generation;
+        let (generation, keeps) = (assign.generation, assign.keeps);
         self.send(connection, CoordinatorMessage::Assign(assign));
-        if let Some(from) = self.settings.start.clone() {
+        if let Some(from) = self.settings.start.clone().filter(|_| !keeps) {
             let state = State {
                 generation,
                 step: from.step,
@@ -283,9 +310,17 @@ impl Coordinator {
                 session.progress.phase = Phase::Ascent;
             });
             self.send(connection, CoordinatorMessage::Start { generation: self.generation });
+            if self.stop_requested {
+                self.send(connection, CoordinatorMessage::Stop { generation: self.generation });
+            }
         }
-        self.stage = Stage::Running(Results::default());
+        self.stage = Stage::Running;
     }
+}
+
+/// Whether two introductions are of one process.
+fn is_same_process(one: &Register, other: &Register) -> bool {
+    (one.ring_address, one.pid, &one.host) == (other.ring_address, other.pid, &other.host)
 }
 
 fn is_loopback(address: SocketAddr) -> bool {

@@ -7,6 +7,7 @@ use strath_core::{Rank, Timestamp};
 
 use super::{Coordinator, Session, Stage};
 use crate::event::Connection;
+use crate::command::{CoordinatorCommand as Command, Record};
 use crate::message::{CoordinatorMessage, Ending, FailureKind, FailureReport};
 
 /// How long a report that a peer is lost waits for the peer's own session to break, or for its own report: both say more.
@@ -66,23 +67,39 @@ impl Coordinator {
     pub(super) fn failed(&mut self, connection: Connection, report: FailureReport, now: Timestamp) {
         let Some(session) = self.sessions.get(&connection) else { return };
         match (report.kind, session.rank) {
+            (FailureKind::PeerLost(peer), Some(reporter)) if self.survives() && self.stage != Stage::Connecting => {
+                // Of those that leave the generation each loses the others; what was said first is what counts.
+                if self.stage == Stage::Running {
+                    let FailureReport { step, phase, message, .. } = &report;
+                    let (peer, reporter) = (self.name_of(peer), self.name_of(reporter));
+                    self.regroup(format!("the ring to {peer} broke at step {step} in phase {phase}, says {reporter}: {message}"));
+                }
+            }
             (FailureKind::PeerLost(peer), Some(reporter)) => {
                 let loss = Loss { peer, reporter: session.name(), report };
                 let new = || Suspicion { until: now.after(PATIENCE), first: reporter, losses: BTreeMap::new() };
                 self.suspicion.get_or_insert_with(new).losses.entry(reporter).or_insert(loss);
             }
-            (FailureKind::Configuration, _) => {
+            (FailureKind::Configuration, _) if !self.survives() => {
                 let message = own_failure(session, &report);
                 self.misconfigured(message);
             }
             (FailureKind::Deviates(culprit), Some(_)) => {
-                let culprit = self.name_of(culprit);
-                self.fail(format!("{culprit} {}", report.message));
+                let message = format!("{} {}", self.name_of(culprit), report.message);
+                if !self.survives() {
+                    return self.fail(message);
+                }
+                let deviant = self.sessions.values_mut().find(|session| session.rank == Some(culprit));
+                let is_news = deviant.is_some_and(|session| !std::mem::replace(&mut session.deviates, true));
+                if is_news {
+                    self.commands.push_back(Command::Record(Record::Warning(message.clone())));
+                    self.regroup(message);
+                }
             }
-            (FailureKind::Own | FailureKind::PeerLost(_) | FailureKind::Deviates(_), _) => {
-                // One machine's missing file ends no gathering that can do without that machine.
+            (_, rank) => {
+                // One machine's missing file ends no run that can do without that machine.
                 let message = own_failure(session, &report);
-                if self.can_do_without() {
+                if self.can_do_without() || (self.survives() && rank.is_none()) {
                     self.send(connection, CoordinatorMessage::End(Ending::Failed(message.clone())));
                     self.leave(connection, message);
                 } else {
@@ -109,17 +126,23 @@ impl Coordinator {
         let (Blame::Rank { witness, .. } | Blame::Link { witness, .. }) = blame;
         let Some(Loss { reporter, report, .. }) = suspicion.losses.get(&witness) else { return };
         let FailureReport { step, phase, message, .. } = report;
-        let message = match blame {
+        let (given_up, message) = match blame {
             Blame::Rank { culprit, .. } => {
-                let culprit = self.name_of(culprit);
-                format!("the ring to {culprit} broke at step {step} in phase {phase}, says {reporter}: {message}")
+                let name = self.name_of(culprit);
+                let message = format!("the ring to {name} broke at step {step} in phase {phase}, says {reporter}: {message}");
+                (culprit, message)
             }
             Blame::Link { other, .. } => {
-                let other = self.name_of(other);
-                format!("the ring between {reporter} and {other} broke at step {step} in phase {phase}: {message}")
+                let name = self.name_of(other);
+                let message = format!("the ring between {reporter} and {name} broke at step {step} in phase {phase}: {message}");
+                (witness.max(other), message)
             }
         };
-        self.fail(message);
+        let culprit = self.sessions.iter().find(|(_, session)| session.rank == Some(given_up)).map(|(c, _)| *c);
+        let Some(culprit) = culprit.filter(|_| self.survives()) else { return self.fail(message) };
+        // One that its peers cannot reach has no part in the run.
+        self.send(culprit, CoordinatorMessage::End(Ending::Failed(message.clone())));
+        self.leave(culprit, message);
     }
 
     fn name_of(&self, rank: Rank) -> String {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use strath_core::{Rank, Step, Timestamp};
+use strath_core::{Rank, Timestamp};
 
 use super::{Coordinator, Session, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Outcome};
 use crate::event::Connection;
-use crate::message::{Job, Purpose};
+use crate::message::Job;
 
 /// A run that has failed ends after this time at the latest, whatever is still under way.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -17,15 +17,13 @@ const PATIENCE: Duration = Duration::from_secs(5);
 pub(super) struct Drain {
     /// Why it failed.
     message: String,
-    /// States on their way to the disk.
-    pub(super) saving: Vec<(Step, Purpose)>,
     /// When it ends at the latest; `None` until the event that made it fail has been taken in.
     pub(super) until: Option<Timestamp>,
 }
 
 impl Drain {
-    pub(super) fn new(message: String, saving: Vec<(Step, Purpose)>) -> Self {
-        Self { message, saving, until: None }
+    pub(super) fn new(message: String) -> Self {
+        Self { message, until: None }
     }
 }
 
@@ -42,7 +40,7 @@ impl Coordinator {
     pub(super) fn settle_drain(&mut self, now: Timestamp) {
         let Stage::Draining(drain) = &mut self.stage else { return };
         let until = *drain.until.get_or_insert(now.after(PATIENCE));
-        let drained = drain.saving.is_empty();
+        let drained = self.results.saving.is_empty();
         if now >= until || (drained && self.debtor(now).is_none()) {
             self.end_drain(None);
         }

@@ -6,15 +6,15 @@ use super::{Coordinator, Drain, Gather, Session, Stage, Standing};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::event::Connection;
-use crate::message::{CoordinatorMessage, Ending, EvalReport, Finished, Job, Purpose};
+use crate::message::{CoordinatorMessage, Ending, EvalReport, Finished, Job, Purpose, State};
 
-/// What a running generation has brought so far.
+/// What a run has brought so far.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Results {
     /// States on their way to the disk. They need not get there in order, and the run does not end before they have.
     pub(super) saving: Vec<(Step, Purpose)>,
     /// The newest checkpoint on the disk.
-    checkpoint: Option<Step>,
+    pub(super) checkpoint: Option<Step>,
     /// The final state on the disk.
     last: Option<Step>,
     /// The newest evaluation.
@@ -25,7 +25,7 @@ impl Coordinator {
     /// A session has ended by itself.
     pub(super) fn disconnected(&mut self, connection: Connection, cause: &str) -> Result<(), Rejected> {
         let session = self.session(connection)?;
-        if session.identity.is_none() || self.is_witness(session) {
+        if session.identity.is_none() || (self.is_witness(session) && !self.survives()) {
             self.sessions.remove(&connection);
             return Ok(());
         }
@@ -34,9 +34,18 @@ impl Coordinator {
         Ok(())
     }
 
-    /// A worker is gone, as `what` says: the end of a generation, but not of a gathering that can do without it.
+    /// A worker is gone, as `what` says: the end of a generation, but not of a run that can do without it.
     pub(super) fn leave(&mut self, connection: Connection, what: String) {
-        self.sessions.remove(&connection);
+        let had_a_part = self.sessions.remove(&connection).is_some_and(|session| session.rank.is_some());
+        if self.survives() {
+            self.commands.push_back(Command::Close(connection));
+            let warning = format!("{what}; the run goes on without it");
+            self.commands.push_back(Command::Record(Record::Warning(warning)));
+            if had_a_part || matches!(self.stage, Stage::Regrouping(_)) {
+                self.regroup(what);
+            }
+            return;
+        }
         if !self.can_do_without() {
             return self.fail(what);
         }
@@ -60,10 +69,17 @@ impl Coordinator {
 
     /// A worker process that this machine started has ended.
     pub(super) fn process_ended(&mut self, pid: u32, cause: &str) {
-        let known = self.sessions.values().find(|s| s.identity.as_ref().is_some_and(|(_, r)| r.pid == pid));
+        self.processes_ended += 1;
+        let known = self.sessions.iter().find(|(_, s)| s.identity.as_ref().is_some_and(|(_, r)| r.pid == pid));
         let message = match known {
-            Some(session) if session.standing == Standing::Finished || self.is_witness(session) => return,
-            Some(session) => format!("{} ended {}: {cause}", session.name(), self.place(session)),
+            Some((connection, session)) if self.survives() => {
+                let what = format!("{} ended {}: {cause}", session.name(), self.place(session));
+                return self.leave(*connection, what);
+            }
+            Some((_, session)) if session.standing == Standing::Finished || self.is_witness(session) => return,
+            Some((_, session)) => format!("{} ended {}: {cause}", session.name(), self.place(session)),
+            // Its session has ended before, as was said then.
+            None if self.survives() => return,
             None => format!("worker process {pid} ended before it joined: {cause}"),
         };
         self.fail(message);
@@ -72,12 +88,15 @@ impl Coordinator {
     /// The run's owner wants it to end.
     pub(super) fn stop(&mut self) {
         match self.stage {
-            Stage::Running(_) if self.settings.job == Job::Train => {
+            Stage::Running if self.settings.job == Job::Train => {
                 if !self.stop_requested {
                     self.broadcast(&CoordinatorMessage::Stop { generation: self.generation });
                 }
                 self.stop_requested = true;
             }
+            // What was trained is kept first.
+            Stage::Regrouping(_) => self.stop_requested = true,
+            Stage::Connecting if self.last_step.is_some() => self.stop_requested = true,
             // Whoever asks for the end now does not want to wait for it.
             Stage::Draining(_) => self.end_drain(None),
             _ => self.finish(Ending::Stopped, Outcome::Stopped { step: None }),
@@ -86,30 +105,34 @@ impl Coordinator {
 
     /// A state has reached the disk.
     pub(super) fn saved(&mut self, step: Step, purpose: Purpose) -> Result<(), Rejected> {
-        let Some(saving) = self.saving() else {
-            return Err(Rejected::OutOfOrder { what: "Saved", state: "no generation runs" });
-        };
-        let Some(at) = saving.iter().position(|saving| *saving == (step, purpose)) else {
+        let results = &mut self.results;
+        let Some(at) = results.saving.iter().position(|saving| *saving == (step, purpose)) else {
             return Err(Rejected::OutOfOrder { what: "Saved", state: "no such state is on its way to the disk" });
         };
-        saving.swap_remove(at);
-        if let Stage::Running(results) = &mut self.stage {
-            match purpose {
-                Purpose::Final => results.last = results.last.max(Some(step)),
-                Purpose::Checkpoint | Purpose::Start => results.checkpoint = results.checkpoint.max(Some(step)),
+        results.saving.swap_remove(at);
+        match purpose {
+            Purpose::Final => results.last = results.last.max(Some(step)),
+            Purpose::Checkpoint | Purpose::Start | Purpose::Handover => {
+                results.checkpoint = results.checkpoint.max(Some(step));
             }
         }
         self.complete_if_all_agree();
         Ok(())
     }
 
-    /// States on their way to the disk, where any may be.
-    pub(super) fn saving(&mut self) -> Option<&mut Vec<(Step, Purpose)>> {
-        match &mut self.stage {
-            Stage::Running(results) => Some(&mut results.saving),
-            Stage::Draining(drain) => Some(&mut drain.saving),
-            Stage::Gathering | Stage::Connecting | Stage::Ended => None,
+    /// Has a state of rank 0 written down, unless it is or is about to be: a generation that began after this step has made it again.
+    pub(super) fn save(&mut self, state: State) {
+        let Results { saving, checkpoint, last, .. } = &self.results;
+        let kept = if state.purpose == Purpose::Final { last } else { checkpoint };
+        let what = (state.step, state.purpose);
+        if *kept == Some(state.step) || saving.contains(&what) {
+            return;
         }
+        if state.purpose == Purpose::Checkpoint && self.settings.job == Job::Train {
+            self.keep(&state, format!("the checkpoint of step {}", state.step));
+        }
+        self.results.saving.push(what);
+        self.commands.push_back(Command::Save(state));
     }
 
     /// Something could not be written. What has not been carried out yet may rest on it, and is dropped but for last words.
@@ -124,7 +147,10 @@ impl Coordinator {
 
     /// Ends the run once every rank is through with the same weights and every state is on the disk.
     pub(super) fn complete_if_all_agree(&mut self) {
-        let Stage::Running(results) = &self.stage else { return };
+        if self.stage != Stage::Running {
+            return;
+        }
+        let results = &self.results;
         let mut ranked: Vec<&Session> = self.sessions.values().filter(|s| s.rank.is_some()).collect();
         ranked.sort_by_key(|s| s.rank);
         let Some(all) = ranked.iter().map(|s| s.finished).collect::<Option<Vec<_>>>() else { return };
@@ -178,10 +204,9 @@ impl Coordinator {
     /// failures the first counts.
     pub(super) fn fail(&mut self, message: String) {
         let ending = Ending::Failed(message.clone());
-        if let Stage::Running(results) = &mut self.stage {
-            let saving = std::mem::take(&mut results.saving);
+        if self.stage == Stage::Running || (self.survives() && !self.results.saving.is_empty()) {
             self.broadcast(&CoordinatorMessage::End(ending));
-            self.stage = Stage::Draining(Drain::new(message, saving));
+            self.stage = Stage::Draining(Drain::new(message));
         } else {
             self.finish(ending, Outcome::Failed { message });
         }
@@ -192,7 +217,7 @@ impl Coordinator {
         self.finish(Ending::Failed(message.clone()), Outcome::Misconfigured { message });
     }
 
-    fn finish(&mut self, ending: Ending, outcome: Outcome) {
+    pub(super) fn finish(&mut self, ending: Ending, outcome: Outcome) {
         if matches!(self.stage, Stage::Draining(_) | Stage::Ended) {
             return;
         }

@@ -87,7 +87,7 @@ impl Coordinator {
             if !registered {
                 self.commands.push_back(Command::Close(connection));
                 self.sessions.remove(&connection);
-            } else if self.can_do_without() {
+            } else if self.can_do_without() || self.survives() {
                 self.leave(connection, message);
             } else {
                 // Its session stays open for the last word: it may yet wake up and read it.

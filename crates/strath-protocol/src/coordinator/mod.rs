@@ -1,28 +1,31 @@
-//! The life of a run as its coordinator sees it: gathering, connecting, running, ended; one that fails drains before it ends.
+//! The life of a run as its coordinator sees it: gathering, connecting, running, regrouping and connecting again, ended; one that fails
+//! drains before it ends.
 
 mod admission;
 mod blame;
 mod drain;
 mod ending;
 mod liveness;
+mod regroup;
 mod settings;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use strath_core::{Assignment, Generation, Rank, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::{Connection, CoordinatorEvent as Event};
 use crate::message::{
-    CoordinatorMessage, DataSummary, Finished, Phase, Prepared, Progress, Register, StepReport, WorkerMessage,
+    CoordinatorMessage, DataSummary, EvalReport, Finished, Phase, Prepared, Progress, Purpose, Register, StepReport, WorkerMessage,
 };
 
 use blame::Suspicion;
 use drain::Drain;
 use ending::Results;
+use regroup::Regroup;
 pub use settings::{Gather, Settings, Start};
 
 /// The coordinator's state machine.
@@ -44,6 +47,10 @@ pub struct Coordinator {
     /// Which rank holds which micro-batches of the current generation.
     assignment: Option<Assignment>,
     last_step: Option<StepReport>,
+    /// What the run has brought so far.
+    results: Results,
+    /// Worker processes of this machine that have ended.
+    processes_ended: usize,
     stop_requested: bool,
     commands: VecDeque<Command>,
 }
@@ -57,6 +64,12 @@ struct Session {
     rank: Option<Rank>,
     progress: Progress,
     finished: Option<Finished>,
+    /// The state that it holds between two generations: completed steps and digest.
+    held: Option<(Step, Digest)>,
+    /// Whether the ranks found that its state is not theirs.
+    deviates: bool,
+    /// Whether it wants to leave.
+    is_retiring: bool,
     heard: Timestamp,
 }
 
@@ -70,6 +83,7 @@ enum Standing {
     Connected,
     Running,
     Finished,
+    Halting,
 }
 
 impl Standing {
@@ -82,6 +96,7 @@ impl Standing {
             Self::Connected => "waiting for the others' rings",
             Self::Running => "running",
             Self::Finished => "finished",
+            Self::Halting => "leaving its generation",
         }
     }
 }
@@ -100,7 +115,9 @@ impl Session {
 enum Stage {
     Gathering,
     Connecting,
-    Running(Results),
+    Running,
+    /// The generation is over, and the next is not formed.
+    Regrouping(Regroup),
     /// Failed, and every worker was told; what rank 0 handed over is still under way.
     Draining(Drain),
     Ended,
@@ -122,6 +139,8 @@ impl Coordinator {
             steps: Step(0),
             assignment: None,
             last_step: None,
+            results: Results::default(),
+            processes_ended: 0,
             stop_requested: false,
             commands: VecDeque::new(),
         }
@@ -149,6 +168,8 @@ impl Coordinator {
         self.last_handled = now;
         self.check_deadlines(now);
         self.form_if_enough(now);
+        self.welcome(now);
+        self.settle_regroup(now);
         self.settle_drain(now);
         Ok(())
     }
@@ -175,6 +196,9 @@ impl Coordinator {
             rank: None,
             progress,
             finished: None,
+            held: None,
+            deviates: false,
+            is_retiring: false,
             heard: now,
         };
         self.sessions.insert(connection, session);
@@ -211,22 +235,26 @@ impl Coordinator {
             }
             WorkerMessage::Step(report) => {
                 self.check_reporter(connection, report.generation, "Step")?;
-                self.last_step = Some(report.clone());
-                self.commands.push_back(Command::Record(Record::Step(report)));
+                self.record_step(report);
             }
             WorkerMessage::Eval(report) => {
                 self.check_reporter(connection, report.generation, "Eval")?;
-                if let Stage::Running(results) = &mut self.stage {
-                    results.evaluated = Some(report.clone());
+                // A generation that began after this step has made it again.
+                let known = |known: &EvalReport| (known.step, known.split) == (report.step, report.split);
+                if !self.results.evaluated.as_ref().is_some_and(known) {
+                    self.results.evaluated = Some(report.clone());
+                    self.commands.push_back(Command::Record(Record::Eval(report)));
                 }
-                self.commands.push_back(Command::Record(Record::Eval(report)));
             }
+            WorkerMessage::State(state) if state.purpose == Purpose::Handover => self.handed_over(connection, state)?,
             WorkerMessage::State(state) => {
                 self.check_reporter(connection, state.generation, "State")?;
-                if let Some(saving) = self.saving() {
-                    saving.push((state.step, state.purpose));
-                }
-                self.commands.push_back(Command::Save(state));
+                self.save(state);
+            }
+            WorkerMessage::Halted(halted) => self.halted(connection, halted)?,
+            WorkerMessage::Retiring { generation } => {
+                self.check_generation(generation, "Retiring")?;
+                self.retire(connection)?;
             }
             WorkerMessage::Finished(finished) => {
                 Self::expect(session, Standing::Running, "Finished")?;
@@ -253,6 +281,14 @@ impl Coordinator {
         }
         self.update(connection, |session| session.heard = now);
         Ok(())
+    }
+
+    /// Notes a step, unless it is on record: a generation that began before it has taken it again, to the same bits.
+    fn record_step(&mut self, report: StepReport) {
+        if report.step > self.recorded() {
+            self.last_step = Some(report.clone());
+            self.commands.push_back(Command::Record(Record::Step(report)));
+        }
     }
 
     fn broadcast(&mut self, message: &CoordinatorMessage) {
@@ -300,7 +336,10 @@ impl Coordinator {
         what: &'static str,
     ) -> Result<(), Rejected> {
         let session = self.session(connection)?;
-        Self::expect(session, Standing::Running, what)?;
+        // One that was told to halt still says what it had to say.
+        if session.standing != Standing::Halting {
+            Self::expect(session, Standing::Running, what)?;
+        }
         self.check_generation(generation, what)?;
         match session.rank {
             Some(Rank(0)) => Ok(()),

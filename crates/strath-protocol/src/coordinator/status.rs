@@ -1,6 +1,6 @@
 //! The cluster as the coordinator sees it, for `strath status`.
 
-use strath_core::{Step, Timestamp, WorkerId};
+use strath_core::{Timestamp, WorkerId};
 
 use super::{Coordinator, Stage};
 use crate::status::{ClusterStatus, WorkerStatus};
@@ -13,7 +13,8 @@ impl Coordinator {
         let stage = match self.stage {
             Stage::Gathering => "gathering",
             Stage::Connecting => "connecting",
-            Stage::Running(_) => "running",
+            Stage::Running => "running",
+            Stage::Regrouping(_) => "regrouping",
             Stage::Draining(_) => "failed, saving",
             Stage::Ended => "ended",
         };
@@ -22,7 +23,7 @@ impl Coordinator {
             name: self.settings.config.run.name.clone(),
             stage: stage.into(),
             generation: self.generation,
-            step: step.unwrap_or_else(|| self.settings.start.as_ref().map_or(Step(0), |start| start.step)),
+            step: step.unwrap_or_default().max(self.recorded()),
             steps: self.steps,
             last_step: self.last_step.clone(),
             workers,

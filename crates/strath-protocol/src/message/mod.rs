@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 
-pub use report::{EvalReport, FailureKind, FailureReport, Finished, Phase, PhaseSeconds, Progress, StepReport};
+pub use report::{EvalReport, FailureKind, FailureReport, Finished, Halted, Phase, PhaseSeconds, Progress, StepReport};
 pub use state::{Purpose, State};
 
 /// From a worker to the coordinator.
@@ -36,6 +36,13 @@ pub enum WorkerMessage {
     Finished(Finished),
     /// The worker cannot go on.
     Failed(FailureReport),
+    /// The worker has left its generation, as it was told to, and waits for the next.
+    Halted(Halted),
+    /// The worker wants to leave: it goes on until it is told to halt, so that nothing of its work is lost.
+    Retiring {
+        /// The generation that it leaves.
+        generation: Generation,
+    },
     /// The worker ends at once, without finishing its step.
     Leaving {
         /// The generation that it leaves; 0 before its first.
@@ -64,6 +71,18 @@ pub enum CoordinatorMessage {
     /// Finish the step, save, and end.
     Stop {
         /// The generation that stops.
+        generation: Generation,
+    },
+    /// Leave the generation at once, keep the state, and say [`Halted`].
+    Halt {
+        /// The generation that is over.
+        generation: Generation,
+        /// The newest step that is on record.
+        recorded: Step,
+    },
+    /// Hand over the state that you hold, with [`Purpose::Handover`].
+    SendState {
+        /// The generation that is over.
         generation: Generation,
     },
     /// The session is over.
@@ -182,14 +201,20 @@ pub struct Assign {
     pub start: Step,
     /// Steps of the whole run.
     pub steps: Step,
-    /// The state to start from; `None`: initial values drawn from the seed.
+    /// The state to start from; `None`: initial values drawn from the seed, or the worker's own.
     pub state: Option<StateRef>,
+    /// Whether the worker starts from the state that it holds.
+    pub keeps: bool,
+    /// Whether what follows step `start` (an evaluation, a checkpoint) may still be to be done, because the generation before this
+    /// one ended there.
+    pub unsettled: bool,
 }
 
 impl Assign {
     /// The file that the state comes from, for messages.
     pub fn state_source(&self) -> &str {
-        self.state.as_ref().map_or("the seed", |state| state.source.as_str())
+        let own = if self.keeps { "its own state" } else { "the seed" };
+        self.state.as_ref().map_or(own, |state| state.source.as_str())
     }
 }
 
@@ -224,4 +249,6 @@ pub enum Ending {
     Failed(String),
     /// The worker is not admitted, in one line.
     Refused(String),
+    /// The worker wanted to leave and may; the run goes on.
+    Released,
 }

@@ -1,6 +1,7 @@
 //! What workers tell of their work.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use strath_core::{Digest, Generation, Rank, Step};
 
@@ -160,6 +161,19 @@ pub struct Finished {
     pub weights: Digest,
     /// Whether it was asked to stop before the last step.
     pub stopped: bool,
+}
+
+/// A worker that has left its generation and waits for the next.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Halted {
+    /// The generation that it has left.
+    pub generation: Generation,
+    /// The state that it holds, if any: completed steps, and SHA-256 of everything that the next step depends on.
+    pub held: Option<(Step, Digest)>,
+    /// Where its ring listens for the next generation.
+    pub ring_address: SocketAddr,
+    /// Steps that it took part in and that are not on record: whoever was to report them may be gone.
+    pub unrecorded: Vec<StepReport>,
 }
 
 /// A worker that cannot go on.

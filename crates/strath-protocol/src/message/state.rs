@@ -41,4 +41,6 @@ pub enum Purpose {
     Checkpoint,
     /// The end of the run.
     Final,
+    /// To be passed on to workers that lack it.
+    Handover,
 }

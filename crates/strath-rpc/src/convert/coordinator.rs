@@ -49,7 +49,7 @@ impl TryFrom<wire::Admitted> for Admitted {
 
 impl From<Assign> for wire::Assign {
     fn from(assign: Assign) -> Self {
-        let Assign { generation, rank, members, bounds, start, steps, state } = assign;
+        let Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled } = assign;
         Self {
             generation: generation.0,
             rank: rank.0,
@@ -58,6 +58,8 @@ impl From<Assign> for wire::Assign {
             start: start.0,
             steps: steps.0,
             state: state.map(Into::into),
+            keeps,
+            unsettled,
         }
     }
 }
@@ -66,7 +68,10 @@ impl TryFrom<wire::Assign> for Assign {
     type Error = RpcError;
 
     fn try_from(assign: wire::Assign) -> Result<Self, RpcError> {
-        let wire::Assign { generation: number, rank, members, bounds, start, steps, state } = assign;
+        let wire::Assign { generation: number, rank, members, bounds, start, steps, state, keeps, unsettled } = assign;
+        if keeps && state.is_some() {
+            return Err(RpcError::malformed("Assign.keeps", "true, and a state is named", "one of the two"));
+        }
         if usize::try_from(rank).is_ok_and(|rank| rank >= members.len()) {
             let found = format!("{rank} of {} members", members.len());
             return Err(RpcError::malformed("Assign.rank", found, "a member's rank, from 0"));
@@ -88,6 +93,8 @@ impl TryFrom<wire::Assign> for Assign {
             start: Step(start),
             steps: Step(steps),
             state: state.map(TryInto::try_into).transpose()?,
+            keeps,
+            unsettled,
         })
     }
 }
@@ -133,6 +140,7 @@ impl From<Ending> for wire::Ending {
             Ending::Done => (wire::EndingKind::Done, String::new()),
             Ending::Stopped => (wire::EndingKind::Stopped, String::new()),
             Ending::Failed(reason) => (wire::EndingKind::Failed, clipped(reason)),
+            Ending::Released => (wire::EndingKind::Released, String::new()),
             Ending::Refused(reason) => (wire::EndingKind::Refused, clipped(reason)),
         };
         Self { kind: kind.into(), reason }
@@ -148,6 +156,7 @@ impl TryFrom<wire::Ending> for Ending {
             Ok(wire::EndingKind::Done) => Ok(Self::Done),
             Ok(wire::EndingKind::Stopped) => Ok(Self::Stopped),
             Ok(wire::EndingKind::Failed) => Ok(Self::Failed(reason)),
+            Ok(wire::EndingKind::Released) => Ok(Self::Released),
             Ok(wire::EndingKind::Refused) => Ok(Self::Refused(reason)),
             Ok(wire::EndingKind::Unspecified) | Err(_) => {
                 Err(RpcError::malformed("Ending.kind", ending.kind.to_string(), "a known EndingKind"))

@@ -2,7 +2,7 @@
 
 use strath_core::{Generation, Rank, Step};
 use strath_protocol::message::{
-    DataSummary, EvalReport, FailureKind, FailureReport, Finished, PhaseSeconds, Prepared, Progress, Register,
+    DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, PhaseSeconds, Prepared, Progress, Register,
     StepReport,
 };
 
@@ -12,6 +12,9 @@ use super::{
 };
 use crate::error::RpcError;
 use crate::wire;
+
+/// Most steps that a worker tells of when it has left its generation.
+const UNRECORDED_LIMIT: usize = 64;
 
 impl From<Register> for wire::Register {
     fn from(register: Register) -> Self {
@@ -238,6 +241,37 @@ impl TryFrom<wire::Finished> for Finished {
             step: Step(step),
             weights: digest(&weights, "Finished.weights")?,
             stopped,
+        })
+    }
+}
+
+impl From<Halted> for wire::Halted {
+    fn from(halted: Halted) -> Self {
+        let Halted { generation, held, ring_address, unrecorded } = halted;
+        Self {
+            generation: generation.0,
+            held: held.map(|(step, digest)| wire::HeldState { step: step.0, digest: digest.0.into() }),
+            ring_address: ring_address.to_string(),
+            unrecorded: unrecorded.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl TryFrom<wire::Halted> for Halted {
+    type Error = RpcError;
+
+    fn try_from(halted: wire::Halted) -> Result<Self, RpcError> {
+        let wire::Halted { generation: number, held, ring_address, unrecorded } = halted;
+        if unrecorded.len() > UNRECORDED_LIMIT {
+            let found = format!("{} reports", unrecorded.len());
+            return Err(RpcError::malformed("Halted.unrecorded", found, format!("at most {UNRECORDED_LIMIT}")));
+        }
+        let held = held.map(|held| digest(&held.digest, "HeldState.digest").map(|digest| (Step(held.step), digest)));
+        Ok(Self {
+            generation: generation(number, "Halted.generation")?,
+            held: held.transpose()?,
+            ring_address: address(ring_address, "Halted.ring_address")?,
+            unrecorded: unrecorded.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
         })
     }
 }

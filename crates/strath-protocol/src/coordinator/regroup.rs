@@ -1,0 +1,337 @@
+//! A generation that is over while the run goes on: everyone leaves it and says what state it holds, and of those who are there a new
+//! one is formed.
+//!
+//! ```text
+//! a worker is lost, leaves, deviates or has come ──► Halt to every rank ──► Halted (step, digest) from each, or a lease of silence
+//!   ──► the furthest state; SendState to one who holds it, if somebody lacks it ──► State ──► Assign, State ──► as in the beginning
+//! ```
+//!
+//! No commit protocol: with `reduce = "exact"` a state is a function of its step, so an interrupted step is computed again to the same
+//! bits, and a worker is at most one step ahead of another.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use strath_core::config::Reduce;
+use strath_core::{Digest, Generation, Step, Timestamp};
+
+use super::{Coordinator, Gather, Session, Stage, Standing, Start};
+use crate::Rejected;
+use crate::command::{CoordinatorCommand as Command, Outcome, Record};
+use crate::event::Connection;
+use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, State};
+
+/// A worker that was told to halt and lives, but does not, is given up after this time: its training hangs.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A generation that is over.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Regroup {
+    /// Why it is over.
+    pub(super) cause: String,
+    /// Since when. `None` until the event that ended it has been taken in.
+    pub(super) since: Option<Timestamp>,
+    /// Who was asked to hand over the state of which step.
+    asked: Option<(Connection, Step, Digest)>,
+}
+
+/// Where the next generation begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// At a state that workers hold.
+    Held(Step, Digest),
+    /// At the newest state that the coordinator has, or the seed's.
+    Kept,
+}
+
+impl Coordinator {
+    /// Whether the run goes on when a worker is lost.
+    pub(super) fn survives(&self) -> bool {
+        let has_begun = matches!(self.stage, Stage::Connecting | Stage::Running | Stage::Regrouping(_));
+        has_begun && self.settings.job == Job::Train
+    }
+
+    /// Ends the generation, because of what is said; of several causes the last counts, which knows more.
+    pub(super) fn regroup(&mut self, cause: String) {
+        self.suspicion = None;
+        if let Stage::Regrouping(regroup) = &mut self.stage {
+            regroup.cause = cause;
+            // Whoever was asked for its state may be the one that is gone.
+            regroup.asked = None;
+            return;
+        }
+        let recorded = self.recorded();
+        let message = CoordinatorMessage::Halt { generation: self.generation, recorded };
+        let ranked: Vec<Connection> =
+            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
+        for connection in ranked {
+            self.update(connection, |session| {
+                session.standing = Standing::Halting;
+                session.finished = None;
+            });
+            self.send(connection, message.clone());
+        }
+        self.stage = Stage::Regrouping(Regroup { cause, since: None, asked: None });
+    }
+
+    /// The newest step on record.
+    pub(super) fn recorded(&self) -> Step {
+        let start = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
+        self.last_step.as_ref().map_or(Step(0), |report| report.step).max(start)
+    }
+
+    /// A worker has left its generation.
+    pub(super) fn halted(&mut self, connection: Connection, halted: Halted) -> Result<(), Rejected> {
+        Self::expect(self.session(connection)?, Standing::Halting, "Halted")?;
+        self.check_generation(halted.generation, "Halted")?;
+        for report in halted.unrecorded {
+            self.record_step(report);
+        }
+        self.update(connection, |session| {
+            session.standing = Standing::Ready;
+            session.rank = None;
+            session.held = halted.held.filter(|_| !session.deviates);
+            session.deviates = false;
+            if let Some((_, register)) = &mut session.identity {
+                register.ring_address = halted.ring_address;
+            }
+        });
+        Ok(())
+    }
+
+    /// A worker wants to leave.
+    pub(super) fn retire(&mut self, connection: Connection) -> Result<(), Rejected> {
+        let session = self.session(connection)?;
+        if session.standing == Standing::Preparing || !self.survives() {
+            return Err(Rejected::OutOfOrder { what: "Retiring", state: session.standing.name() });
+        }
+        let cause = format!("{} leaves {}", session.name(), self.place(session));
+        let is_at_work = session.rank.is_some();
+        self.update(connection, |session| session.is_retiring = true);
+        if is_at_work {
+            self.regroup(cause);
+        }
+        Ok(())
+    }
+
+    /// A state that a worker was asked for.
+    pub(super) fn handed_over(&mut self, connection: Connection, state: State) -> Result<(), Rejected> {
+        let out_of_order = Rejected::OutOfOrder { what: "State", state: "nobody was asked for it" };
+        let Stage::Regrouping(Regroup { asked: Some((from, step, _)), .. }) = &self.stage else {
+            return Err(out_of_order);
+        };
+        if *from != connection || *step != state.step || state.generation != self.generation {
+            return Err(out_of_order);
+        }
+        let source = format!("{} at step {step}", self.session(connection)?.name());
+        let stays = |session: &Session| session.standing == Standing::Ready && !session.is_retiring;
+        let is_written = self.stop_requested || !self.sessions.values().any(stays);
+        self.keep(&state, source);
+        if let Stage::Regrouping(regroup) = &mut self.stage {
+            regroup.asked = None;
+        }
+        if is_written {
+            self.save(State { purpose: Purpose::Checkpoint, ..state });
+        }
+        Ok(())
+    }
+
+    /// Remembers a state, so that the run can go on from it when nobody is left that holds one.
+    pub(super) fn keep(&mut self, state: &State, source: String) {
+        let (data, numerics) = self.settings.start.as_ref().map_or((None, None), |start| (start.data, start.numerics));
+        self.settings.start = Some(Start {
+            step: state.step,
+            source,
+            model: state.model.clone(),
+            optimizer: (!state.optimizer.is_empty()).then(|| state.optimizer.clone()),
+            data,
+            numerics,
+        });
+    }
+
+    /// Workers that have come since the generation was formed have a part in the next one, which begins once none has come for a
+    /// while.
+    pub(super) fn welcome(&mut self, now: Timestamp) {
+        if self.stage != Stage::Running || self.settings.job != Job::Train || self.stop_requested {
+            return;
+        }
+        let is_new = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
+        let names: Vec<String> = self.sessions.values().filter(is_new).map(Session::name).collect();
+        let preparing = self.sessions.values().any(|session| session.standing == Standing::Preparing);
+        if !names.is_empty() && !preparing && now.since(self.last_arrival) >= self.quiet() {
+            self.regroup(format!("{} joined", names.join(", ")));
+        }
+    }
+
+    /// How long none must have come before a generation is formed.
+    pub(super) fn quiet(&self) -> Duration {
+        match self.settings.gather {
+            Gather::Exactly(_) => Duration::ZERO,
+            Gather::AtLeast { quiet, .. } => quiet,
+        }
+    }
+
+    /// Goes on once every worker that lives has left the old generation.
+    pub(super) fn settle_regroup(&mut self, now: Timestamp) {
+        let Stage::Regrouping(regroup) = &mut self.stage else { return };
+        let since = *regroup.since.get_or_insert(now);
+        if now.since(since) >= PATIENCE {
+            self.give_up_the_hanging();
+        }
+        if self.sessions.values().any(|session| session.standing == Standing::Halting) {
+            return;
+        }
+        let Stage::Regrouping(Regroup { cause, asked, .. }) = &self.stage else { return };
+        if asked.is_some() {
+            return;
+        }
+        let cause = cause.clone();
+        if self.stop_requested {
+            return self.stop_between_generations();
+        }
+        let ready = |session: &&Session| session.standing == Standing::Ready;
+        let members = self.sessions.values().filter(ready).filter(|session| !session.is_retiring).count();
+        let origin = self.origin();
+        if let Origin::Held(step, digest) = origin
+            && self.must_be_sent(step, digest, members)
+        {
+            return self.ask_for(step, digest);
+        }
+        let least = self.settings.config.cluster.min_workers.max(1);
+        if members < least {
+            return self.wait_for_workers(members, least, since, now, &cause);
+        }
+        self.release_the_retiring();
+        self.form(Some((origin_step(origin, self), cause)), |session| match origin {
+            Origin::Held(step, digest) => session.held == Some((step, digest)),
+            Origin::Kept => false,
+        });
+    }
+
+    /// Where the next generation begins: at the furthest state that most of those who are there hold; those who leave count where
+    /// nobody else holds any.
+    fn origin(&mut self) -> Origin {
+        let kept = self.settings.start.as_ref().map(|start| start.step);
+        let held = |retiring: bool| {
+            let of = move |session: &&Session| session.is_retiring == retiring && session.standing == Standing::Ready;
+            self.sessions.values().filter(of).filter_map(|session| session.held).collect::<Vec<_>>()
+        };
+        let mut states = held(false);
+        if states.is_empty() {
+            states = held(true);
+        }
+        let Some(step) = states.iter().map(|(step, _)| *step).max() else { return Origin::Kept };
+        if kept.is_some_and(|kept| kept > step) {
+            return Origin::Kept;
+        }
+        let mut holders: BTreeMap<[u8; 32], usize> = BTreeMap::new();
+        for (_, digest) in states.iter().filter(|(at, _)| *at == step) {
+            *holders.entry(digest.0).or_default() += 1;
+        }
+        let all: usize = holders.values().sum();
+        let Some((most, count)) = holders.iter().max_by_key(|(_, count)| **count) else { return Origin::Kept };
+        // A state that is a function of its step has one digest; without a majority none can be told to be right.
+        if self.settings.config.cluster.reduce == Reduce::Exact && 2 * count <= all {
+            let message = format!(
+                "workers hold {} different states of step {step}, and none of them is that of most: memory or a processor is at \
+                 fault somewhere; the run goes on from step {}",
+                holders.len(),
+                kept.unwrap_or_default()
+            );
+            for session in self.sessions.values_mut() {
+                session.held = None;
+            }
+            self.commands.push_back(Command::Record(Record::Warning(message)));
+            return Origin::Kept;
+        }
+        Origin::Held(step, Digest(*most))
+    }
+
+    /// Whether the coordinator needs the bytes of a state: somebody lacks it, or only those hold it who leave.
+    fn must_be_sent(&self, step: Step, digest: Digest, members: usize) -> bool {
+        let is_kept = self.settings.start.as_ref().is_some_and(|start| start.step == step);
+        let ready = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
+        let have = self.sessions.values().filter(ready).filter(|s| s.held == Some((step, digest))).count();
+        !is_kept && (have < members || have == 0)
+    }
+
+    fn ask_for(&mut self, step: Step, digest: Digest) {
+        let mut holders: Vec<(bool, Connection)> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.standing == Standing::Ready && s.held == Some((step, digest)))
+            .map(|(connection, session)| (session.is_retiring, *connection))
+            .collect();
+        holders.sort_unstable();
+        let (Some((_, holder)), Stage::Regrouping(regroup)) = (holders.first().copied(), &mut self.stage) else { return };
+        regroup.asked = Some((holder, step, digest));
+        self.send(holder, CoordinatorMessage::SendState { generation: self.generation });
+    }
+
+    fn wait_for_workers(&mut self, members: usize, least: usize, since: Timestamp, now: Timestamp, cause: &str) {
+        // Their state is here by now.
+        self.release_the_retiring();
+        let patience = Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s);
+        let nobody_can_come = match self.settings.gather {
+            Gather::Exactly(workers) => self.processes_ended >= workers,
+            Gather::AtLeast { .. } => false,
+        };
+        if now.since(since) >= patience || nobody_can_come {
+            let waited = now.since(since).as_secs();
+            let why = if nobody_can_come { "and no other can come".into() } else { format!("for {waited} s") };
+            self.fail(format!("{cause}; then {members} of the {least} workers that are needed were there, {why}"));
+        }
+    }
+
+    /// The run is to stop, and no generation is at work: what most hold is kept.
+    fn stop_between_generations(&mut self) {
+        if !self.results.saving.is_empty() {
+            return;
+        }
+        match self.origin() {
+            Origin::Held(step, digest) if step > Step(0) && self.results.checkpoint != Some(step) => {
+                self.ask_for(step, digest);
+            }
+            Origin::Held(..) | Origin::Kept => {
+                let step = self.results.checkpoint.max(self.settings.start.as_ref().map(|start| start.step));
+                self.finish(Ending::Stopped, Outcome::Stopped { step: step.filter(|step| *step > Step(0)) });
+            }
+        }
+    }
+
+    /// Lets those go who want to leave.
+    fn release_the_retiring(&mut self) {
+        let retiring = |(_, session): &(&Connection, &Session)| session.is_retiring && session.rank.is_none();
+        let leaving: Vec<Connection> = self.sessions.iter().filter(retiring).map(|(c, _)| *c).collect();
+        for connection in leaving {
+            self.send(connection, CoordinatorMessage::End(Ending::Released));
+            self.commands.push_back(Command::Close(connection));
+            self.sessions.remove(&connection);
+        }
+    }
+
+    fn give_up_the_hanging(&mut self) {
+        let hangs = |(_, session): &(&Connection, &Session)| session.standing == Standing::Halting;
+        let hanging: Vec<(Connection, String)> = self
+            .sessions
+            .iter()
+            .filter(hangs)
+            .map(|(connection, session)| (*connection, format!("{} hangs {}", session.name(), self.place(session))))
+            .collect();
+        for (connection, what) in hanging {
+            self.leave(connection, format!("{what}: it was told to halt {} s ago", PATIENCE.as_secs()));
+        }
+    }
+}
+
+fn origin_step(origin: Origin, coordinator: &Coordinator) -> Step {
+    match origin {
+        Origin::Held(step, _) => step,
+        Origin::Kept => coordinator.settings.start.as_ref().map_or(Step(0), |start| start.step),
+    }
+}
+
+/// A generation that nobody has seen yet.
+pub(super) fn next(generation: Generation) -> Generation {
+    Generation(generation.0 + 1)
+}
