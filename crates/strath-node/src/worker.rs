@@ -254,8 +254,8 @@ enum Report {
     Connected(Generation, Box<Result<Ready, NotConnected>>),
     /// Of the training thread of a generation.
     Told(Generation, Told),
-    /// The training thread of a generation has ended, with this state.
-    Rested(Generation, Option<Box<TrainingState>>),
+    /// The training thread has ended, with this state.
+    Rested(Option<Box<TrainingState>>),
     /// A thread panicked in this phase, with this message.
     Panicked(Generation, Phase, String),
 }
@@ -422,7 +422,7 @@ impl Runtime {
                     None
                 }
             };
-            let _ = events.blocking_send(Report::Rested(generation, state));
+            let _ = events.blocking_send(Report::Rested(state));
         });
     }
 
@@ -469,7 +469,7 @@ impl Runtime {
                 }
             }
             Report::Told(generation, told) => translate(generation, told),
-            Report::Rested(_, state) => {
+            Report::Rested(state) => {
                 self.rests(state.map(|state| *state));
                 WorkerEvent::Tick
             }

@@ -140,7 +140,7 @@ impl Worker {
                 self.progress = progress;
             }
             Event::Stepped(report) => {
-                self.expect(&Stage::Running(report.generation), "Stepped")?;
+                self.expect_at_work(report.generation, "Stepped")?;
                 if self.recent.len() == REPORTS_KEPT {
                     self.recent.pop_front();
                 }
@@ -150,12 +150,15 @@ impl Worker {
                 }
             }
             Event::Evaluated(report) => {
-                self.expect(&Stage::Running(report.generation), "Evaluated")?;
+                self.expect_at_work(report.generation, "Evaluated")?;
                 self.send(WorkerMessage::Eval(report));
             }
             Event::StateReady(state) => {
-                let due = if state.purpose == Purpose::Handover { Stage::Waiting } else { Stage::Running(state.generation) };
-                self.expect(&due, "StateReady")?;
+                if state.purpose == Purpose::Handover {
+                    self.expect(&Stage::Waiting, "StateReady")?;
+                } else {
+                    self.expect_at_work(state.generation, "StateReady")?;
+                }
                 self.send(WorkerMessage::State(state));
             }
             Event::Finished(finished) => {
@@ -418,6 +421,14 @@ impl Worker {
 
     fn send(&mut self, message: WorkerMessage) {
         self.commands.push_back(Command::Send(message));
+    }
+
+    /// Training may have come this far before it heard that its generation is over.
+    fn expect_at_work(&self, generation: Generation, what: &'static str) -> Result<(), Rejected> {
+        match self.stage {
+            Stage::Running(current) | Stage::Halting(current, _) if current == generation && !self.rests => Ok(()),
+            _ => Err(Rejected::OutOfOrder { what, state: self.stage.name() }),
+        }
     }
 
     fn expect(&self, stage: &Stage, what: &'static str) -> Result<(), Rejected> {

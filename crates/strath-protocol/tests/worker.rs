@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished, Job,
+    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished, Halted, Job,
     Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport, WorkerMessage,
 };
 use strath_protocol::{Rejected, Worker, WorkerCommand as Command, WorkerEvent as Event, WorkerOutcome};
@@ -62,6 +62,8 @@ fn assign(with_state: bool) -> Assign {
         start: Step(7),
         steps: Step(9),
         state: with_state.then_some(named),
+        keeps: false,
+        unsettled: false,
     }
 }
 
@@ -124,7 +126,7 @@ fn a_run_from_the_introduction_to_its_end() {
 
 fn message(commands: &[Command]) -> &str {
     match commands.last() {
-        Some(Command::Exit(WorkerOutcome::Failed { message })) => message,
+        Some(Command::Exit(WorkerOutcome::Failed { message } | WorkerOutcome::Lost { message })) => message,
         other => panic!("expected a failure, found {other:?}"),
     }
 }
@@ -254,15 +256,22 @@ fn a_refusal_and_the_end_of_whoever_started_it_end_the_worker() {
 }
 
 #[test]
-fn a_signal_stops_every_rank_after_the_step_and_a_worker_that_has_none_at_once() {
+fn a_worker_leaves_on_a_signal_once_the_others_do_without_it_and_at_once_before_it_has_a_part() {
     let mut machine = running();
-    assert_eq!(tell(&mut machine, Event::StopRequested, 1), [Command::StopAfterStep]);
-    let finished = Finished { generation: Generation(2), step: Step(9), weights: Digest([3; 32]), stopped: true };
-    tell(&mut machine, Event::Finished(finished), 2);
-    assert_eq!(tell(&mut machine, Event::StopRequested, 3), [], "the last word is on its way");
+    let retiring = WorkerMessage::Retiring { generation: Generation(2) };
+    assert_eq!(tell(&mut machine, Event::StopRequested, 1), [Command::Send(retiring)]);
+    let mut impatient = machine.clone();
+    let leaving = WorkerMessage::Leaving { generation: Generation(2), reason: "stopped by a signal".into() };
     assert_eq!(
-        hear(&mut machine, CoordinatorMessage::End(Ending::Stopped), 4),
-        [Command::Exit(WorkerOutcome::Stopped)]
+        tell(&mut impatient, Event::StopRequested, 2),
+        [Command::Send(leaving), Command::Exit(WorkerOutcome::Stopped)]
+    );
+    // The others go on without it.
+    assert_eq!(halt(&mut machine, 2), [Command::Halt]);
+    assert_eq!(rest(&mut machine, 3), [Command::Send(WorkerMessage::Halted(halted(Some(8), Vec::new())))]);
+    assert_eq!(
+        hear(&mut machine, CoordinatorMessage::End(Ending::Released), 4),
+        [Command::Exit(WorkerOutcome::Released)]
     );
 
     let mut early = Worker::new("127.0.0.1:7".into(), register(), at(0));
@@ -272,6 +281,116 @@ fn a_signal_stops_every_rank_after_the_step_and_a_worker_that_has_none_at_once()
         tell(&mut early, Event::StopRequested, 1),
         [Command::Send(leaving), Command::Exit(WorkerOutcome::Stopped)]
     );
+}
+
+fn halt(machine: &mut Worker, now: u64) -> Vec<Command> {
+    hear(machine, CoordinatorMessage::Halt { generation: Generation(2), recorded: Step(7) }, now)
+}
+
+/// The threads of generation 2 end, with the state of step 8.
+fn rest(machine: &mut Worker, now: u64) -> Vec<Command> {
+    let held = Some((Step(8), Digest([4; 32])));
+    tell(machine, Event::Rested { generation: Generation(2), held, ring_address: "127.0.0.1:99".parse().unwrap() }, now)
+}
+
+fn halted(step: Option<u64>, unrecorded: Vec<StepReport>) -> Halted {
+    Halted {
+        generation: Generation(2),
+        held: step.map(|step| (Step(step), Digest([4; 32]))),
+        ring_address: "127.0.0.1:99".parse().unwrap(),
+        unrecorded,
+    }
+}
+
+fn step_report(step: u64) -> StepReport {
+    StepReport {
+        generation: Generation(2),
+        step: Step(step),
+        clean_loss: 1.0,
+        perturbed_loss: 2.0,
+        lr: 0.1,
+        gradient_norm: 1.0,
+        epsilon_norm: 0.1,
+        zero_gradient_lanes: 0,
+        seconds: 0.5,
+        phases: PhaseSeconds::default(),
+    }
+}
+
+#[test]
+fn a_generation_that_is_over_is_left_with_the_state_and_what_was_not_recorded() {
+    let mut machine = running();
+    tell(&mut machine, Event::Stepped(step_report(7)), 1);
+    assert_eq!(halt(&mut machine, 2), [Command::Halt]);
+    // A step may be complete before training hears of the end.
+    tell(&mut machine, Event::Stepped(step_report(8)), 3);
+    let said = halted(Some(8), vec![step_report(8)]);
+    assert_eq!(rest(&mut machine, 4), [Command::Send(WorkerMessage::Halted(said))]);
+    assert!(machine.handle(Event::Stepped(step_report(9)), at(5)).is_err());
+
+    let mut asked = machine.clone();
+    let send = CoordinatorMessage::SendState { generation: Generation(2) };
+    assert_eq!(hear(&mut asked, send, 6), [Command::HandOver(Generation(2))]);
+    let handed = State { purpose: Purpose::Handover, ..state() };
+    assert_eq!(
+        tell(&mut asked, Event::StateReady(handed.clone()), 7),
+        [Command::Send(WorkerMessage::State(handed))]
+    );
+
+    let kept = Assign { generation: Generation(3), start: Step(8), keeps: true, ..assign(false) };
+    let other = Assign { start: Step(9), ..kept.clone() };
+    assert!(machine.handle(Event::Message(CoordinatorMessage::Assign(other)), at(8)).is_err(), "it holds no such state");
+    assert_eq!(
+        hear(&mut machine, CoordinatorMessage::Assign(kept.clone()), 8),
+        [Command::Connect { assign: kept, state: None }]
+    );
+}
+
+#[test]
+fn a_lost_peer_is_reported_and_the_generation_left_once_it_is_over_for_all() {
+    let mut machine = running();
+    let report = FailureReport {
+        generation: Generation(2),
+        step: Step(8),
+        phase: Phase::Reduce,
+        kind: FailureKind::PeerLost(Rank(1)),
+        message: "reset".into(),
+    };
+    tell(&mut machine, Event::Failed(report), 1);
+    assert_eq!(rest(&mut machine, 2), [], "it is told when the generation is over");
+    assert_eq!(halt(&mut machine, 3), [Command::Send(WorkerMessage::Halted(halted(Some(8), Vec::new())))]);
+    let again = Event::Message(CoordinatorMessage::Halt { generation: Generation(2), recorded: Step(7) });
+    assert!(machine.handle(again, at(4)).is_err(), "once");
+}
+
+#[test]
+fn a_ring_that_is_being_connected_is_given_up_and_one_whose_state_is_still_to_come_holds_none() {
+    let mut machine = Worker::new("127.0.0.1:7".into(), register(), at(0));
+    hear(&mut machine, CoordinatorMessage::Admitted(admitted()), 0);
+    tell(&mut machine, Event::Prepared(prepared()), 0);
+    let mut receiving = machine.clone();
+    hear(&mut machine, CoordinatorMessage::Assign(assign(false)), 0);
+    assert_eq!(halt(&mut machine, 1), [Command::Halt]);
+    assert!(machine.handle(Event::RingConnected(Generation(2)), at(2)).is_err());
+    assert_eq!(rest(&mut machine, 3), [Command::Send(WorkerMessage::Halted(halted(Some(8), Vec::new())))]);
+
+    hear(&mut receiving, CoordinatorMessage::Assign(assign(true)), 0);
+    let said = Halted { ring_address: register().ring_address, ..halted(None, Vec::new()) };
+    assert_eq!(halt(&mut receiving, 1), [Command::Send(WorkerMessage::Halted(said))]);
+    assert!(receiving.handle(Event::Message(CoordinatorMessage::State(state())), at(2)).is_err(), "it is not for it now");
+}
+
+#[test]
+fn a_failure_of_its_own_while_it_leaves_a_generation_is_one() {
+    let mut machine = running();
+    halt(&mut machine, 1);
+    let report = |kind| {
+        let (step, phase, message) = (Step(8), Phase::Ascent, "not finite".into());
+        Event::Failed(FailureReport { generation: Generation(2), step, phase, kind, message })
+    };
+    assert!(machine.handle(report(FailureKind::PeerLost(Rank(1))), at(2)).is_err(), "the ring is ended on purpose");
+    let commands = tell(&mut machine, report(FailureKind::Own), 3);
+    assert!(matches!(commands[..], [Command::Send(WorkerMessage::Failed(_))]), "{commands:?}");
 }
 
 #[test]
@@ -314,6 +433,14 @@ fn any_coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         4 => generation.prop_map(|generation| CoordinatorMessage::Start { generation }),
         2 => Just(CoordinatorMessage::Ack),
         2 => Just(CoordinatorMessage::Stop { generation: Generation(2) }),
+        4 => (1u64..3).prop_map(|generation| {
+            CoordinatorMessage::Halt { generation: Generation(generation), recorded: Step(7) }
+        }),
+        2 => (1u64..3).prop_map(|generation| CoordinatorMessage::SendState { generation: Generation(generation) }),
+        2 => (1u64..3).prop_map(|generation| {
+            let generation = Generation(generation);
+            CoordinatorMessage::Assign(Assign { generation, start: Step(8), keeps: true, ..assign(false) })
+        }),
         1 => Just(CoordinatorMessage::End(Ending::Done)),
         1 => Just(CoordinatorMessage::End(Ending::Failed(String::new()))),
     ]
@@ -329,6 +456,12 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => generation.prop_map(Event::RingConnected),
         4 => (0u64..9).prop_map(|step| Event::Progress(progress(step, Phase::Ascent))),
         2 => Just(Event::StateReady(state())),
+        1 => Just(Event::StateReady(State { purpose: Purpose::Handover, ..state() })),
+        4 => (1u64..3, any::<bool>()).prop_map(|(generation, holds)| Event::Rested {
+            generation: Generation(generation),
+            held: holds.then_some((Step(8), Digest([4; 32]))),
+            ring_address: "127.0.0.1:99".parse().unwrap(),
+        }),
         2 => Just(Event::Finished(Finished {
             generation: Generation(2),
             step: Step(9),

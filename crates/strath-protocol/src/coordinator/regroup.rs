@@ -23,6 +23,8 @@ use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, State};
 
 /// A worker that was told to halt and lives, but does not, is given up after this time: its training hangs.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// A state that was asked for, or is being written, is waited for so long since the generation ended.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(240);
 
 /// A generation that is over.
 #[derive(Debug, Clone, PartialEq)]
@@ -182,12 +184,17 @@ impl Coordinator {
             return;
         }
         let Stage::Regrouping(Regroup { cause, asked, .. }) = &self.stage else { return };
-        if asked.is_some() {
+        let is_late = now.since(since) >= HANDOVER_PATIENCE;
+        let cause = cause.clone();
+        if let Some((holder, step, _)) = *asked {
+            let name = self.sessions.get(&holder).map(Session::name).unwrap_or_default();
+            if is_late {
+                self.leave(holder, format!("{name} was asked for its state of step {step} and did not send it"));
+            }
             return;
         }
-        let cause = cause.clone();
         if self.stop_requested {
-            return self.stop_between_generations();
+            return self.stop_between_generations(is_late);
         }
         let ready = |session: &&Session| session.standing == Standing::Ready;
         let members = self.sessions.values().filter(ready).filter(|session| !session.is_retiring).count();
@@ -284,12 +291,12 @@ impl Coordinator {
     }
 
     /// The run is to stop, and no generation is at work: what most hold is kept.
-    fn stop_between_generations(&mut self) {
-        if !self.results.saving.is_empty() {
+    fn stop_between_generations(&mut self, is_late: bool) {
+        if !self.results.saving.is_empty() && !is_late {
             return;
         }
         match self.origin() {
-            Origin::Held(step, digest) if step > Step(0) && self.results.checkpoint != Some(step) => {
+            Origin::Held(step, digest) if step > Step(0) && self.results.checkpoint != Some(step) && !is_late => {
                 self.ask_for(step, digest);
             }
             Origin::Held(..) | Origin::Kept => {

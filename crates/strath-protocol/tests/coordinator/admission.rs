@@ -10,7 +10,7 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, config, drain, failure, handle, join, lost, prepared, register, running, say, settings,
+    address, at, config, drain, evaluating, failure, handle, join, lost, prepared, register, running, say, settings,
 };
 
 const QUIET: Duration = Duration::from_millis(100);
@@ -102,8 +102,13 @@ fn those_who_do_not_fit_are_refused_with_a_reason_and_the_run_goes_on_gathering(
     let mut machine = running(2);
     machine.handle(Event::Connected { connection: Connection(2), address: address(2) }, at(0)).unwrap();
     let late = say(&mut machine, 2, WorkerMessage::Register(register(2)), 0);
-    assert!(reason(&late, 2).contains("generation 5"), "{late:?}");
-    assert_eq!(machine.status(at(0)).stage, "running");
+    assert!(matches!(&late[..], [Command::Send { message: CoordinatorMessage::Admitted(_), .. }]), "{late:?}");
+    assert_eq!(machine.status(at(0)).stage, "running", "a newcomer disturbs nobody until it is ready");
+
+    let mut machine = evaluating(2);
+    machine.handle(Event::Connected { connection: Connection(2), address: address(2) }, at(0)).unwrap();
+    let late = say(&mut machine, 2, WorkerMessage::Register(register(2)), 0);
+    assert!(reason(&late, 2).contains("evaluation"), "{late:?}");
 }
 
 #[test]

@@ -45,9 +45,11 @@ fn a_state_that_rank_0_had_handed_over_is_on_the_disk_before_the_run_ends() {
 fn what_was_being_saved_when_it_failed_is_waited_for_whoever_is_at_fault() {
     let mut machine = running(2);
     say(&mut machine, 0, WorkerMessage::State(state(1, Purpose::Checkpoint)), 1);
-    assert_eq!(lost(&mut machine, 0, "reset", 2).len(), 1, "the other one is told");
-    let commands = saved(&mut machine, 1, Purpose::Checkpoint, 3);
-    assert!(failure(&commands).starts_with("worker 0 (h0, 127.0.0.1:9000) was lost"), "{commands:?}");
+    let commands = say(&mut machine, 0, failed(FailureKind::Own, "no memory"), 2);
+    assert_eq!(commands.len(), 2, "both are told");
+    assert_eq!(lost(&mut machine, 0, "closed", 3), []);
+    let commands = saved(&mut machine, 1, Purpose::Checkpoint, 4);
+    assert!(failure(&commands).starts_with("worker 0 (h0, 127.0.0.1:9000) failed"), "{commands:?}");
 }
 
 #[test]
@@ -113,12 +115,13 @@ fn a_rank_0_that_is_through_owes_nothing() {
     say(&mut machine, 0, finished(9, 3, false), 2);
     let mut saved_in_time = machine.clone();
     assert_eq!(saved(&mut saved_in_time, 3, Purpose::Final, 3), []);
-    let message = "worker 1 (h1, 127.0.0.1:9001) was lost at step 0 in phase ascent: reset";
+    let message = "worker 1 (h1, 127.0.0.1:9001) failed at step 1 in phase reduce: no memory";
     let outcome = || Outcome::Failed { message: message.into() };
-    let at_once = end_of(&[0], &Ending::Failed(message.into()), outcome());
-    assert_eq!(lost(&mut saved_in_time, 1, "reset", 4), at_once);
-    assert_eq!(lost(&mut machine, 1, "reset", 4), telling(&[0], message));
-    assert_eq!(saved(&mut machine, 3, Purpose::Final, 5), close(&[0], outcome()));
+    let at_once = end_of(&[0, 1], &Ending::Failed(message.into()), outcome());
+    let no_memory = || failed(FailureKind::Own, "no memory");
+    assert_eq!(say(&mut saved_in_time, 1, no_memory(), 4), at_once);
+    assert_eq!(say(&mut machine, 1, no_memory(), 4), telling(&[0, 1], message));
+    assert_eq!(saved(&mut machine, 3, Purpose::Final, 5), close(&[0, 1], outcome()));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Somebody is lost, silent, failed or gone: one message names worker, host, address, step and phase.
+//! Somebody is lost, silent, failed or gone, and the job cannot go on without: one message names worker, host, address, step and phase.
 
 use std::time::Duration;
 
@@ -10,8 +10,8 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, drain, end_of, failed, failure, finished, handle, join, lost, peer_lost, progress, running, say, send,
-    settings, telling,
+    address, at, drain, end_of, failed, failure, finished, handle, join, lost, peer_lost, progress, evaluating, say, send,
+    settings,
 };
 
 /// The whole end of a failed run that nobody owes anything.
@@ -21,12 +21,12 @@ fn failing(told: &[u64], message: &str) -> Vec<Command> {
 
 #[test]
 fn whoever_is_lost_silent_failed_or_leaves_is_named_with_step_and_phase() {
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     say(&mut machine, 1, WorkerMessage::Heartbeat(progress(2, Phase::Descent)), 100);
     let mut gone = machine.clone();
     assert_eq!(
         lost(&mut gone, 1, "reset", 150),
-        telling(&[0], "worker 1 (h1, 127.0.0.1:9001) was lost at step 2 in phase descent: reset")
+        failing(&[0], "worker 1 (h1, 127.0.0.1:9001) was lost at step 2 in phase descent: reset")
     );
 
     let mut silent = machine.clone();
@@ -37,20 +37,20 @@ fn whoever_is_lost_silent_failed_or_leaves_is_named_with_step_and_phase() {
     let message =
         "worker 1 (h1, 127.0.0.1:9001) was silent for 2000 ms at step 2 in phase descent (cluster.lease_ms = 2000)";
     // A worker that only hung may yet wake up and read its last word.
-    assert_eq!(handle(&mut silent, Event::Tick, 2100), telling(&[0, 1], message));
+    assert_eq!(handle(&mut silent, Event::Tick, 2100), failing(&[0, 1], message));
 
     let mut own = machine.clone();
     let message = "worker 0 (h0, 127.0.0.1:9000) failed at step 1 in phase reduce: no memory";
-    assert_eq!(say(&mut own, 0, failed(FailureKind::Own, "no memory"), 200), telling(&[0, 1], message));
+    assert_eq!(say(&mut own, 0, failed(FailureKind::Own, "no memory"), 200), failing(&[0, 1], message));
 
     let mut corrupt = machine.clone();
     let message = "worker 1 (h1, 127.0.0.1:9001) holds another state after step 1";
     let report = failed(FailureKind::Deviates(Rank(1)), "holds another state after step 1");
-    assert_eq!(say(&mut corrupt, 0, report, 200), telling(&[0, 1], message));
+    assert_eq!(say(&mut corrupt, 0, report, 200), failing(&[0, 1], message));
 
     let leaving = WorkerMessage::Leaving { generation: Generation(5), reason: "terminated".into() };
     let message = "worker 1 (h1, 127.0.0.1:9001) left at step 2 in phase descent: terminated";
-    assert_eq!(say(&mut machine, 1, leaving, 200), telling(&[0], message));
+    assert_eq!(say(&mut machine, 1, leaving, 200), failing(&[0], message));
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn a_worker_that_fails_before_its_first_generation_ends_the_run() {
 
 #[test]
 fn a_failure_of_another_generation_is_passed_over() {
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     let before = machine.clone();
     let WorkerMessage::Failed(report) = failed(FailureKind::Own, "old") else { unreachable!() };
     let message = WorkerMessage::Failed(FailureReport { generation: Generation(4), ..report });
@@ -81,7 +81,7 @@ fn a_failure_of_another_generation_is_passed_over() {
 
 #[test]
 fn a_peer_reported_lost_is_blamed_only_after_its_own_session_had_time_to_tell() {
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     assert_eq!(say(&mut machine, 0, peer_lost(1), 100), []);
     let mut told = machine.clone();
     let commands = lost(&mut told, 1, "closed", 110);
@@ -94,12 +94,12 @@ fn a_peer_reported_lost_is_blamed_only_after_its_own_session_had_time_to_tell() 
     assert_eq!(handle(&mut machine, Event::Tick, 599), []);
     let message = "the ring to worker 1 (h1, 127.0.0.1:9001) broke at step 1 in phase reduce, says worker 0 (h0, \
                    127.0.0.1:9000): reset";
-    assert_eq!(handle(&mut machine, Event::Tick, 600), telling(&[0, 1], message));
+    assert_eq!(handle(&mut machine, Event::Tick, 600), failing(&[0, 1], message));
 }
 
 #[test]
 fn the_blame_follows_a_chain_of_reports_to_the_rank_that_it_began_with() {
-    let mut machine = running(3);
+    let mut machine = evaluating(3);
     assert_eq!(say(&mut machine, 0, peer_lost(1), 100), []);
     assert_eq!(say(&mut machine, 1, peer_lost(2), 200), [], "the first report sets the time");
     // A witness has told what it knows: that its session ends is no news.
@@ -108,12 +108,12 @@ fn the_blame_follows_a_chain_of_reports_to_the_rank_that_it_began_with() {
     let commands = handle(&mut machine, Event::Tick, 600);
     let message = "the ring to worker 2 (h2, 127.0.0.1:9002) broke at step 1 in phase reduce, says worker 1 (h1, \
                    127.0.0.1:9001): reset";
-    assert_eq!(commands, telling(&[0, 2], message));
+    assert_eq!(commands, failing(&[0, 2], message));
 }
 
 #[test]
 fn of_two_that_lost_each_other_neither_is_blamed_alone() {
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     say(&mut machine, 0, peer_lost(1), 100);
     say(&mut machine, 1, peer_lost(0), 101);
     let commands = handle(&mut machine, Event::Tick, 600);
@@ -123,7 +123,7 @@ fn of_two_that_lost_each_other_neither_is_blamed_alone() {
 
 #[test]
 fn a_coordinator_that_was_itself_stalled_blames_nobody() {
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     // Ten seconds pass for the machine in one go: its host was paused, and what workers sent waits unread.
     assert_eq!(handle(&mut machine, Event::Tick, 10_000), []);
     for worker in 0..2 {
@@ -141,7 +141,7 @@ fn a_coordinator_that_was_itself_stalled_blames_nobody() {
 
 #[test]
 fn a_stall_of_the_coordinator_gives_a_suspect_as_much_more_time() {
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     say(&mut machine, 0, peer_lost(1), 100);
     assert_eq!(handle(&mut machine, Event::Tick, 10_100), [], "the suspect's own end may wait unread");
     let commands = lost(&mut machine, 1, "closed", 10_101);
@@ -155,7 +155,7 @@ fn a_process_that_ends_is_named_by_its_worker_where_it_has_one() {
     let before_it_joined = "worker process 77 ended before it joined: signal 9";
     assert_eq!(handle(&mut machine, ended(77), 1), failing(&[], before_it_joined));
 
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     assert_eq!(say(&mut machine, 0, finished(9, 3, false), 1), []);
     assert_eq!(handle(&mut machine, ended(0), 2), [], "whoever is through may end");
     let message = "worker 1 (h1, 127.0.0.1:9001) ended at step 0 in phase ascent: signal 9";
@@ -165,7 +165,7 @@ fn a_process_that_ends_is_named_by_its_worker_where_it_has_one() {
 
 #[test]
 fn whoever_has_not_registered_has_no_say_in_the_run() {
-    let mut machine = running(2);
+    let mut machine = evaluating(2);
     handle(&mut machine, Event::Connected { connection: Connection(7), address: address(7) }, 0);
     let before = machine.clone();
     for message in [

@@ -66,6 +66,8 @@ fn a_run_from_the_first_registration_to_its_end() {
             start: Step(0),
             steps: Step(3),
             state: None,
+            keeps: false,
+            unsettled: false,
         })
     };
     let began = Record::Generation {
@@ -129,6 +131,8 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
             start: Step(2),
             steps: Step(3),
             state: Some(announced.clone()),
+            keeps: false,
+            unsettled: false,
         })
     };
     let sent = CoordinatorMessage::State(State { purpose: Purpose::Start, ..state(2, Purpose::Start) });

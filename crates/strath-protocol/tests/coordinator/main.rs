@@ -8,4 +8,5 @@ mod endings;
 mod failures;
 mod life;
 mod random;
+mod regroup;
 mod support;

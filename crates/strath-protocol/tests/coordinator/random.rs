@@ -9,14 +9,15 @@ use strath_protocol::message::{
 };
 use strath_protocol::{Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather};
 
-use crate::support::{address, at, drain, finished, prepared, register, running, settings, state};
+use crate::support::{address, at, drain, finished, halted, prepared, register, running, settings, state};
 
 fn purpose() -> impl Strategy<Value = Purpose> {
-    prop_oneof![Just(Purpose::Checkpoint), Just(Purpose::Final)]
+    prop_oneof![Just(Purpose::Checkpoint), Just(Purpose::Final), Just(Purpose::Handover)]
 }
 
 fn failure_kind() -> impl Strategy<Value = FailureKind> {
-    prop_oneof![1 => Just(FailureKind::Own), 4 => (0u32..4).prop_map(|lost| FailureKind::PeerLost(Rank(lost)))]
+    prop_oneof![1 => Just(FailureKind::Own), 4 => (0u32..4).prop_map(|lost| FailureKind::PeerLost(Rank(lost))),
+        1 => (0u32..4).prop_map(|rank| FailureKind::Deviates(Rank(rank)))]
 }
 
 fn any_message() -> impl Strategy<Value = WorkerMessage> {
@@ -46,6 +47,10 @@ fn any_message() -> impl Strategy<Value = WorkerMessage> {
                 message: String::new(),
             })
         }),
+        6 => (5u64..8, 0u64..4, 0u8..2, 0u64..4).prop_map(|(generation, step, state, ring)| {
+            halted(generation, (step > 0).then_some((step, state)), 200 + ring)
+        }),
+        1 => Just(WorkerMessage::Retiring { generation: Generation(5) }),
         1 => Just(WorkerMessage::Leaving { generation: Generation(5), reason: String::new() }),
     ]
 }
@@ -125,7 +130,8 @@ proptest! {
             last = deadline.max(last);
             machine.handle(Event::Tick, last).unwrap();
             prop_assert!(machine.next_deadline().is_none_or(|next| next > last), "a deadline that is over would spin");
-            if last.since(begun) > Duration::from_secs(10) {
+            // What is left of a run waits for others, for cluster.rejoin_timeout_s.
+            if last.since(begun) > Duration::from_secs(310) {
                 break;
             }
         }

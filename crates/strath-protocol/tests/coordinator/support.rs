@@ -8,8 +8,8 @@ use std::time::Duration;
 use strath_core::config::{Config, Layers};
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp};
 use strath_protocol::message::{
-    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Job, Phase, Prepared, Progress,
-    Purpose, Register, State, WorkerMessage,
+    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Phase, Prepared, Progress,
+    Purpose, Register, Split, State, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
@@ -109,6 +109,12 @@ pub(crate) fn running(workers: u64) -> Coordinator {
     run_with(Settings { gather: Gather::Exactly(workers as usize), ..settings(Gather::Exactly(0)) }, workers)
 }
 
+/// The same, evaluating a checkpoint: a job that ends with the first worker that is lost.
+pub(crate) fn evaluating(workers: u64) -> Coordinator {
+    let gather = Gather::Exactly(workers as usize);
+    run_with(Settings { job: Job::Evaluate(Split::Test), ..settings(gather) }, workers)
+}
+
 /// The same with other settings.
 pub(crate) fn run_with(settings: Settings, workers: u64) -> Coordinator {
     let mut machine = Coordinator::new(settings, at(0));
@@ -174,4 +180,14 @@ pub(crate) fn telling(workers: &[u64], message: &str) -> Vec<Command> {
 /// What it does last, with these sessions left.
 pub(crate) fn close(workers: &[u64], outcome: Outcome) -> Vec<Command> {
     workers.iter().map(|worker| Command::Close(Connection(*worker))).chain([Command::Finish(outcome)]).collect()
+}
+
+/// A worker's word that it has left generation `generation`, with a state of this step, whose digest is made of `state`.
+pub(crate) fn halted(generation: u64, held: Option<(u64, u8)>, ring: u64) -> WorkerMessage {
+    WorkerMessage::Halted(Halted {
+        generation: Generation(generation),
+        held: held.map(|(step, state)| (Step(step), Digest([state; 32]))),
+        ring_address: address(ring),
+        unrecorded: Vec::new(),
+    })
 }

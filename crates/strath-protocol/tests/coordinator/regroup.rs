@@ -1,0 +1,370 @@
+//! A run goes on when workers are lost, leave, hang, deviate or come: the generation ends for everyone, and the next begins at the
+//! furthest state that most of them hold.
+
+use std::time::Duration;
+
+use strath_core::{Digest, Generation, Rank, Step, WorkerId};
+use strath_protocol::message::{
+    Assign, CoordinatorMessage, Ending, FailureKind, Halted, Phase, Purpose, State, StepReport, WorkerMessage,
+};
+use strath_protocol::{
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record, Rejected,
+    Settings,
+};
+
+use crate::support::{
+    address, at, failed, failure, finished, halted, handle, join, lost, peer_lost, prepared, progress, run_with, running,
+    say, saved, send, settings, state,
+};
+
+fn halt(worker: u64, generation: u64, recorded: u64) -> Command {
+    send(worker, CoordinatorMessage::Halt { generation: Generation(generation), recorded: Step(recorded) })
+}
+
+/// The assignments among commands: whose, and what they say.
+fn assigned(commands: &[Command]) -> Vec<(u64, &Assign)> {
+    let mut found = Vec::new();
+    for command in commands {
+        if let Command::Send { connection, message: CoordinatorMessage::Assign(assign) } = command {
+            found.push((connection.0, assign));
+        }
+    }
+    found
+}
+
+/// What a generation was recorded with: number, ranks, step, cause.
+fn recorded(commands: &[Command]) -> Option<(u64, u64, u64, &str)> {
+    commands.iter().find_map(|command| match command {
+        Command::Record(Record::Generation { generation, world_size, step, cause, .. }) => {
+            Some((generation.0, *world_size, step.0, cause.as_str()))
+        }
+        _ => None,
+    })
+}
+
+fn report(step: u64) -> StepReport {
+    StepReport {
+        generation: Generation(5),
+        step: Step(step),
+        clean_loss: 1.0,
+        perturbed_loss: 2.0,
+        lr: 0.1,
+        gradient_norm: 1.0,
+        epsilon_norm: 0.1,
+        zero_gradient_lanes: 0,
+        seconds: 0.5,
+        phases: Default::default(),
+    }
+}
+
+fn handover(generation: u64, step: u64) -> WorkerMessage {
+    WorkerMessage::State(State { generation: Generation(generation), ..state(step, Purpose::Handover) })
+}
+
+/// A machine of many hosts with this many workers at work.
+fn many(workers: u64) -> Coordinator {
+    let gather = Gather::AtLeast { workers: 1, quiet: Duration::from_millis(100) };
+    let mut machine = Coordinator::new(settings(gather), at(0));
+    for worker in 0..workers {
+        join(&mut machine, worker, 0);
+        say(&mut machine, worker, WorkerMessage::Prepared(prepared()), 0);
+    }
+    handle(&mut machine, Event::Tick, 100);
+    for worker in 0..workers {
+        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(5) }, 100);
+    }
+    assert_eq!(machine.status(at(100)).stage, "running");
+    machine
+}
+
+#[test]
+fn without_a_lost_worker_the_others_go_on_from_the_step_they_hold() {
+    let mut machine = running(3);
+    say(&mut machine, 0, WorkerMessage::Step(report(1)), 1);
+    let what = "worker 1 (h1, 127.0.0.1:9001) was lost at step 0 in phase ascent: reset";
+    assert_eq!(
+        lost(&mut machine, 1, "reset", 2),
+        [
+            Command::Close(Connection(1)),
+            Command::Record(Record::Warning(format!("{what}; the run goes on without it"))),
+            halt(0, 5, 1),
+            halt(2, 5, 1),
+        ]
+    );
+    assert_eq!(machine.status(at(2)).stage, "regrouping");
+    // That its process has ended is known.
+    assert_eq!(handle(&mut machine, Event::ProcessEnded { pid: 1, cause: "signal 9".into() }, 3), []);
+    assert_eq!(say(&mut machine, 2, halted(5, Some((1, 7)), 202), 4), []);
+    let commands = say(&mut machine, 0, halted(5, Some((1, 7)), 200), 5);
+    assert_eq!(commands[0], Command::PersistGeneration(Generation(6)));
+    assert_eq!(recorded(&commands), Some((6, 2, 1, what)));
+    let assigned = assigned(&commands);
+    assert_eq!(assigned.iter().map(|(worker, assign)| (*worker, assign.rank.0)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
+    for (_, assign) in &assigned {
+        assert!(assign.keeps && assign.unsettled && assign.state.is_none() && assign.start == Step(1), "{assign:?}");
+        let rings: Vec<_> = assign.members.iter().map(|member| (member.worker, member.ring_address)).collect();
+        assert_eq!(rings, [(WorkerId(0), address(200)), (WorkerId(2), address(202))], "listeners of the new generation");
+    }
+    assert!(!commands.iter().any(|c| matches!(c, Command::Send { message: CoordinatorMessage::State(_), .. })));
+}
+
+#[test]
+fn whoever_is_behind_is_sent_the_state_of_one_who_is_not() {
+    let mut machine = running(3);
+    lost(&mut machine, 0, "reset", 1);
+    assert_eq!(say(&mut machine, 1, halted(5, Some((1, 7)), 201), 2), []);
+    let asked = send(2, CoordinatorMessage::SendState { generation: Generation(5) });
+    assert_eq!(say(&mut machine, 2, halted(5, Some((2, 8)), 202), 3), [asked]);
+    // Nobody else's state is taken for it.
+    let other = Event::Message { connection: Connection(1), message: handover(5, 2) };
+    assert!(matches!(machine.handle(other, at(4)), Err(Rejected::OutOfOrder { what: "State", .. })));
+    let commands = say(&mut machine, 2, handover(5, 2), 5);
+    let assigned = assigned(&commands);
+    let [(1, behind), (2, ahead)] = assigned[..] else { panic!("{assigned:?}") };
+    assert!(ahead.keeps && ahead.state.is_none(), "{ahead:?}");
+    let named = behind.state.clone().unwrap();
+    assert!(!behind.keeps && behind.start == Step(2), "{behind:?}");
+    assert_eq!((named.model, named.optimizer), (Digest::of(&[1]), Some(Digest::of(&[2]))));
+    assert!(named.source.contains("worker 2 (h2"), "{}", named.source);
+    let sent = State { generation: Generation(6), ..state(2, Purpose::Start) };
+    let states: Vec<&Command> =
+        commands.iter().filter(|c| matches!(c, Command::Send { message: CoordinatorMessage::State(_), .. })).collect();
+    assert_eq!(states, [&send(1, CoordinatorMessage::State(sent))]);
+}
+
+#[test]
+fn whoever_was_to_hand_over_its_state_and_is_lost_leaves_the_others_to_theirs() {
+    let mut machine = running(3);
+    lost(&mut machine, 0, "reset", 1);
+    say(&mut machine, 1, halted(5, Some((1, 7)), 201), 2);
+    say(&mut machine, 2, halted(5, Some((2, 8)), 202), 3);
+    let commands = lost(&mut machine, 2, "reset", 4);
+    let generation = recorded(&commands).unwrap();
+    assert_eq!((generation.0, generation.1, generation.2), (6, 1, 1), "step 2 is computed again");
+}
+
+#[test]
+fn a_worker_that_hangs_is_given_up_after_its_lease_and_heard_no_more() {
+    let mut machine = running(2);
+    for now in (400..2000).step_by(400) {
+        say(&mut machine, 0, WorkerMessage::Heartbeat(progress(1, Phase::Ascent)), now);
+    }
+    assert_eq!(handle(&mut machine, Event::Tick, 1999), []);
+    let commands = handle(&mut machine, Event::Tick, 2000);
+    assert_eq!(commands[0], Command::Close(Connection(1)));
+    assert_eq!(commands[2], halt(0, 5, 0));
+    let late = Event::Message { connection: Connection(1), message: finished(9, 3, false) };
+    assert_eq!(machine.handle(late, at(2001)), Err(Rejected::UnknownConnection(1)));
+}
+
+#[test]
+fn a_worker_that_comes_has_a_part_in_the_next_generation() {
+    let mut machine = many(1);
+    say(&mut machine, 0, WorkerMessage::Step(report(1)), 150);
+    join(&mut machine, 1, 200);
+    assert_eq!(say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 200), [], "others may be about to come");
+    assert_eq!(handle(&mut machine, Event::Tick, 299), []);
+    assert_eq!(handle(&mut machine, Event::Tick, 300), [halt(0, 5, 1)]);
+    say(&mut machine, 0, halted(5, Some((1, 7)), 200), 301);
+    let commands = say(&mut machine, 0, handover(5, 1), 302);
+    let joined = "worker 1 (h1, 127.0.0.1:9001) joined";
+    assert_eq!(recorded(&commands), Some((6, 2, 1, joined)));
+    let assigned = assigned(&commands);
+    assert_eq!(assigned.iter().map(|(worker, assign)| (*worker, assign.keeps)).collect::<Vec<_>>(), [(0, true), (1, false)]);
+}
+
+#[test]
+fn a_newcomer_that_cannot_take_part_leaves_the_run_alone() {
+    let mut machine = many(1);
+    join(&mut machine, 1, 200);
+    let report = strath_protocol::message::FailureReport {
+        generation: Generation(0),
+        step: Step(0),
+        phase: Phase::Preparing,
+        kind: FailureKind::Configuration,
+        message: "no such file".into(),
+    };
+    let commands = say(&mut machine, 1, WorkerMessage::Failed(report), 201);
+    let message = "worker 1 (h1, 127.0.0.1:9001) failed at step 0 in phase preparing: no such file";
+    assert_eq!(commands[0], send(1, CoordinatorMessage::End(Ending::Failed(message.into()))));
+    assert_eq!(machine.status(at(202)).stage, "running");
+}
+
+#[test]
+fn a_worker_that_wants_to_leave_is_let_go_once_the_others_do_without_it() {
+    let mut machine = running(2);
+    let retiring = WorkerMessage::Retiring { generation: Generation(5) };
+    assert_eq!(say(&mut machine, 1, retiring, 1), [halt(0, 5, 0), halt(1, 5, 0)]);
+    say(&mut machine, 1, halted(5, Some((2, 7)), 201), 2);
+    let commands = say(&mut machine, 0, halted(5, Some((2, 7)), 200), 3);
+    assert_eq!(commands[..2], [send(1, CoordinatorMessage::End(Ending::Released)), Command::Close(Connection(1))]);
+    let cause = "worker 1 (h1, 127.0.0.1:9001) leaves at step 0 in phase ascent";
+    assert_eq!(recorded(&commands), Some((6, 1, 2, cause)));
+}
+
+#[test]
+fn the_last_that_leaves_hands_its_state_over_and_the_run_waits_for_others() {
+    let mut machine = many(1);
+    say(&mut machine, 0, WorkerMessage::Retiring { generation: Generation(5) }, 150);
+    let asked = send(0, CoordinatorMessage::SendState { generation: Generation(5) });
+    assert_eq!(say(&mut machine, 0, halted(5, Some((2, 7)), 200), 160), [asked]);
+    let commands = say(&mut machine, 0, handover(5, 2), 170);
+    let kept = State { generation: Generation(5), ..state(2, Purpose::Checkpoint) };
+    let released = [send(0, CoordinatorMessage::End(Ending::Released)), Command::Close(Connection(0))];
+    assert_eq!(commands, [&[Command::Save(kept)][..], &released].concat());
+    assert_eq!(saved(&mut machine, 2, Purpose::Checkpoint, 180), []);
+    let mut in_vain = machine.clone();
+
+    join(&mut machine, 1, 200);
+    let commands = say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 210);
+    assert_eq!(recorded(&commands).map(|(generation, _, step, _)| (generation, step)), Some((6, 2)));
+    assert!(assigned(&commands)[0].1.state.is_some());
+
+    for now in (500..300_150).step_by(500) {
+        assert_eq!(handle(&mut in_vain, Event::Tick, now), [], "at {now} ms");
+    }
+    let message = "worker 0 (h0, 127.0.0.1:9000) leaves at step 0 in phase ascent; then 0 of the 1 workers that are needed \
+                   were there, for 300 s";
+    let end = [Command::Finish(Outcome::Failed { message: message.into() })];
+    assert_eq!(handle(&mut in_vain, Event::Tick, 300_150), end);
+}
+
+#[test]
+fn with_every_process_of_this_machine_ended_nobody_is_waited_for() {
+    let mut machine = running(2);
+    for pid in 0..2 {
+        let commands = handle(&mut machine, Event::ProcessEnded { pid, cause: "signal 9".into() }, 1 + u64::from(pid));
+        assert_eq!(machine.status(at(2)).stage, if pid == 0 { "regrouping" } else { "ended" }, "{commands:?}");
+    }
+}
+
+#[test]
+fn steps_that_rank_0_could_not_report_any_more_are_recorded_from_the_others_once() {
+    let mut machine = running(3);
+    say(&mut machine, 0, WorkerMessage::Step(report(1)), 1);
+    lost(&mut machine, 0, "reset", 2);
+    let halted = |ring| {
+        WorkerMessage::Halted(Halted {
+            generation: Generation(5),
+            held: Some((Step(3), Digest([7; 32]))),
+            ring_address: address(ring),
+            unrecorded: vec![report(2), report(3)],
+        })
+    };
+    let noted = [2, 3].map(|step| Command::Record(Record::Step(report(step))));
+    assert_eq!(say(&mut machine, 1, halted(201), 3), noted);
+    let commands = say(&mut machine, 2, halted(202), 4);
+    assert!(!commands.iter().any(|command| matches!(command, Command::Record(Record::Step(_)))), "{commands:?}");
+}
+
+#[test]
+fn a_rank_that_deviates_is_named_and_given_the_others_state() {
+    let mut machine = running(3);
+    let deviates = || failed(FailureKind::Deviates(Rank(1)), "holds another state after step 1");
+    let message = "worker 1 (h1, 127.0.0.1:9001) holds another state after step 1";
+    let commands = say(&mut machine, 0, deviates(), 1);
+    assert_eq!(commands[0], Command::Record(Record::Warning(message.into())));
+    assert_eq!(commands[1..], [halt(0, 5, 0), halt(1, 5, 0), halt(2, 5, 0)]);
+    assert_eq!(say(&mut machine, 2, deviates(), 1), [], "it is said once");
+    say(&mut machine, 0, halted(5, Some((1, 7)), 200), 2);
+    say(&mut machine, 2, halted(5, Some((1, 7)), 202), 2);
+    let asked = send(0, CoordinatorMessage::SendState { generation: Generation(5) });
+    assert_eq!(say(&mut machine, 1, halted(5, Some((1, 9)), 201), 3), [asked]);
+    let commands = say(&mut machine, 0, handover(5, 1), 4);
+    let keeps: Vec<bool> = assigned(&commands).iter().map(|(_, assign)| assign.keeps).collect();
+    assert_eq!(keeps, [true, false, true]);
+}
+
+#[test]
+fn two_that_hold_different_states_of_a_step_are_both_sent_back_to_what_is_kept() {
+    let mut machine = running(2);
+    say(&mut machine, 0, WorkerMessage::State(state(1, Purpose::Checkpoint)), 1);
+    say(&mut machine, 0, peer_lost(1), 2);
+    say(&mut machine, 0, halted(5, Some((2, 7)), 200), 3);
+    let commands = say(&mut machine, 1, halted(5, Some((2, 9)), 201), 4);
+    let warned = |c: &Command| matches!(c, Command::Record(Record::Warning(w)) if w.contains("2 different states of step 2"));
+    assert!(commands.iter().any(warned), "{commands:?}");
+    assert_eq!(recorded(&commands).map(|(_, world, step, _)| (world, step)), Some((2, 1)));
+    assert!(assigned(&commands).iter().all(|(_, assign)| !assign.keeps && assign.state.is_some()));
+}
+
+#[test]
+fn a_ring_that_broke_between_two_that_live_is_made_again() {
+    let mut machine = running(2);
+    let commands = say(&mut machine, 0, peer_lost(1), 1);
+    assert_eq!(commands, [halt(0, 5, 0), halt(1, 5, 0)]);
+    assert_eq!(say(&mut machine, 1, peer_lost(0), 2), [], "of two reports the first counts");
+    say(&mut machine, 0, halted(5, Some((1, 7)), 200), 3);
+    let commands = say(&mut machine, 1, halted(5, Some((1, 7)), 201), 4);
+    let cause = "the ring to worker 1 (h1, 127.0.0.1:9001) broke at step 1 in phase reduce, says worker 0 (h0, \
+                 127.0.0.1:9000): reset";
+    assert_eq!(recorded(&commands), Some((6, 2, 1, cause)));
+
+    // Where they do not reach each other then either, one of them is given up.
+    let unreachable = |rank: u32| {
+        let WorkerMessage::Failed(report) = peer_lost(rank) else { unreachable!() };
+        WorkerMessage::Failed(strath_protocol::message::FailureReport { generation: Generation(6), ..report })
+    };
+    assert_eq!(say(&mut machine, 0, unreachable(1), 100), []);
+    assert_eq!(say(&mut machine, 1, unreachable(0), 101), []);
+    let commands = handle(&mut machine, Event::Tick, 600);
+    let [Command::Send { connection, message: CoordinatorMessage::End(Ending::Failed(message)) }, ..] = &commands[..] else {
+        panic!("{commands:?}")
+    };
+    assert!(connection.0 == 1 && message.starts_with("the ring between worker"), "{commands:?}");
+    assert_eq!(commands.last(), Some(&halt(0, 6, 0)));
+    let commands = say(&mut machine, 0, halted(6, Some((1, 7)), 200), 601);
+    assert_eq!(recorded(&commands).map(|(generation, world, step, _)| (generation, world, step)), Some((7, 1, 1)));
+}
+
+#[test]
+fn whoever_wants_the_end_between_two_generations_gets_a_checkpoint_of_what_is_held() {
+    let mut machine = running(2);
+    lost(&mut machine, 1, "reset", 1);
+    assert_eq!(handle(&mut machine, Event::StopRequested, 2), []);
+    let asked = send(0, CoordinatorMessage::SendState { generation: Generation(5) });
+    assert_eq!(say(&mut machine, 0, halted(5, Some((2, 7)), 200), 3), [asked]);
+    let kept = State { generation: Generation(5), ..state(2, Purpose::Checkpoint) };
+    assert_eq!(say(&mut machine, 0, handover(5, 2), 4), [Command::Save(kept)]);
+    let commands = saved(&mut machine, 2, Purpose::Checkpoint, 5);
+    assert_eq!(commands.last(), Some(&Command::Finish(Outcome::Stopped { step: Some(Step(2)) })));
+}
+
+#[test]
+fn fewer_than_are_needed_wait_for_others() {
+    let mut settings = settings(Gather::AtLeast { workers: 2, quiet: Duration::ZERO });
+    settings.config.cluster.min_workers = 2;
+    let mut machine = run_with(Settings { ..settings }, 2);
+    lost(&mut machine, 1, "reset", 1);
+    assert_eq!(say(&mut machine, 0, halted(5, Some((1, 7)), 200), 2), []);
+    assert_eq!(machine.status(at(3)).stage, "regrouping");
+    join(&mut machine, 2, 10);
+    let asked = send(0, CoordinatorMessage::SendState { generation: Generation(5) });
+    assert_eq!(say(&mut machine, 2, WorkerMessage::Prepared(prepared()), 11), [asked]);
+    let commands = say(&mut machine, 0, handover(5, 1), 12);
+    assert_eq!(recorded(&commands).map(|(generation, world, step, _)| (generation, world, step)), Some((6, 2, 1)));
+}
+
+#[test]
+fn what_belongs_to_another_generation_is_passed_over() {
+    let mut machine = running(2);
+    lost(&mut machine, 1, "reset", 1);
+    let before = machine.clone();
+    let stale = Event::Message { connection: Connection(0), message: halted(4, Some((9, 9)), 200) };
+    assert_eq!(
+        machine.handle(stale, at(2)),
+        Err(Rejected::StaleGeneration { what: "Halted", found: 4, expected: 5 })
+    );
+    assert_eq!(machine, before);
+    say(&mut machine, 0, halted(5, Some((1, 7)), 200), 3);
+    let late = Event::Message { connection: Connection(0), message: WorkerMessage::Step(report(2)) };
+    assert!(machine.handle(late, at(4)).is_err(), "it has a new place");
+}
+
+#[test]
+fn a_run_that_fails_for_its_own_reasons_still_ends() {
+    let mut machine = running(2);
+    lost(&mut machine, 1, "reset", 1);
+    let commands = say(&mut machine, 0, failed(FailureKind::Own, "the loss is not finite"), 2);
+    assert!(failure(&commands).contains("the loss is not finite"), "{commands:?}");
+}
