@@ -66,7 +66,7 @@ pub(crate) struct NotConnected {
     /// The peer that was not reached.
     pub(crate) lost: Option<Rank>,
     /// The state that it was to begin with, where there is one.
-    pub(crate) state: Option<TrainingState>,
+    pub(crate) state: Option<Box<TrainingState>>,
 }
 
 /// Connects the ring of a generation and makes everything ready for its first step, unless it is `cancelled` before.
@@ -85,7 +85,11 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let peers = match ring(listener, &admitted, &assign, &config, cancelled) {
         Ok(peers) => Arc::new(peers),
         Err(error) => {
-            return Err(NotConnected { message: error.to_string(), lost: lost_peer(&error), state: Some(state) });
+            return Err(NotConnected {
+                message: error.to_string(),
+                lost: lost_peer(&error),
+                state: Some(Box::new(state)),
+            });
         }
     };
     let seed = config.run.seed;

@@ -398,8 +398,7 @@ impl Runtime {
     fn hand_over(&mut self, generation: Generation) {
         let (Some(state), Some((_, prepared))) = (&self.held, &self.prepared) else { return };
         let model = checkpoint::encode_model(&prepared.model, &state.weights, &state.statistics);
-        let optimizer =
-            checkpoint::encode_state(&prepared.model, state, prepared.dataset.digest(), prepared.numerics);
+        let optimizer = checkpoint::encode_state(&prepared.model, state, prepared.dataset.digest(), prepared.numerics);
         self.later.push_back(WorkerEvent::StateReady(State {
             generation,
             step: Step(state.step),
@@ -458,7 +457,7 @@ impl Runtime {
                         WorkerEvent::RingConnected(generation)
                     }
                     Err(NotConnected { message, lost, state }) => {
-                        self.rests(state);
+                        self.rests(state.map(|state| *state));
                         let kind = kind_of(lost);
                         if is_over && kind != FailureKind::Own {
                             WorkerEvent::Tick

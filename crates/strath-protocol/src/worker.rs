@@ -10,8 +10,8 @@ use crate::Rejected;
 use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::event::WorkerEvent as Event;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, FailureKind, FailureReport, Halted, Phase, Progress, Purpose, Register,
-    State, StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, Ending, FailureKind, FailureReport, Halted, Phase, Progress, Purpose,
+    Register, State, StepReport, WorkerMessage,
 };
 
 /// Beyond its lease a worker waits this long for a coordinator that has fallen silent.
@@ -279,7 +279,9 @@ impl Worker {
     fn halt(&mut self, generation: Generation, recorded: Step) -> Result<(), Rejected> {
         let at_work = match &self.stage {
             Stage::Receiving(assign) if assign.generation == generation => false,
-            Stage::Connecting(current) | Stage::Connected(current) | Stage::Running(current) if *current == generation => {
+            Stage::Connecting(current) | Stage::Connected(current) | Stage::Running(current)
+                if *current == generation =>
+            {
                 true
             }
             Stage::Finished(current) | Stage::Halting(current, _) if *current == generation => false,

@@ -8,8 +8,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished, Halted, Job,
-    Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
+    Halted, Job, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport,
+    WorkerMessage,
 };
 use strath_protocol::{Rejected, Worker, WorkerCommand as Command, WorkerEvent as Event, WorkerOutcome};
 
@@ -332,14 +333,14 @@ fn a_generation_that_is_over_is_left_with_the_state_and_what_was_not_recorded() 
     let send = CoordinatorMessage::SendState { generation: Generation(2) };
     assert_eq!(hear(&mut asked, send, 6), [Command::HandOver(Generation(2))]);
     let handed = State { purpose: Purpose::Handover, ..state() };
-    assert_eq!(
-        tell(&mut asked, Event::StateReady(handed.clone()), 7),
-        [Command::Send(WorkerMessage::State(handed))]
-    );
+    assert_eq!(tell(&mut asked, Event::StateReady(handed.clone()), 7), [Command::Send(WorkerMessage::State(handed))]);
 
     let kept = Assign { generation: Generation(3), start: Step(8), keeps: true, ..assign(false) };
     let other = Assign { start: Step(9), ..kept.clone() };
-    assert!(machine.handle(Event::Message(CoordinatorMessage::Assign(other)), at(8)).is_err(), "it holds no such state");
+    assert!(
+        machine.handle(Event::Message(CoordinatorMessage::Assign(other)), at(8)).is_err(),
+        "it holds no such state"
+    );
     assert_eq!(
         hear(&mut machine, CoordinatorMessage::Assign(kept.clone()), 8),
         [Command::Connect { assign: kept, state: None }]
@@ -377,7 +378,10 @@ fn a_ring_that_is_being_connected_is_given_up_and_one_whose_state_is_still_to_co
     hear(&mut receiving, CoordinatorMessage::Assign(assign(true)), 0);
     let said = Halted { ring_address: register().ring_address, ..halted(None, Vec::new()) };
     assert_eq!(halt(&mut receiving, 1), [Command::Send(WorkerMessage::Halted(said))]);
-    assert!(receiving.handle(Event::Message(CoordinatorMessage::State(state())), at(2)).is_err(), "it is not for it now");
+    assert!(
+        receiving.handle(Event::Message(CoordinatorMessage::State(state())), at(2)).is_err(),
+        "it is not for it now"
+    );
 }
 
 #[test]

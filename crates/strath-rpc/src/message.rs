@@ -53,9 +53,10 @@ impl Message for WorkerMessage {
 
     fn precedence(&self) -> Precedence {
         match self {
-            Self::Heartbeat(_) | Self::Step(_) | Self::Eval(_) | Self::Failed(_) => Precedence::Overtakes,
+            Self::Heartbeat(_) | Self::Step(_) | Self::Eval(_) | Self::Failed(_) | Self::Retiring { .. } => {
+                Precedence::Overtakes
+            }
             Self::Leaving { .. } => Precedence::Last,
-            Self::Retiring { .. } => Precedence::Overtakes,
             Self::Register(_)
             | Self::Prepared(_)
             | Self::RingReady { .. }

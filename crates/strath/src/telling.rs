@@ -97,7 +97,8 @@ impl View {
                 self.bar.set_position(*from);
                 self.bar.reset_eta();
                 let verb = if *from == 0 { "training" } else { "going on" };
-                self.line(&format!("{verb} from step {from} of {steps} on {world_size} workers"));
+                let workers = if *world_size == 1 { "worker" } else { "workers" };
+                self.line(&format!("{verb} from step {from} of {steps} on {world_size} {workers}"));
             }
             Happening::Step(line) => self.step(line),
             Happening::Eval(line) => self.line(&format!(

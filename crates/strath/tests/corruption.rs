@@ -7,9 +7,10 @@ mod support;
 use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::process::Child;
 use std::time::{Duration, Instant};
 
-use support::{finish, reach, repository, stderr, strath, workers_of};
+use support::{finish, metrics, reach, repository, stderr, strath, workers_of};
 
 /// Bytes of the weights that are looked for: enough to be nothing else.
 const PATTERN: usize = 64;
@@ -57,9 +58,9 @@ fn turn_over(pid: u32, pattern: &[u8]) -> Option<usize> {
     Some(found)
 }
 
-/// Digits that stay where they are, as their learning rate is too small to move a weight; what `train` ends with once the last bit of
-/// a weight of the worker in this place of the list of processes is another. `None`: skipped.
-fn corrupted(workers: &str, place: usize) -> Option<String> {
+/// Digits that stay where they are, as their learning rate is too small to move a weight; the last bit of some weights of the worker in
+/// this place of the list of processes is another now. `None`: skipped.
+fn corrupted(workers: &str, place: usize) -> Option<(Child, tempfile::TempDir)> {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let config = repository().join("configs/digits.toml");
@@ -77,24 +78,41 @@ fn corrupted(workers: &str, place: usize) -> Option<String> {
         return None;
     };
     assert!(copies > 0, "the weights were not found in the memory of process {}", pids[place]);
-    let ended = finish(run, Duration::from_secs(60));
-    assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
-    Some(stderr(&ended))
+    Some((run, folder))
 }
 
 #[test]
-fn a_worker_whose_memory_changed_under_it_is_named_by_the_others() {
+fn a_worker_whose_memory_changed_under_it_is_named_by_the_others_and_given_their_state() {
     for place in [0, 2] {
-        let Some(said) = corrupted("3", place) else { return };
-        let error = said.lines().find(|line| line.starts_with("error:")).unwrap_or(&said);
-        for part in ["worker ", "holds another state after step ", "the other 2 workers", "SHA-256 ", "--resume"] {
-            assert!(error.contains(part), "{part:?} is not in {said}");
+        let Some((run, folder)) = corrupted("3", place) else { return };
+        let out = folder.path().join("run");
+        let since = Instant::now();
+        while metrics(&out, "cluster").len() < 2 {
+            assert!(since.elapsed() < Duration::from_secs(60), "nobody noticed");
+            std::thread::sleep(Duration::from_millis(5));
         }
+        // All three go on, and agree.
+        reach(&out, metrics(&out, "step").len() + 60);
+        support::signal(run.id(), "-TERM");
+        let ended = finish(run, Duration::from_secs(60));
+        assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+        let said = stderr(&ended);
+        let warnings: Vec<&str> = said.lines().filter(|line| line.starts_with("warning:")).collect();
+        assert_eq!(warnings.len(), 1, "{said}");
+        for part in ["worker ", "holds another state after step ", "the other 2 workers", "SHA-256 "] {
+            assert!(warnings[0].contains(part), "{part:?} is not in {said}");
+        }
+        let generations = metrics(&out, "cluster");
+        assert_eq!(generations.len(), 2, "{generations:?}");
+        assert_eq!(generations[1]["world_size"], 3);
     }
 }
 
 #[test]
 fn of_two_workers_that_differ_neither_is_blamed() {
-    let Some(said) = corrupted("2", 1) else { return };
+    let Some((run, _folder)) = corrupted("2", 1) else { return };
+    let ended = finish(run, Duration::from_secs(60));
+    assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
+    let said = stderr(&ended);
     assert!(said.contains("2 different states after step "), "{said}");
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{DEADLINE, finish, reach, repository, sha, stderr, strath, summary, train};
+use support::{DEADLINE, finish, metrics, reach, repository, sha, stderr, strath, summary, train};
 
 /// Two hosts, 10.77.0.1 and 10.77.0.2; the second has 10.77.0.3 as well.
 struct Hosts {
@@ -122,7 +122,7 @@ fn workers_of_two_hosts_take_the_slow_link_once_a_host_and_train_to_the_bits_of_
 }
 
 #[test]
-fn a_cut_between_two_workers_ends_the_run_within_five_seconds_though_both_still_reach_the_coordinator() {
+fn of_two_workers_that_lose_each_other_one_goes_on_though_both_still_reach_the_coordinator() {
     let Some(hosts) = hosts_or_skip() else { return };
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
@@ -136,14 +136,12 @@ fn a_cut_between_two_workers_ends_the_run_within_five_seconds_though_both_still_
             "--listen",
             "10.77.0.1:7700",
             "--insecure",
-            "--min-workers",
-            "2",
             "--out",
             out.to_str().unwrap(),
             "--set",
             "run.epochs=100000",
             "--set",
-            "cluster.gather_ms=100",
+            "cluster.gather_ms=1500",
             "--set",
             "checkpoint.every_steps=20",
         ],
@@ -155,18 +153,22 @@ fn a_cut_between_two_workers_ends_the_run_within_five_seconds_though_both_still_
     // What the first host sends to the second's ring goes nowhere; the coordinator's session takes its other address.
     assert!(ip(&format!("-n {} route add blackhole 10.77.0.3/32", hosts.names[0])));
     let cut = Instant::now();
-    let ended = finish(coordinator, Duration::from_secs(30));
-    assert!(cut.elapsed() < Duration::from_secs(5), "{:?}", cut.elapsed());
-    assert_eq!(ended.status.code(), Some(1));
+    let before = metrics(&out, "step").len();
+    let sizes = || metrics(&out, "cluster").iter().map(|line| line["world_size"].as_u64().unwrap()).collect::<Vec<_>>();
+    while sizes().last() != Some(&1) || metrics(&out, "step").len() < before + 20 {
+        assert!(cut.elapsed() < Duration::from_secs(40), "{:?}", sizes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    support::signal(coordinator.id(), "-TERM");
+    let ended = finish(coordinator, Duration::from_secs(10));
     let said = stderr(&ended);
-    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error:")).collect();
-    assert_eq!(errors.len(), 1, "{said}");
-    for part in ["worker ", "10.77.0.", "step ", "phase ", "--resume"] {
-        assert!(errors[0].contains(part), "{part:?} is not in {}", errors[0]);
+    assert_eq!(ended.status.code(), Some(130), "{said}");
+    let warnings: Vec<&str> = said.lines().filter(|line| line.starts_with("warning:")).collect();
+    assert_eq!(warnings.len(), 1, "{said}");
+    for part in ["worker ", "10.77.0.", "step ", "phase connecting", "goes on without"] {
+        assert!(warnings[0].contains(part), "{part:?} is not in {}", warnings[0]);
     }
-    for worker in workers {
-        let survivor = finish(worker, Duration::from_secs(5));
-        assert_eq!(survivor.status.code(), Some(1));
-        assert!(stderr(&survivor).contains("step "), "{}", stderr(&survivor));
-    }
+    let mut codes = workers.map(|worker| finish(worker, Duration::from_secs(10)).status.code());
+    codes.sort_unstable();
+    assert_eq!(codes, [Some(1), Some(130)], "one was given up, the other stopped with the run");
 }

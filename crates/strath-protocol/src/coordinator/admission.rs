@@ -100,7 +100,8 @@ impl Coordinator {
 
     /// A worker that was out of sight, and was not missed yet, has come back.
     fn replace_its_former_session(&mut self, register: &Register) {
-        let is_former = |session: &super::Session| session.identity.as_ref().is_some_and(|(_, o)| is_same_process(o, register));
+        let is_former =
+            |session: &super::Session| session.identity.as_ref().is_some_and(|(_, o)| is_same_process(o, register));
         let former = self.sessions.iter().find(|(_, session)| is_former(session)).map(|(c, s)| (*c, s.name()));
         if let Some((connection, name)) = former.filter(|_| self.survives() || self.can_do_without()) {
             self.leave(connection, format!("{name} has begun another session"));
@@ -185,7 +186,7 @@ impl Coordinator {
 
     /// Forms a generation of the workers that are ready. `again`: where it begins and why, where it is not the first. `keeps`: whether a
     /// worker holds the state that it begins with.
-    pub(super) fn form(&mut self, again: Option<(Step, String)>, keeps: impl Fn(&super::Session) -> bool) {
+    pub(super) fn form(&mut self, again: Option<(Step, &str)>, keeps: impl Fn(&super::Session) -> bool) {
         let Some((_, reference)) = self.reference.clone() else { return };
         let config = &self.settings.config;
         let plan = match config.plan() {
@@ -194,7 +195,7 @@ impl Coordinator {
         };
         let steps = Step(config.steps(reference.data.train_examples as usize));
         let kept = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
-        let start = again.as_ref().map_or(kept, |(step, _)| *step);
+        let start = again.map_or(kept, |(step, _)| step);
         if self.settings.job == Job::Train && (steps.0 == 0 || start > steps) {
             return self.misconfigured(format!(
                 "the run has {steps} steps and would begin at step {start}: {} examples in batches of {}; raise run.epochs or \
@@ -239,8 +240,8 @@ impl Coordinator {
             world_size: ready.len() as u64,
             step: start,
             steps,
-            cause: match &again {
-                Some((_, cause)) => cause.clone(),
+            cause: match again {
+                Some((_, cause)) => cause.into(),
                 None if start == Step(0) => "the run began".into(),
                 None => "the run was resumed".into(),
             },

@@ -6,8 +6,8 @@ use std::time::Duration;
 use strath_core::{Rank, Timestamp};
 
 use super::{Coordinator, Session, Stage};
-use crate::event::Connection;
 use crate::command::{CoordinatorCommand as Command, Record};
+use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Ending, FailureKind, FailureReport};
 
 /// How long a report that a peer is lost waits for the peer's own session to break, or for its own report: both say more.
@@ -72,7 +72,9 @@ impl Coordinator {
                 if self.stage == Stage::Running {
                     let FailureReport { step, phase, message, .. } = &report;
                     let (peer, reporter) = (self.name_of(peer), self.name_of(reporter));
-                    self.regroup(format!("the ring to {peer} broke at step {step} in phase {phase}, says {reporter}: {message}"));
+                    self.regroup(format!(
+                        "the ring to {peer} broke at step {step} in phase {phase}, says {reporter}: {message}"
+                    ));
                 }
             }
             (FailureKind::PeerLost(peer), Some(reporter)) => {
@@ -129,12 +131,14 @@ impl Coordinator {
         let (given_up, message) = match blame {
             Blame::Rank { culprit, .. } => {
                 let name = self.name_of(culprit);
-                let message = format!("the ring to {name} broke at step {step} in phase {phase}, says {reporter}: {message}");
+                let message =
+                    format!("the ring to {name} broke at step {step} in phase {phase}, says {reporter}: {message}");
                 (culprit, message)
             }
             Blame::Link { other, .. } => {
                 let name = self.name_of(other);
-                let message = format!("the ring between {reporter} and {name} broke at step {step} in phase {phase}: {message}");
+                let message =
+                    format!("the ring between {reporter} and {name} broke at step {step} in phase {phase}: {message}");
                 (witness.max(other), message)
             }
         };

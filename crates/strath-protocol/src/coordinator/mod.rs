@@ -19,7 +19,8 @@ use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::{Connection, CoordinatorEvent as Event};
 use crate::message::{
-    CoordinatorMessage, DataSummary, EvalReport, Finished, Phase, Prepared, Progress, Purpose, Register, StepReport, WorkerMessage,
+    CoordinatorMessage, DataSummary, EvalReport, Finished, Phase, Prepared, Progress, Purpose, Register, StepReport,
+    WorkerMessage,
 };
 
 use blame::Suspicion;

@@ -209,7 +209,7 @@ impl Coordinator {
             return self.wait_for_workers(members, least, since, now, &cause);
         }
         self.release_the_retiring();
-        self.form(Some((origin_step(origin, self), cause)), |session| match origin {
+        self.form(Some((origin_step(origin, self), &cause)), |session| match origin {
             Origin::Held(step, digest) => session.held == Some((step, digest)),
             Origin::Kept => false,
         });
@@ -270,7 +270,9 @@ impl Coordinator {
             .map(|(connection, session)| (session.is_retiring, *connection))
             .collect();
         holders.sort_unstable();
-        let (Some((_, holder)), Stage::Regrouping(regroup)) = (holders.first().copied(), &mut self.stage) else { return };
+        let (Some((_, holder)), Stage::Regrouping(regroup)) = (holders.first().copied(), &mut self.stage) else {
+            return;
+        };
         regroup.asked = Some((holder, step, digest));
         self.send(holder, CoordinatorMessage::SendState { generation: self.generation });
     }

@@ -10,8 +10,8 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, drain, end_of, failed, failure, finished, handle, join, lost, peer_lost, progress, evaluating, say, send,
-    settings,
+    address, at, drain, end_of, evaluating, failed, failure, finished, handle, join, lost, peer_lost, progress, say,
+    send, settings,
 };
 
 /// The whole end of a failed run that nobody owes anything.

@@ -5,16 +5,17 @@ use std::time::Duration;
 
 use strath_core::{Digest, Generation, Rank, Step, WorkerId};
 use strath_protocol::message::{
-    Assign, CoordinatorMessage, Ending, FailureKind, Halted, Phase, Purpose, State, StepReport, WorkerMessage,
+    Assign, CoordinatorMessage, Ending, FailureKind, FailureReport, Halted, Phase, PhaseSeconds, Purpose, State,
+    StepReport, WorkerMessage,
 };
 use strath_protocol::{
-    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record, Rejected,
-    Settings,
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
+    Rejected, Settings,
 };
 
 use crate::support::{
-    address, at, failed, failure, finished, halted, handle, join, lost, peer_lost, prepared, progress, run_with, running,
-    say, saved, send, settings, state,
+    address, at, failed, failure, finished, halted, handle, join, lost, peer_lost, prepared, progress, run_with,
+    running, saved, say, send, settings, state,
 };
 
 fn halt(worker: u64, generation: u64, recorded: u64) -> Command {
@@ -53,7 +54,7 @@ fn report(step: u64) -> StepReport {
         epsilon_norm: 0.1,
         zero_gradient_lanes: 0,
         seconds: 0.5,
-        phases: Default::default(),
+        phases: PhaseSeconds::default(),
     }
 }
 
@@ -103,7 +104,11 @@ fn without_a_lost_worker_the_others_go_on_from_the_step_they_hold() {
     for (_, assign) in &assigned {
         assert!(assign.keeps && assign.unsettled && assign.state.is_none() && assign.start == Step(1), "{assign:?}");
         let rings: Vec<_> = assign.members.iter().map(|member| (member.worker, member.ring_address)).collect();
-        assert_eq!(rings, [(WorkerId(0), address(200)), (WorkerId(2), address(202))], "listeners of the new generation");
+        assert_eq!(
+            rings,
+            [(WorkerId(0), address(200)), (WorkerId(2), address(202))],
+            "listeners of the new generation"
+        );
     }
     assert!(!commands.iter().any(|c| matches!(c, Command::Send { message: CoordinatorMessage::State(_), .. })));
 }
@@ -170,14 +175,17 @@ fn a_worker_that_comes_has_a_part_in_the_next_generation() {
     let joined = "worker 1 (h1, 127.0.0.1:9001) joined";
     assert_eq!(recorded(&commands), Some((6, 2, 1, joined)));
     let assigned = assigned(&commands);
-    assert_eq!(assigned.iter().map(|(worker, assign)| (*worker, assign.keeps)).collect::<Vec<_>>(), [(0, true), (1, false)]);
+    assert_eq!(
+        assigned.iter().map(|(worker, assign)| (*worker, assign.keeps)).collect::<Vec<_>>(),
+        [(0, true), (1, false)]
+    );
 }
 
 #[test]
 fn a_newcomer_that_cannot_take_part_leaves_the_run_alone() {
     let mut machine = many(1);
     join(&mut machine, 1, 200);
-    let report = strath_protocol::message::FailureReport {
+    let report = FailureReport {
         generation: Generation(0),
         step: Step(0),
         phase: Phase::Preparing,
@@ -282,7 +290,8 @@ fn two_that_hold_different_states_of_a_step_are_both_sent_back_to_what_is_kept()
     say(&mut machine, 0, peer_lost(1), 2);
     say(&mut machine, 0, halted(5, Some((2, 7)), 200), 3);
     let commands = say(&mut machine, 1, halted(5, Some((2, 9)), 201), 4);
-    let warned = |c: &Command| matches!(c, Command::Record(Record::Warning(w)) if w.contains("2 different states of step 2"));
+    let warned =
+        |c: &Command| matches!(c, Command::Record(Record::Warning(w)) if w.contains("2 different states of step 2"));
     assert!(commands.iter().any(warned), "{commands:?}");
     assert_eq!(recorded(&commands).map(|(_, world, step, _)| (world, step)), Some((2, 1)));
     assert!(assigned(&commands).iter().all(|(_, assign)| !assign.keeps && assign.state.is_some()));
@@ -303,12 +312,13 @@ fn a_ring_that_broke_between_two_that_live_is_made_again() {
     // Where they do not reach each other then either, one of them is given up.
     let unreachable = |rank: u32| {
         let WorkerMessage::Failed(report) = peer_lost(rank) else { unreachable!() };
-        WorkerMessage::Failed(strath_protocol::message::FailureReport { generation: Generation(6), ..report })
+        WorkerMessage::Failed(FailureReport { generation: Generation(6), ..report })
     };
     assert_eq!(say(&mut machine, 0, unreachable(1), 100), []);
     assert_eq!(say(&mut machine, 1, unreachable(0), 101), []);
     let commands = handle(&mut machine, Event::Tick, 600);
-    let [Command::Send { connection, message: CoordinatorMessage::End(Ending::Failed(message)) }, ..] = &commands[..] else {
+    let [Command::Send { connection, message: CoordinatorMessage::End(Ending::Failed(message)) }, ..] = &commands[..]
+    else {
         panic!("{commands:?}")
     };
     assert!(connection.0 == 1 && message.starts_with("the ring between worker"), "{commands:?}");
@@ -351,10 +361,7 @@ fn what_belongs_to_another_generation_is_passed_over() {
     lost(&mut machine, 1, "reset", 1);
     let before = machine.clone();
     let stale = Event::Message { connection: Connection(0), message: halted(4, Some((9, 9)), 200) };
-    assert_eq!(
-        machine.handle(stale, at(2)),
-        Err(Rejected::StaleGeneration { what: "Halted", found: 4, expected: 5 })
-    );
+    assert_eq!(machine.handle(stale, at(2)), Err(Rejected::StaleGeneration { what: "Halted", found: 4, expected: 5 }));
     assert_eq!(machine, before);
     say(&mut machine, 0, halted(5, Some((1, 7)), 200), 3);
     let late = Event::Message { connection: Connection(0), message: WorkerMessage::Step(report(2)) };

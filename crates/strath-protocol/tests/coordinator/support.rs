@@ -8,8 +8,8 @@ use std::time::Duration;
 use strath_core::config::{Config, Layers};
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp};
 use strath_protocol::message::{
-    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Phase, Prepared, Progress,
-    Purpose, Register, Split, State, WorkerMessage,
+    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Phase, Prepared,
+    Progress, Purpose, Register, Split, State, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,

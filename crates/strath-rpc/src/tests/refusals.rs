@@ -1,8 +1,8 @@
 //! Every malformed field refused by name.
 
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureReport, Finished, PhaseSeconds,
-    Prepared, Progress, Register, StateRef, StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureReport, Finished, Halted,
+    PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, WorkerStatus};
 
@@ -39,6 +39,15 @@ fn long() -> String {
 fn every_malformed_field_of_a_worker_is_refused_by_name() {
     let bytes = vec![1; 32];
     let local = "127.0.0.1:80".to_owned();
+    let held = wire::HeldState { step: 1, digest: bytes.clone() };
+    let halted = wire::Halted { generation: 1, held: Some(held), ring_address: local.clone(), ..Default::default() };
+    each_refused!(Halted, halted,
+        "Halted.generation": generation = 0;
+        "HeldState.digest": held = Some(wire::HeldState { step: 1, digest: vec![1; 31] });
+        "Halted.ring_address": ring_address = "localhost:80".into();
+        "Halted.unrecorded": unrecorded = vec![wire::StepReport::default(); 65];
+        "StepReport.generation": unrecorded = vec![wire::StepReport::default()];
+    );
     each_refused!(Register, wire::Register { ring_address: local, ..Default::default() },
         "Register.version": version = long();
         "Register.token": token = Some(long());
@@ -139,6 +148,10 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
         "Member.ring_address": members = vec![member, wire::Member { worker: 1, ring_address: "::1".into() }];
         "StateRef.model": state = Some(wire::StateRef::default());
     );
+    let named = wire::StateRef { model: bytes.clone(), ..Default::default() };
+    let members = vec![wire::Member { worker: 0, ring_address: local.clone() }];
+    let both = wire::Assign { generation: 1, members, bounds: vec![0, 1], state: Some(named), ..Default::default() };
+    each_refused!(Assign, both, "Assign.keeps": keeps = true;);
     each_refused!(StateRef, wire::StateRef { model: bytes.clone(), optimizer: Some(bytes), ..Default::default() },
         "StateRef.source": source = long();
         "StateRef.model": model = vec![0; 16];
@@ -146,7 +159,7 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     );
     each_refused!(Ending, wire::Ending { kind: 4, ..Default::default() },
         "Ending.kind": kind = 0;
-        "Ending.kind": kind = 5;
+        "Ending.kind": kind = 6;
         "Ending.reason": reason = long();
     );
     let worker = wire::WorkerStatus { address: local, phase: 1, ..Default::default() };

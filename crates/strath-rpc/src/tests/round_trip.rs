@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use prost::Message as _;
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished, Job,
-    Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport,
-    WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
+    Halted, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef,
+    StepReport, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, WorkerStatus};
 
@@ -92,7 +92,7 @@ fn step_report() -> impl Strategy<Value = StepReport> {
 }
 
 fn state() -> impl Strategy<Value = State> {
-    let purpose = prop::sample::select(vec![Purpose::Start, Purpose::Checkpoint, Purpose::Final]);
+    let purpose = prop::sample::select(vec![Purpose::Start, Purpose::Checkpoint, Purpose::Final, Purpose::Handover]);
     let length = || prop_oneof![0..5_usize, (CHUNK - 1)..(CHUNK + 2), (2 * CHUNK - 1)..(2 * CHUNK + 2)];
     (generation_or_none(), step(), purpose, length(), length(), any::<u8>()).prop_map(
         |(generation, step, purpose, model, optimizer, seed)| {
@@ -144,6 +144,11 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
         ),
         (generation_or_none(), any::<String>())
             .prop_map(|(generation, reason)| WorkerMessage::Leaving { generation, reason }),
+        (generation(), prop::option::of((step(), digest())), address(), prop::collection::vec(step_report(), 0..3))
+            .prop_map(|(generation, held, ring_address, unrecorded)| {
+                WorkerMessage::Halted(Halted { generation, held, ring_address, unrecorded })
+            }),
+        generation().prop_map(|generation| WorkerMessage::Retiring { generation }),
     ]
 }
 
@@ -154,15 +159,17 @@ fn assign() -> impl Strategy<Value = Assign> {
         .prop_map(|(source, model, optimizer)| StateRef { source, model, optimizer });
     // A member comes with the number of micro-batches it holds.
     let members = prop::collection::vec((member, 0usize..9), 1..5);
-    (generation(), any::<prop::sample::Index>(), members, step(), step(), prop::option::of(source)).prop_map(
-        |(generation, rank, members, start, steps, state)| {
+    let origin = (prop::option::of(source), any::<bool>());
+    (generation(), any::<prop::sample::Index>(), members, step(), step(), origin, any::<bool>()).prop_map(
+        |(generation, rank, members, start, steps, (state, keeps), unsettled)| {
             let rank = Rank(rank.index(members.len()) as u32);
             let (members, held): (Vec<Member>, Vec<usize>) = members.into_iter().unzip();
             let mut bounds = vec![0];
             for held in held {
                 bounds.push(bounds[bounds.len() - 1] + held);
             }
-            Assign { generation, rank, members, bounds, start, steps, state }
+            let keeps = keeps && state.is_none();
+            Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled }
         },
     )
 }
@@ -173,6 +180,7 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         Just(Ending::Stopped),
         any::<String>().prop_map(Ending::Failed),
         any::<String>().prop_map(Ending::Refused),
+        Just(Ending::Released),
     ];
     prop_oneof![
         (any::<[u64; 2]>(), any::<String>(), prop::option::of(split()), 1..u64::MAX).prop_map(
@@ -190,6 +198,8 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         generation().prop_map(|generation| CoordinatorMessage::Start { generation }),
         Just(CoordinatorMessage::Ack),
         generation().prop_map(|generation| CoordinatorMessage::Stop { generation }),
+        (generation(), step()).prop_map(|(generation, recorded)| CoordinatorMessage::Halt { generation, recorded }),
+        generation().prop_map(|generation| CoordinatorMessage::SendState { generation }),
         ending.prop_map(CoordinatorMessage::End),
     ]
 }

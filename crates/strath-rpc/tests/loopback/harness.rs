@@ -142,6 +142,8 @@ pub(crate) fn assign() -> CoordinatorMessage {
         start: Step(0),
         steps: Step(9),
         state: None,
+        keeps: false,
+        unsettled: false,
     })
 }
 

@@ -1,0 +1,182 @@
+//! A run that loses workers, or gets others, while it trains: it goes on, and ends in the bits of the undisturbed run.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use support::{
+    Coordinator, DEADLINE, finish, gone, metrics, reach, sha, signal, stderr, strath, summary, train, workers_of,
+};
+
+/// The digits with shared lanes, augmentation and momentum.
+const CONFIG: &str = r#"
+[run]
+name = "membership"
+seed = 3
+steps = 400
+[data]
+kind = "digits"
+augment = ["crop:1", "flip", "cutout:2"]
+[model]
+kind = "convnet"
+widths = [8, 8]
+[batch]
+size = 48
+micro = 8
+[sam]
+rho = 0.05
+m = 24
+[optimizer]
+kind = "sgd"
+lr = 0.05
+momentum = 0.9
+[cluster]
+threads = 1
+lease_ms = 1000
+gather_ms = 100
+[checkpoint]
+every_steps = 20
+"#;
+
+struct Place {
+    folder: tempfile::TempDir,
+    config: PathBuf,
+    undisturbed: Value,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = folder.path().join("run.toml");
+        std::fs::write(&config, CONFIG).unwrap();
+        let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "2"]);
+        Self { folder, config, undisturbed }
+    }
+
+    fn start(&self, name: &str, workers: &str) -> (Child, PathBuf) {
+        let out = self.folder.path().join(name);
+        let mut command = strath();
+        command.args(["train", self.config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", workers]);
+        (command.spawn().unwrap(), out)
+    }
+
+    /// The run is complete, each step is recorded once, and the weights are those of the undisturbed run.
+    #[track_caller]
+    fn ends_in_the_same_bits(&self, child: Child, out: &Path) -> String {
+        let output = finish(child, DEADLINE);
+        let said = stderr(&output);
+        assert!(output.status.success(), "{said}");
+        let found = summary(out);
+        assert_eq!(sha(&found), sha(&self.undisturbed), "{said}");
+        for key in ["test_error", "train_loss", "steps"] {
+            assert_eq!(found[key], self.undisturbed[key], "{key}");
+        }
+        let steps: Vec<u64> = metrics(out, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
+        assert_eq!(steps, (1..=400).collect::<Vec<u64>>(), "each step is recorded once");
+        let evaluated =
+            |out: &Path| metrics(out, "eval").iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>();
+        assert_eq!(evaluated(out), evaluated(&self.folder.path().join("whole")), "and so is each evaluation");
+        said
+    }
+}
+
+fn world_sizes(out: &Path) -> Vec<u64> {
+    metrics(out, "cluster").iter().map(|line| line["world_size"].as_u64().unwrap()).collect()
+}
+
+/// Waits until the run has had so many generations.
+fn generations(out: &Path, count: usize) {
+    let since = Instant::now();
+    while world_sizes(out).len() < count {
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", world_sizes(out));
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn workers_that_are_killed_one_after_the_other_leave_the_rest_to_end_in_the_same_bits() {
+    let place = Place::new();
+    for (round, order) in [[0, 1, 2], [3, 0, 1], [2, 3, 0]].iter().enumerate() {
+        let (child, out) = place.start(&format!("run-{round}"), "4");
+        let workers = {
+            reach(&out, 1);
+            workers_of(child.id())
+        };
+        for (at, victim) in (1..).zip(order) {
+            reach(&out, 60 * at + round);
+            signal(workers[*victim], "-KILL");
+        }
+        let said = place.ends_in_the_same_bits(child, &out);
+        assert_eq!(world_sizes(&out), [4, 3, 2, 1], "{said}");
+        let warnings = said.lines().filter(|line| line.starts_with("warning:") && line.contains("goes on without it"));
+        assert_eq!(warnings.count(), 3, "{said}");
+        let causes: Vec<Value> = metrics(&out, "cluster").into_iter().map(|line| line["cause"].clone()).collect();
+        assert!(causes[1].as_str().unwrap().contains("worker "), "{causes:?}");
+    }
+}
+
+#[test]
+fn a_worker_that_hangs_is_done_without_after_its_lease_and_comes_back_when_it_wakes() {
+    let place = Place::new();
+    let (child, out) = place.start("run", "3");
+    reach(&out, 30);
+    let workers = workers_of(child.id());
+    signal(workers[0], "-STOP");
+    let hung = Instant::now();
+    generations(&out, 2);
+    assert!(hung.elapsed() < Duration::from_secs(5), "{:?}", hung.elapsed());
+    signal(workers[0], "-CONT");
+    generations(&out, 3);
+    place.ends_in_the_same_bits(child, &out);
+    assert_eq!(world_sizes(&out), [3, 2, 3]);
+    gone(&workers, Duration::from_secs(5));
+}
+
+#[test]
+fn a_worker_that_is_asked_to_leave_ends_in_order_and_the_others_go_on() {
+    let place = Place::new();
+    let (child, out) = place.start("run", "3");
+    reach(&out, 30);
+    let workers = workers_of(child.id());
+    signal(workers[1], "-TERM");
+    gone(&workers[1..2], Duration::from_secs(5));
+    place.ends_in_the_same_bits(child, &out);
+    assert_eq!(world_sizes(&out), [3, 2]);
+    let causes = metrics(&out, "cluster");
+    assert!(causes[1]["cause"].as_str().unwrap().contains("leaves at step "), "{causes:?}");
+}
+
+#[test]
+fn workers_come_and_go_while_a_coordinator_of_many_machines_trains() {
+    let place = Place::new();
+    let out = place.folder.path().join("run");
+    let sets = ["--set", "run.steps=400", "--set", "run.seed=3"];
+    let mut command = strath();
+    command.args(["coordinator", "--config", place.config.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+    command.args(["--out", out.to_str().unwrap(), "--min-workers", "1"]).args(sets);
+    let coordinator = command.spawn().unwrap();
+    let address = Coordinator::address_in(&out);
+    let join = || strath().args(["worker", "--coordinator", &address]).spawn().unwrap();
+    let first = join();
+    reach(&out, 20);
+    let second = join();
+    generations(&out, 2);
+    reach(&out, 100);
+    // The first hands over to the second, and ends in order; then nobody is left, and the run waits for a third.
+    signal(first.id(), "-TERM");
+    let left = finish(first, Duration::from_secs(10));
+    assert_eq!(left.status.code(), Some(0), "{}", stderr(&left));
+    reach(&out, 140);
+    signal(second.id(), "-TERM");
+    let left = finish(second, Duration::from_secs(10));
+    assert_eq!(left.status.code(), Some(0), "{}", stderr(&left));
+    let third = join();
+    place.ends_in_the_same_bits(coordinator, &out);
+    assert_eq!(finish(third, Duration::from_secs(10)).status.code(), Some(0));
+    assert_eq!(world_sizes(&out), [1, 2, 1, 1]);
+}
