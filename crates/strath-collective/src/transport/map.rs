@@ -21,16 +21,22 @@ use rustix::fs::{FallocateFlags, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::mm::{MapFlags, ProtFlags};
 use rustix::rand::GetRandomFlags;
 
-/// Bytes of data of a pipe: more than the largest frame, most often several, and few enough that what goes round in the twelve pipes
-/// of four ranks stays in the caches: with 1 MiB, sums of 4 MiB one after the other took 1.1 to 1.2 times as long.
-pub(super) const DATA_BYTES: usize = 576 * 1024;
+/// Bytes of data of a pipe: more than the largest frame, and most often several.
+const DATA_BYTES: usize = 1024 * 1024;
+/// The same among more than two ranks: few enough that what goes round in the twelve pipes of four ranks stays in the caches. With twice
+/// as much, sums of 1 to 16 MiB took 1.3 times as long; of two ranks each would wait for the other more often.
+const DATA_BYTES_OF_MANY: usize = 576 * 1024;
 /// Bytes before the data of a pipe and before the first pipe: a multiple of any page.
 const CONTROL_BYTES: usize = 64 * 1024;
-const PIPE_BYTES: usize = CONTROL_BYTES + DATA_BYTES;
 /// Bytes of a small frame that are fetched from the other core's cache at once, not line by line as they are reached.
 const FETCHED_BYTES: usize = 1216;
 const LINE_BYTES: usize = 64;
 const NAME: &str = "strath";
+
+/// Bytes of data of each of so many pipes, one for each rank of the host.
+const fn data_bytes(pipes: usize) -> usize {
+    if pipes > 2 { DATA_BYTES_OF_MANY } else { DATA_BYTES }
+}
 
 /// A value with two cache lines of its own: a processor that fetches pairs of lines does not take it for its neighbour.
 #[repr(C, align(128))]
@@ -51,6 +57,8 @@ pub(super) struct Control {
 #[derive(Debug)]
 pub(super) struct PipeFile {
     file: OwnedFd,
+    /// Bytes of data of each pipe.
+    data: usize,
     /// What tells it from any other file.
     pub(super) nonce: u128,
 }
@@ -59,7 +67,8 @@ impl PipeFile {
     /// A new file of so many pipes, whose memory is there.
     pub(super) fn create(pipes: usize) -> io::Result<Self> {
         let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        let bytes = (CONTROL_BYTES + pipes * PIPE_BYTES) as u64;
+        let data = data_bytes(pipes);
+        let bytes = (CONTROL_BYTES + pipes * (CONTROL_BYTES + data)) as u64;
         rustix::fs::ftruncate(&file, bytes)?;
         // A host without the memory says so here, and not with a signal later.
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
@@ -67,7 +76,7 @@ impl PipeFile {
         let mut nonce = [0; 16];
         rustix::rand::getrandom(&mut nonce, GetRandomFlags::empty())?;
         rustix::io::pwrite(&file, &nonce, 0)?;
-        Ok(Self { file, nonce: u128::from_le_bytes(nonce) })
+        Ok(Self { file, data, nonce: u128::from_le_bytes(nonce) })
     }
 
     /// The number of its descriptor in this process.
@@ -87,25 +96,27 @@ impl PipeFile {
         if !rustix::fs::fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
             return Err(wrong("not sealed"));
         }
-        if rustix::fs::fstat(&file)?.st_size as u64 != (CONTROL_BYTES + pipes * PIPE_BYTES) as u64 {
+        let data = data_bytes(pipes);
+        if rustix::fs::fstat(&file)?.st_size as u64 != (CONTROL_BYTES + pipes * (CONTROL_BYTES + data)) as u64 {
             return Err(wrong("of another size"));
         }
         let mut found = [0; 16];
         if rustix::io::pread(&file, &mut found, 0)? != found.len() || u128::from_le_bytes(found) != nonce {
             return Err(wrong("of another rank"));
         }
-        Ok(Self { file, nonce })
+        Ok(Self { file, data, nonce })
     }
 
     /// Maps a pipe of the file.
     pub(super) fn map(&self, pipe: usize) -> io::Result<Pages> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
-        let base = unsafe { rustix::mm::mmap_anonymous(null_mut(), Pages::BYTES, ProtFlags::empty(), flags)? };
-        let pages = Pages { base: NonNull::new(base.cast()).ok_or(ErrorKind::OutOfMemory)? };
-        let start = CONTROL_BYTES + pipe * PIPE_BYTES;
+        let size = self.data;
+        let base = unsafe { rustix::mm::mmap_anonymous(null_mut(), Pages::mapped(size), ProtFlags::empty(), flags)? };
+        let pages = Pages { base: NonNull::new(base.cast()).ok_or(ErrorKind::OutOfMemory)?, size };
+        let start = CONTROL_BYTES + pipe * (CONTROL_BYTES + size);
         let data = start + CONTROL_BYTES;
-        let copies = [(0, CONTROL_BYTES, start), (CONTROL_BYTES, DATA_BYTES, data), (PIPE_BYTES, DATA_BYTES, data)];
+        let copies = [(0, CONTROL_BYTES, start), (CONTROL_BYTES, size, data), (CONTROL_BYTES + size, size, data)];
         for (at, bytes, offset) in copies {
             pages.replace(at, bytes, &self.file, offset as u64)?;
         }
@@ -117,17 +128,27 @@ impl PipeFile {
 #[derive(Debug)]
 pub(super) struct Pages {
     base: NonNull<u8>,
+    /// Bytes of the data.
+    size: usize,
 }
 
 // SAFETY: the mapping belongs to this value alone, and no thread has a part in it but through this value.
 unsafe impl Send for Pages {}
 
 impl Pages {
-    const BYTES: usize = CONTROL_BYTES + 2 * DATA_BYTES;
+    /// Bytes of a mapping with so many of data.
+    const fn mapped(size: usize) -> usize {
+        CONTROL_BYTES + 2 * size
+    }
+
+    /// Bytes of the data.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
 
     /// Maps part of the file in place of part of this mapping.
     fn replace(&self, at: usize, bytes: usize, file: impl AsFd, offset: u64) -> io::Result<()> {
-        assert!(at + bytes <= Self::BYTES, "{bytes} bytes at {at}");
+        assert!(at + bytes <= Self::mapped(self.size), "{bytes} bytes at {at}");
         let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
         // SAFETY: the range lies in this mapping, of which nobody has a reference yet.
         unsafe {
@@ -154,7 +175,7 @@ impl Pages {
     /// # Panics
     /// Where they are more than the pipe holds.
     pub(super) unsafe fn slice(&self, at: u64, bytes: usize) -> &[u8] {
-        assert!(bytes <= DATA_BYTES, "{bytes} bytes");
+        assert!(bytes <= self.size, "{bytes} bytes");
         // SAFETY: position and length stay within the two copies; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts(self.data(at), bytes) }
     }
@@ -167,7 +188,7 @@ impl Pages {
     /// # Panics
     /// Where they are more than the pipe holds.
     pub(super) unsafe fn slice_mut(&mut self, at: u64, bytes: usize) -> &mut [u8] {
-        assert!(bytes <= DATA_BYTES, "{bytes} bytes");
+        assert!(bytes <= self.size, "{bytes} bytes");
         // SAFETY: position and length stay within the two copies, and no byte is in both parts of one slice as it is no longer than
         // the data; the rest is the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.data(at), bytes) }
@@ -188,13 +209,13 @@ impl Pages {
 
     fn data(&self, at: u64) -> *mut u8 {
         // SAFETY: within the first copy.
-        unsafe { self.base.as_ptr().add(CONTROL_BYTES + (at % DATA_BYTES as u64) as usize) }
+        unsafe { self.base.as_ptr().add(CONTROL_BYTES + (at % self.size as u64) as usize) }
     }
 }
 
 impl Drop for Pages {
     fn drop(&mut self) {
         // SAFETY: the whole mapping, to which no reference is left. That a range that was mapped can be unmapped is certain.
-        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), Self::BYTES) };
+        let _ = unsafe { rustix::mm::munmap(self.base.as_ptr().cast(), Self::mapped(self.size)) };
     }
 }

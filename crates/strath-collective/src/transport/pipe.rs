@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!            head            tail
-//!  ──────────┴───────────────┴──────────────────►   bytes since the beginning, at `position mod DATA_BYTES`
+//!  ──────────┴───────────────┴──────────────────►   bytes since the beginning, at `position mod its size`
 //!   read      frame  frame    free
 //! ```
 //!
@@ -17,7 +17,7 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind};
 use std::sync::atomic::{Ordering, fence};
 
-use super::map::{DATA_BYTES, Pages};
+use super::map::Pages;
 
 /// Frames begin at multiples of so many bytes, so that their values are aligned.
 const ALIGNMENT: usize = 64;
@@ -45,7 +45,7 @@ impl Writer {
         if !self.has_room(bytes) {
             return None;
         }
-        // SAFETY: the reader is at `head` and is done with all before it; up to one DATA_BYTES further nothing is published.
+        // SAFETY: the reader is at `head` and is done with all before it; up to one size of the data further nothing is published.
         Some(unsafe { self.pages.slice_mut(self.tail, bytes) })
     }
 
@@ -53,7 +53,7 @@ impl Writer {
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let fits = || {
             let used = self.tail - self.head.get();
-            DATA_BYTES.checked_sub(padded(bytes)).is_some_and(|most| used <= most as u64)
+            self.pages.size().checked_sub(padded(bytes)).is_some_and(|most| used <= most as u64)
         };
         fits() || {
             let head = self.pages.control().head.0.load(Ordering::Acquire);
@@ -70,7 +70,7 @@ impl Writer {
         self.tail += padded(bytes) as u64;
         self.pages.control().tail.0.store(self.tail, Ordering::Release);
         // The place of the next frame is in the reader's cache.
-        self.pages.fetch(self.tail, DATA_BYTES, true);
+        self.pages.fetch(self.tail, usize::MAX, true);
     }
 
     /// Whether the peer sleeps and is to be rung, after this end has published or the peer's pipe was read. Says so once.
@@ -98,7 +98,8 @@ impl Reader {
     /// Looks what has come: so many bytes are there and not taken.
     pub(super) fn refresh(&mut self) -> io::Result<usize> {
         let tail = self.pages.control().tail.0.load(Ordering::Acquire);
-        if tail.wrapping_sub(self.head) > DATA_BYTES as u64 || tail.wrapping_sub(self.tail) > DATA_BYTES as u64 {
+        let size = self.pages.size() as u64;
+        if tail.wrapping_sub(self.head) > size || tail.wrapping_sub(self.tail) > size {
             return Err(io::Error::new(
                 ErrorKind::InvalidData,
                 "it wrote more to shared memory than there was room for",
@@ -157,6 +158,9 @@ mod tests {
     use crate::transport::map::PipeFile;
     use crate::transport::wake::{Wakeable, Waker};
     use crate::transport::watch::Watch;
+
+    /// Of a file of three pipes.
+    const DATA_BYTES: usize = 576 * 1024;
 
     /// Both ends of a pipe, the second by the way that a peer takes.
     fn ends(pipe: usize) -> (Writer, Reader) {
