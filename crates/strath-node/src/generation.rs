@@ -9,19 +9,21 @@ use strath_collective::{Collective, CollectiveError, Identity, Member};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::{Assignment, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
-use strath_protocol::message::{Admitted, Assign, Job, Phase, Split, State};
+use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
 use strath_sam::Optimizer;
 
 use crate::checkpoint;
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::prepare::Prepared;
 use crate::step::{Stepper, TrainingState};
-use crate::trainer::{Evaluations, Told, Training, kind_of, lost_peer};
+use crate::trainer::{Evaluations, Told, Training, kind_of, kind_of_collective, lost_peer};
 use crate::whereabouts::Whereabouts;
 use crate::worker::cores;
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
 const RING_DEADLINE: Duration = Duration::from_secs(10);
+/// The same where one of them is sent a state first.
+const RING_DEADLINE_OF_SENT: Duration = Duration::from_secs(300);
 
 /// A generation that is connected and waits for the start.
 pub(crate) struct Ready {
@@ -63,8 +65,8 @@ pub(crate) struct Beginning {
 /// Why a generation was not connected.
 pub(crate) struct NotConnected {
     pub(crate) message: String,
-    /// The peer that was not reached.
-    pub(crate) lost: Option<Rank>,
+    /// Whose fault it is.
+    pub(crate) kind: FailureKind,
     /// The state that it was to begin with, where there is one.
     pub(crate) state: Option<Box<TrainingState>>,
 }
@@ -72,7 +74,11 @@ pub(crate) struct NotConnected {
 /// Connects the ring of a generation and makes everything ready for its first step, unless it is `cancelled` before.
 pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Ready, NotConnected> {
     let Beginning { prepared, listener, admitted, assign, sent, held } = beginning;
-    let own = |error: &dyn std::fmt::Display| NotConnected { message: error.to_string(), lost: None, state: None };
+    let own = |error: &dyn std::fmt::Display| NotConnected {
+        message: error.to_string(),
+        kind: FailureKind::Own,
+        state: None,
+    };
     let config = prepared.config.clone();
     let plan = config.plan().map_err(|error| own(&error))?;
     let assignment =
@@ -85,11 +91,8 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let peers = match ring(listener, &admitted, &assign, &config, cancelled) {
         Ok(peers) => Arc::new(peers),
         Err(error) => {
-            return Err(NotConnected {
-                message: error.to_string(),
-                lost: lost_peer(&error),
-                state: Some(Box::new(state)),
-            });
+            let kind = kind_of_collective(&error);
+            return Err(NotConnected { message: error.to_string(), kind, state: Some(Box::new(state)) });
         }
     };
     let seed = config.run.seed;
@@ -183,7 +186,8 @@ fn ring(
         .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
         .collect();
     let how = (config.cluster.algorithm, config.cluster.transport);
-    Collective::connect_unless(listener, identity, &members, how, RING_DEADLINE, cancelled)
+    let deadline = if assign.some_are_sent { RING_DEADLINE_OF_SENT } else { RING_DEADLINE };
+    Collective::connect_unless(listener, identity, &members, how, deadline, cancelled)
 }
 
 /// `cluster.threads`, or the cores of this host over the members on it.

@@ -27,7 +27,7 @@ pub enum Told {
         /// Seconds of the whole step.
         seconds: f64,
     },
-    /// A split was evaluated; from rank 0.
+    /// A split was evaluated.
     Evaluated {
         /// Completed steps.
         step: u64,
@@ -244,9 +244,7 @@ impl Training {
             Step(self.state.step),
         )
         .map_err(|error| evaluate_failure(&error))?;
-        if self.leads() {
-            tell(Told::Evaluated { step: self.state.step, split: SplitName::Test, evaluation });
-        }
+        tell(Told::Evaluated { step: self.state.step, split: SplitName::Test, evaluation });
         Ok(())
     }
 
@@ -271,7 +269,7 @@ fn step_failure(phase: Phase, error: &StepError) -> Failure {
 fn collective_failure(phase: Phase, error: &CollectiveError) -> Failure {
     match error {
         CollectiveError::Aborted { .. } => Failure::Aborted,
-        error => Failure::Fault { phase, message: error.to_string(), kind: kind_of(lost_peer(error)) },
+        error => Failure::Fault { phase, message: error.to_string(), kind: kind_of_collective(error) },
     }
 }
 
@@ -296,13 +294,19 @@ pub(crate) fn kind_of(lost: Option<Rank>) -> FailureKind {
     lost.map_or(FailureKind::Own, FailureKind::PeerLost)
 }
 
-/// The peer whose loss an error tells of.
+/// Whose fault an error of the collective is: where it names no peer, this machine's.
+pub(crate) fn kind_of_collective(error: &CollectiveError) -> FailureKind {
+    lost_peer(error).map_or(FailureKind::Machine, FailureKind::PeerLost)
+}
+
+/// The peer whose loss, or nonsense, an error tells of.
 pub(crate) fn lost_peer(error: &CollectiveError) -> Option<Rank> {
     match error {
         CollectiveError::PeerLost { rank, .. }
         | CollectiveError::PeerSilent { rank, .. }
         | CollectiveError::Unreachable { rank, .. }
-        | CollectiveError::Handshake { rank, .. } => Some(*rank),
+        | CollectiveError::Handshake { rank, .. }
+        | CollectiveError::Protocol { rank, .. } => Some(*rank),
         _ => None,
     }
 }

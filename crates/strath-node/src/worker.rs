@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use strath_collective::Collective;
-use strath_core::{Generation, Rank, Step, Timestamp};
+use strath_core::{Digest, Generation, Rank, Step, Timestamp};
 use strath_data::SplitName;
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
@@ -24,7 +24,7 @@ use crate::checkpoint;
 use crate::generation::{Beginning, NotConnected, Ready, Work, connect};
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::step::TrainingState;
-use crate::trainer::{Told, kind_of};
+use crate::trainer::Told;
 use crate::verify;
 use crate::whereabouts::Whereabouts;
 
@@ -248,14 +248,28 @@ fn listen(settings: &WorkerSettings, local: SocketAddr) -> Result<(TcpListener, 
     Ok((listener, advertised))
 }
 
+/// A state between two generations, and its digest, which takes too long for the session's task.
+type Held = (Arc<TrainingState>, Digest);
+
+/// Why a ring was not connected, whose fault that is, and the state that was to go on with it.
+type Unconnected = (String, FailureKind, Option<Held>);
+
+/// A state that is held from now on.
+fn held(state: TrainingState) -> Held {
+    let digest = verify::digest(&state);
+    (Arc::new(state), digest)
+}
+
 /// What other threads report to the session's task.
 enum Report {
     Prepared(Box<Result<Prepared, PrepareError>>),
-    Connected(Generation, Box<Result<Ready, NotConnected>>),
+    Connected(Generation, Box<Result<Ready, Unconnected>>),
     /// Of the training thread of a generation.
     Told(Generation, Told),
-    /// The training thread has ended, with this state.
-    Rested(Option<Box<TrainingState>>),
+    /// The training thread has ended, with this state, whose digest is taken.
+    Rested(Option<Held>),
+    /// The state that is held, as files.
+    HandedOver(Box<State>),
     /// A thread panicked in this phase, with this message.
     Panicked(Generation, Phase, String),
 }
@@ -274,7 +288,7 @@ struct Runtime {
     settings: WorkerSettings,
     local_address: SocketAddr,
     /// The state of the generation that is over.
-    held: Option<TrainingState>,
+    held: Option<Held>,
     /// Where the training thread is.
     here: Arc<Whereabouts>,
     /// The rank in it.
@@ -353,10 +367,15 @@ impl Runtime {
         (self.generation, self.start, self.rank) = (generation, assign.start, assign.rank);
         self.cancelled = Arc::default();
         self.stop = Arc::default();
-        let (cancelled, held) = (self.cancelled.clone(), self.held.take());
+        let (cancelled, kept) = (self.cancelled.clone(), self.held.take());
         self.spawn(generation, Phase::Connecting, move |events| {
-            let beginning = Beginning { prepared, listener, admitted, assign, sent: state, held };
-            let ready = connect(beginning, &cancelled);
+            // Only a hand-over that is still under way has the state too.
+            let kept = kept.map(|(state, _)| Arc::try_unwrap(state).unwrap_or_else(|state| (*state).clone()));
+            let beginning = Beginning { prepared, listener, admitted, assign, sent: state, held: kept };
+            let ready = connect(beginning, &cancelled).map_err(|error| {
+                let NotConnected { message, kind, state } = error;
+                (message, kind, state.map(|state| held(*state)))
+            });
             let _ = events.blocking_send(Report::Connected(generation, Box::new(ready)));
         });
     }
@@ -369,17 +388,17 @@ impl Runtime {
             leave_behind(peers);
         }
         if let Some(Ready { work, peers, .. }) = self.ready.take() {
-            self.rests(work.into_state());
+            self.rests(work.into_state().map(held));
             leave_behind(peers);
         }
     }
 
     /// The threads of the generation are through. The next needs a listener of its own; its address is what the machine is to know.
-    fn rests(&mut self, state: Option<TrainingState>) {
+    fn rests(&mut self, state: Option<Held>) {
         if let Some(peers) = self.peers.take() {
             leave_behind(peers);
         }
-        let held = state.as_ref().map(|state| (Step(state.step), verify::digest(state)));
+        let held = state.as_ref().map(|(state, digest)| (Step(state.step), *digest));
         self.held = state;
         let event = match listen(&self.settings, self.local_address) {
             Ok((listener, ring_address)) => {
@@ -388,7 +407,7 @@ impl Runtime {
             }
             Err(error) => {
                 let step = held.map_or(self.start, |(step, _)| step);
-                failed(self.generation, step, Phase::Waiting, error.to_string(), FailureKind::Own)
+                failed(self.generation, step, Phase::Waiting, error.to_string(), FailureKind::Machine)
             }
         };
         self.later.push_back(event);
@@ -396,16 +415,16 @@ impl Runtime {
 
     /// The state that is held, as files.
     fn hand_over(&mut self, generation: Generation) {
-        let (Some(state), Some((_, prepared))) = (&self.held, &self.prepared) else { return };
-        let model = checkpoint::encode_model(&prepared.model, &state.weights, &state.statistics);
-        let optimizer = checkpoint::encode_state(&prepared.model, state, prepared.dataset.digest(), prepared.numerics);
-        self.later.push_back(WorkerEvent::StateReady(State {
-            generation,
-            step: Step(state.step),
-            purpose: Purpose::Handover,
-            model: model.into(),
-            optimizer: optimizer.into(),
-        }));
+        let (Some((state, _)), Some((_, prepared))) = (self.held.clone(), self.prepared.clone()) else { return };
+        self.spawn(generation, Phase::Waiting, move |events| {
+            let model = checkpoint::encode_model(&prepared.model, &state.weights, &state.statistics);
+            let optimizer =
+                checkpoint::encode_state(&prepared.model, &state, prepared.dataset.digest(), prepared.numerics);
+            let (step, purpose) = (Step(state.step), Purpose::Handover);
+            drop(state);
+            let state = State { generation, step, purpose, model: model.into(), optimizer: optimizer.into() };
+            let _ = events.blocking_send(Report::HandedOver(Box::new(state)));
+        });
     }
 
     fn run(&mut self) {
@@ -415,7 +434,7 @@ impl Runtime {
         self.spawn(generation, Phase::Ascent, move |events| {
             let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
             let state = match work {
-                Work::Train(training) => Some(Box::new(training.run(&stop, &cancelled, &here, tell))),
+                Work::Train(training) => Some(held(training.run(&stop, &cancelled, &here, tell))),
                 Work::Evaluate(evaluating) => {
                     evaluating.run(&peers, &here, tell);
                     None
@@ -447,7 +466,7 @@ impl Runtime {
                 let is_over = self.cancelled.load(Ordering::Relaxed);
                 match *ready {
                     Ok(Ready { work, peers, .. }) if is_over => {
-                        self.rests(work.into_state());
+                        self.rests(work.into_state().map(held));
                         leave_behind(peers);
                         WorkerEvent::Tick
                     }
@@ -456,9 +475,8 @@ impl Runtime {
                         self.ready = Some(ready);
                         WorkerEvent::RingConnected(generation)
                     }
-                    Err(NotConnected { message, lost, state }) => {
-                        self.rests(state.map(|state| *state));
-                        let kind = kind_of(lost);
+                    Err((message, kind, state)) => {
+                        self.rests(state);
                         if is_over && kind != FailureKind::Own {
                             WorkerEvent::Tick
                         } else {
@@ -469,14 +487,15 @@ impl Runtime {
             }
             Report::Told(generation, told) => translate(generation, told),
             Report::Rested(state) => {
-                self.rests(state.map(|state| *state));
+                self.rests(state);
                 WorkerEvent::Tick
             }
+            Report::HandedOver(state) => WorkerEvent::StateReady(*state),
             Report::Panicked(generation, phase, message) => {
                 let (step, last, _) = self.here.get();
                 let phase = if last == Phase::Joining { phase } else { last };
                 let message = format!("a fault of the program, please report it: {message}");
-                failed(generation, step.max(self.start), phase, message, FailureKind::Own)
+                failed(generation, step.max(self.start), phase, message, FailureKind::Machine)
             }
         }
     }

@@ -10,8 +10,8 @@ use crate::Rejected;
 use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::event::WorkerEvent as Event;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, FailureKind, FailureReport, Halted, Phase, Progress, Purpose,
-    Register, State, StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, FailureKind, FailureReport, Halted, Phase, Progress,
+    Purpose, Register, State, StepReport, WorkerMessage,
 };
 
 /// Beyond its lease a worker waits this long for a coordinator that has fallen silent.
@@ -20,7 +20,10 @@ const GRACE: Duration = Duration::from_secs(1);
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Reports of steps that every rank keeps, in case that rank 0 is gone before its own were read.
-const REPORTS_KEPT: usize = 64;
+const REPORTS_KEPT: usize = 4096;
+
+/// The same of evaluations.
+const EVALUATIONS_KEPT: usize = 256;
 
 /// The worker's state machine, from the moment it is connected to the coordinator.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,6 +47,7 @@ pub struct Worker {
     halted_after: Option<Step>,
     is_retiring: bool,
     recent: VecDeque<StepReport>,
+    evaluations: VecDeque<EvalReport>,
     commands: VecDeque<Command>,
 }
 
@@ -104,6 +108,7 @@ impl Worker {
             halted_after: None,
             is_retiring: false,
             recent: VecDeque::new(),
+            evaluations: VecDeque::new(),
             commands,
         }
     }
@@ -151,7 +156,13 @@ impl Worker {
             }
             Event::Evaluated(report) => {
                 self.expect_at_work(report.generation, "Evaluated")?;
-                self.send(WorkerMessage::Eval(report));
+                if self.evaluations.len() == EVALUATIONS_KEPT {
+                    self.evaluations.pop_front();
+                }
+                self.evaluations.push_back(report.clone());
+                if self.rank == Rank(0) {
+                    self.send(WorkerMessage::Eval(report));
+                }
             }
             Event::StateReady(state) => {
                 if state.purpose == Purpose::Handover {
@@ -307,10 +318,10 @@ impl Worker {
             generation: *generation,
             held: self.held,
             ring_address: self.ring_address,
-            unrecorded: self.recent.iter().filter(|report| report.step > recorded).cloned().collect(),
+            unrecorded: self.recent.drain(..).filter(|report| report.step > recorded).collect(),
+            evaluations: self.evaluations.drain(..).collect(),
         };
         self.halted_after = None;
-        self.recent.clear();
         self.progress.step = self.held.map_or(Step(0), |(step, _)| step);
         self.enter(Stage::Waiting, Phase::Waiting);
         self.send(WorkerMessage::Halted(halted));
@@ -405,6 +416,8 @@ impl Worker {
         // Nobody else may be left to tell of the failure.
         let outcome = match &self.stage {
             Stage::Failed(message) => WorkerOutcome::Failed { message: format!("{message}; then {lost}") },
+            // It has said that it wants to leave, and has left.
+            _ if self.is_retiring => WorkerOutcome::Released,
             Stage::Halting(_, Some(message)) => WorkerOutcome::Lost { message: format!("{message}; then {lost}") },
             _ => WorkerOutcome::Lost { message: lost },
         };

@@ -65,6 +65,7 @@ fn assign(with_state: bool) -> Assign {
         state: with_state.then_some(named),
         keeps: false,
         unsettled: false,
+        some_are_sent: false,
     }
 }
 
@@ -300,6 +301,7 @@ fn halted(step: Option<u64>, unrecorded: Vec<StepReport>) -> Halted {
         held: step.map(|step| (Step(step), Digest([4; 32]))),
         ring_address: "127.0.0.1:99".parse().unwrap(),
         unrecorded,
+        evaluations: Vec::new(),
     }
 }
 

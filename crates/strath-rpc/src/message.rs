@@ -127,11 +127,15 @@ impl Message for CoordinatorMessage {
 
     fn precedence(&self) -> Precedence {
         match self {
-            Self::Ack | Self::Stop { .. } | Self::Halt { .. } => Precedence::Overtakes,
+            Self::Ack | Self::Stop { .. } => Precedence::Overtakes,
             Self::End(_) => Precedence::Last,
-            Self::Admitted(_) | Self::Assign(_) | Self::State(_) | Self::Start { .. } | Self::SendState { .. } => {
-                Precedence::InOrder
-            }
+            // A generation does not end for a worker before it has heard of it.
+            Self::Admitted(_)
+            | Self::Assign(_)
+            | Self::State(_)
+            | Self::Start { .. }
+            | Self::Halt { .. }
+            | Self::SendState { .. } => Precedence::InOrder,
         }
     }
 

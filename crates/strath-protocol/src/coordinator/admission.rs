@@ -246,7 +246,11 @@ impl Coordinator {
                 None => "the run was resumed".into(),
             },
         }));
-        let state = self.settings.start.as_ref().map(|from| StateRef {
+        let lacks = |(_, connection, _): &(WorkerId, Connection, SocketAddr)| {
+            !self.sessions.get(connection).is_some_and(&keeps)
+        };
+        let some_are_sent = self.settings.start.is_some() && ready.iter().any(lacks);
+        let state = self.settings.start.as_ref().filter(|_| some_are_sent).map(|from| StateRef {
             source: from.source.clone(),
             model: Digest::of(&from.model),
             optimizer: from.optimizer.as_ref().map(|bytes| Digest::of(bytes)),
@@ -261,6 +265,7 @@ impl Coordinator {
             state,
             keeps: false,
             unsettled: again.is_some() && start > Step(0),
+            some_are_sent,
         };
         for (rank, (_, connection, _)) in (0..).map(Rank).zip(&ready) {
             let keeps = self.sessions.get(connection).is_some_and(&keeps);

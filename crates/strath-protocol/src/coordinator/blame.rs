@@ -98,10 +98,11 @@ impl Coordinator {
                     self.regroup(message);
                 }
             }
-            (_, rank) => {
+            (kind, rank) => {
                 // One machine's missing file ends no run that can do without that machine.
                 let message = own_failure(session, &report);
-                if self.can_do_without() || (self.survives() && rank.is_none()) {
+                let is_of_machine = rank.is_none() || kind == FailureKind::Machine;
+                if self.can_do_without() || (self.survives() && is_of_machine) {
                     self.send(connection, CoordinatorMessage::End(Ending::Failed(message.clone())));
                     self.leave(connection, message);
                 } else {

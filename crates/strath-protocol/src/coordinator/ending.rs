@@ -37,6 +37,10 @@ impl Coordinator {
     /// A worker is gone, as `what` says: the end of a generation, but not of a run that can do without it.
     pub(super) fn leave(&mut self, connection: Connection, what: String) {
         let had_a_part = self.sessions.remove(&connection).is_some_and(|session| session.rank.is_some());
+        if self.agreed.is_some() {
+            // It had done its part.
+            return self.commands.push_back(Command::Close(connection));
+        }
         if self.survives() {
             self.commands.push_back(Command::Close(connection));
             let warning = format!("{what}; the run goes on without it");
@@ -128,7 +132,8 @@ impl Coordinator {
         if *kept == Some(state.step) || saving.contains(&what) {
             return;
         }
-        if state.purpose == Purpose::Checkpoint && self.settings.job == Job::Train {
+        let is_kept = self.settings.start.as_ref().is_some_and(|start| start.step == state.step);
+        if state.purpose == Purpose::Checkpoint && self.settings.job == Job::Train && !is_kept {
             self.keep(&state, format!("the checkpoint of step {}", state.step));
         }
         self.results.saving.push(what);
@@ -150,7 +155,9 @@ impl Coordinator {
         if self.stage != Stage::Running {
             return;
         }
-        let results = &self.results;
+        if let Some(agreed) = self.agreed {
+            return self.complete(agreed);
+        }
         let mut ranked: Vec<&Session> = self.sessions.values().filter(|s| s.rank.is_some()).collect();
         ranked.sort_by_key(|s| s.rank);
         let Some(all) = ranked.iter().map(|s| s.finished).collect::<Option<Vec<_>>>() else { return };
@@ -168,6 +175,13 @@ impl Coordinator {
             );
             return self.fail(message);
         }
+        self.agreed = Some(agreed);
+        self.complete(agreed);
+    }
+
+    /// Ends the run to which every rank has come alike, once every state is on the disk.
+    fn complete(&mut self, agreed: Finished) {
+        let results = &self.results;
         if !results.saving.is_empty() {
             return;
         }

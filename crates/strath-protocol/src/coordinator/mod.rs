@@ -50,6 +50,11 @@ pub struct Coordinator {
     last_step: Option<StepReport>,
     /// What the run has brought so far.
     results: Results,
+    /// The end that every rank came to, once all have.
+    agreed: Option<Finished>,
+    /// The newest step on record when the last generation ended, and how many have ended there since.
+    ended_at: Option<Step>,
+    fruitless: u32,
     /// Worker processes of this machine that have ended.
     processes_ended: usize,
     stop_requested: bool,
@@ -141,6 +146,9 @@ impl Coordinator {
             assignment: None,
             last_step: None,
             results: Results::default(),
+            agreed: None,
+            ended_at: None,
+            fruitless: 0,
             processes_ended: 0,
             stop_requested: false,
             commands: VecDeque::new(),
@@ -240,12 +248,7 @@ impl Coordinator {
             }
             WorkerMessage::Eval(report) => {
                 self.check_reporter(connection, report.generation, "Eval")?;
-                // A generation that began after this step has made it again.
-                let known = |known: &EvalReport| (known.step, known.split) == (report.step, report.split);
-                if !self.results.evaluated.as_ref().is_some_and(known) {
-                    self.results.evaluated = Some(report.clone());
-                    self.commands.push_back(Command::Record(Record::Eval(report)));
-                }
+                self.record_evaluation(report);
             }
             WorkerMessage::State(state) if state.purpose == Purpose::Handover => self.handed_over(connection, state)?,
             WorkerMessage::State(state) => {
@@ -253,10 +256,8 @@ impl Coordinator {
                 self.save(state);
             }
             WorkerMessage::Halted(halted) => self.halted(connection, halted)?,
-            WorkerMessage::Retiring { generation } => {
-                self.check_generation(generation, "Retiring")?;
-                self.retire(connection)?;
-            }
+            // A wish to leave belongs to no generation.
+            WorkerMessage::Retiring { generation: _ } => self.retire(connection)?,
             WorkerMessage::Finished(finished) => {
                 Self::expect(session, Standing::Running, "Finished")?;
                 self.check_generation(finished.generation, "Finished")?;
@@ -289,6 +290,14 @@ impl Coordinator {
         if report.step > self.recorded() {
             self.last_step = Some(report.clone());
             self.commands.push_back(Command::Record(Record::Step(report)));
+        }
+    }
+
+    /// Notes an evaluation, unless it is on record: a generation that began after its step has made it again.
+    fn record_evaluation(&mut self, report: EvalReport) {
+        if self.results.evaluated.as_ref().is_none_or(|known| known.step < report.step) {
+            self.results.evaluated = Some(report.clone());
+            self.commands.push_back(Command::Record(Record::Eval(report)));
         }
     }
 

@@ -22,9 +22,12 @@ use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, State};
 
 /// A worker that was told to halt and lives, but does not, is given up after this time: its training hangs.
-const PATIENCE: Duration = Duration::from_secs(120);
-/// A state that was asked for, or is being written, is waited for so long since the generation ended.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(240);
+/// An evaluation and a step of a large model take their time, and are not interrupted.
+const PATIENCE: Duration = Duration::from_secs(600);
+/// A state that was asked for, or is being written, is waited for so long.
+const HANDOVER_PATIENCE: Duration = Duration::from_secs(600);
+/// Generations that end without a step: a run whose ring never holds comes to an end.
+const MOST_FRUITLESS: u32 = 10;
 
 /// A generation that is over.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +38,8 @@ pub(super) struct Regroup {
     pub(super) since: Option<Timestamp>,
     /// Who was asked to hand over the state of which step.
     asked: Option<(Connection, Step, Digest)>,
+    /// When what it waits for next began.
+    waits_since: Option<Timestamp>,
 }
 
 /// Where the next generation begins.
@@ -59,21 +64,23 @@ impl Coordinator {
         if let Stage::Regrouping(regroup) = &mut self.stage {
             regroup.cause = cause;
             // Whoever was asked for its state may be the one that is gone.
-            regroup.asked = None;
+            (regroup.asked, regroup.waits_since) = (None, None);
             return;
         }
         let recorded = self.recorded();
+        self.fruitless = if self.ended_at == Some(recorded) { self.fruitless + 1 } else { 0 };
+        self.ended_at = Some(recorded);
+        if self.fruitless >= MOST_FRUITLESS {
+            return self.fail(format!("{cause}; {MOST_FRUITLESS} generations have ended without a step"));
+        }
         let message = CoordinatorMessage::Halt { generation: self.generation, recorded };
         let ranked: Vec<Connection> =
             self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
         for connection in ranked {
-            self.update(connection, |session| {
-                session.standing = Standing::Halting;
-                session.finished = None;
-            });
+            self.update(connection, |session| session.standing = Standing::Halting);
             self.send(connection, message.clone());
         }
-        self.stage = Stage::Regrouping(Regroup { cause, since: None, asked: None });
+        self.stage = Stage::Regrouping(Regroup { cause, since: None, asked: None, waits_since: None });
     }
 
     /// The newest step on record.
@@ -89,9 +96,13 @@ impl Coordinator {
         for report in halted.unrecorded {
             self.record_step(report);
         }
+        for report in halted.evaluations {
+            self.record_evaluation(report);
+        }
         self.update(connection, |session| {
             session.standing = Standing::Ready;
             session.rank = None;
+            session.finished = None;
             session.held = halted.held.filter(|_| !session.deviates);
             session.deviates = false;
             if let Some((_, register)) = &mut session.identity {
@@ -106,6 +117,10 @@ impl Coordinator {
         let session = self.session(connection)?;
         if session.standing == Standing::Preparing || !self.survives() {
             return Err(Rejected::OutOfOrder { what: "Retiring", state: session.standing.name() });
+        }
+        if self.agreed.is_some() {
+            // It has done its part.
+            return Ok(());
         }
         let cause = format!("{} leaves {}", session.name(), self.place(session));
         let is_at_work = session.rank.is_some();
@@ -126,15 +141,12 @@ impl Coordinator {
             return Err(out_of_order);
         }
         let source = format!("{} at step {step}", self.session(connection)?.name());
-        let stays = |session: &Session| session.standing == Standing::Ready && !session.is_retiring;
-        let is_written = self.stop_requested || !self.sessions.values().any(stays);
         self.keep(&state, source);
         if let Stage::Regrouping(regroup) = &mut self.stage {
-            regroup.asked = None;
+            (regroup.asked, regroup.waits_since) = (None, None);
         }
-        if is_written {
-            self.save(State { purpose: Purpose::Checkpoint, ..state });
-        }
+        // What the run may have to go on from is on the disk.
+        self.save(State { purpose: Purpose::Checkpoint, ..state });
         Ok(())
     }
 
@@ -154,7 +166,11 @@ impl Coordinator {
     /// Workers that have come since the generation was formed have a part in the next one, which begins once none has come for a
     /// while.
     pub(super) fn welcome(&mut self, now: Timestamp) {
-        if self.stage != Stage::Running || self.settings.job != Job::Train || self.stop_requested {
+        if self.stage != Stage::Running
+            || self.settings.job != Job::Train
+            || self.stop_requested
+            || self.agreed.is_some()
+        {
             return;
         }
         let is_new = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
@@ -184,9 +200,10 @@ impl Coordinator {
             return;
         }
         let Stage::Regrouping(Regroup { cause, asked, .. }) = &self.stage else { return };
-        let is_late = now.since(since) >= HANDOVER_PATIENCE;
-        let cause = cause.clone();
-        if let Some((holder, step, _)) = *asked {
+        let (cause, asked) = (cause.clone(), *asked);
+        let is_waiting = asked.is_some() || (self.stop_requested && !self.results.saving.is_empty());
+        let is_late = is_waiting && now.since(self.waits_since(now)) >= HANDOVER_PATIENCE;
+        if let Some((holder, step, _)) = asked {
             let name = self.sessions.get(&holder).map(Session::name).unwrap_or_default();
             if is_late {
                 self.leave(holder, format!("{name} was asked for its state of step {step} and did not send it"));
@@ -198,15 +215,18 @@ impl Coordinator {
         }
         let ready = |session: &&Session| session.standing == Standing::Ready;
         let members = self.sessions.values().filter(ready).filter(|session| !session.is_retiring).count();
+        let mut least = self.settings.config.cluster.min_workers.max(1);
+        if let Gather::Exactly(workers) = self.settings.gather {
+            least = least.min(workers);
+        }
         let origin = self.origin();
         if let Origin::Held(step, digest) = origin
-            && self.must_be_sent(step, digest, members)
+            && self.must_be_sent(step, digest, members, least)
         {
             return self.ask_for(step, digest);
         }
-        let least = self.settings.config.cluster.min_workers.max(1);
         if members < least {
-            return self.wait_for_workers(members, least, since, now, &cause);
+            return self.wait_for_workers(members, least, now, &cause);
         }
         self.release_the_retiring();
         self.form(Some((origin_step(origin, self), &cause)), |session| match origin {
@@ -254,12 +274,20 @@ impl Coordinator {
         Origin::Held(step, Digest(*most))
     }
 
-    /// Whether the coordinator needs the bytes of a state: somebody lacks it, or only those hold it who leave.
-    fn must_be_sent(&self, step: Step, digest: Digest, members: usize) -> bool {
+    /// Since when it has waited for what it waits for.
+    fn waits_since(&mut self, now: Timestamp) -> Timestamp {
+        match &mut self.stage {
+            Stage::Regrouping(regroup) => *regroup.waits_since.get_or_insert(now),
+            _ => now,
+        }
+    }
+
+    /// Whether the coordinator needs the bytes of a state: somebody lacks it, or those who hold it leave or may have to.
+    fn must_be_sent(&self, step: Step, digest: Digest, members: usize, least: usize) -> bool {
         let is_kept = self.settings.start.as_ref().is_some_and(|start| start.step == step);
         let ready = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
         let have = self.sessions.values().filter(ready).filter(|s| s.held == Some((step, digest))).count();
-        !is_kept && (have < members || have == 0)
+        !is_kept && (have < members || members < least)
     }
 
     fn ask_for(&mut self, step: Step, digest: Digest) {
@@ -273,20 +301,21 @@ impl Coordinator {
         let (Some((_, holder)), Stage::Regrouping(regroup)) = (holders.first().copied(), &mut self.stage) else {
             return;
         };
-        regroup.asked = Some((holder, step, digest));
+        (regroup.asked, regroup.waits_since) = (Some((holder, step, digest)), None);
         self.send(holder, CoordinatorMessage::SendState { generation: self.generation });
     }
 
-    fn wait_for_workers(&mut self, members: usize, least: usize, since: Timestamp, now: Timestamp, cause: &str) {
+    fn wait_for_workers(&mut self, members: usize, least: usize, now: Timestamp, cause: &str) {
         // Their state is here by now.
         self.release_the_retiring();
         let patience = Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s);
         let nobody_can_come = match self.settings.gather {
-            Gather::Exactly(workers) => self.processes_ended >= workers,
+            Gather::Exactly(workers) => workers.saturating_sub(self.processes_ended) < least,
             Gather::AtLeast { .. } => false,
         };
-        if now.since(since) >= patience || nobody_can_come {
-            let waited = now.since(since).as_secs();
+        let waited = now.since(self.waits_since(now));
+        if waited >= patience || nobody_can_come {
+            let waited = waited.as_secs();
             let why = if nobody_can_come { "and no other can come".into() } else { format!("for {waited} s") };
             self.fail(format!("{cause}; then {members} of the {least} workers that are needed were there, {why}"));
         }

@@ -208,6 +208,8 @@ pub struct Assign {
     /// Whether what follows step `start` (an evaluation, a checkpoint) may still be to be done, because the generation before this
     /// one ended there.
     pub unsettled: bool,
+    /// Whether some worker is sent a state first, so that its ring may be late.
+    pub some_are_sent: bool,
 }
 
 impl Assign {

@@ -174,6 +174,8 @@ pub struct Halted {
     pub ring_address: SocketAddr,
     /// Steps that it took part in and that are not on record: whoever was to report them may be gone.
     pub unrecorded: Vec<StepReport>,
+    /// Evaluations after the steps on record.
+    pub evaluations: Vec<EvalReport>,
 }
 
 /// A worker that cannot go on.
@@ -194,8 +196,10 @@ pub struct FailureReport {
 /// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureKind {
-    /// The worker's own.
+    /// The worker's own, and where it trains every other's alike: the run has diverged, say.
     Own,
+    /// The worker's own machine or process, whatever the others do.
+    Machine,
     /// The configuration's: it does not fit the data or the model.
     Configuration,
     /// It lost the peer of this rank.

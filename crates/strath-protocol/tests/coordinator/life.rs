@@ -68,6 +68,7 @@ fn a_run_from_the_first_registration_to_its_end() {
             state: None,
             keeps: false,
             unsettled: false,
+            some_are_sent: false,
         })
     };
     let began = Record::Generation {
@@ -133,6 +134,7 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
             state: Some(announced.clone()),
             keeps: false,
             unsettled: false,
+            some_are_sent: true,
         })
     };
     let sent = CoordinatorMessage::State(State { purpose: Purpose::Start, ..state(2, Purpose::Start) });

@@ -130,8 +130,8 @@ proptest! {
             last = deadline.max(last);
             machine.handle(Event::Tick, last).unwrap();
             prop_assert!(machine.next_deadline().is_none_or(|next| next > last), "a deadline that is over would spin");
-            // What is left of a run waits for others, for cluster.rejoin_timeout_s.
-            if last.since(begun) > Duration::from_secs(310) {
+            // What is left of a run waits for others, for cluster.rejoin_timeout_s, and for a disk for twice as long.
+            if last.since(begun) > Duration::from_secs(920) {
                 break;
             }
         }

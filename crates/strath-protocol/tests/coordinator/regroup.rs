@@ -228,13 +228,13 @@ fn the_last_that_leaves_hands_its_state_over_and_the_run_waits_for_others() {
     assert_eq!(recorded(&commands).map(|(generation, _, step, _)| (generation, step)), Some((6, 2)));
     assert!(assigned(&commands)[0].1.state.is_some());
 
-    for now in (500..300_150).step_by(500) {
+    for now in (500..300_170).step_by(500) {
         assert_eq!(handle(&mut in_vain, Event::Tick, now), [], "at {now} ms");
     }
     let message = "worker 0 (h0, 127.0.0.1:9000) leaves at step 0 in phase ascent; then 0 of the 1 workers that are needed \
                    were there, for 300 s";
     let end = [Command::Finish(Outcome::Failed { message: message.into() })];
-    assert_eq!(handle(&mut in_vain, Event::Tick, 300_150), end);
+    assert_eq!(handle(&mut in_vain, Event::Tick, 300_170), end);
 }
 
 #[test]
@@ -257,6 +257,7 @@ fn steps_that_rank_0_could_not_report_any_more_are_recorded_from_the_others_once
             held: Some((Step(3), Digest([7; 32]))),
             ring_address: address(ring),
             unrecorded: vec![report(2), report(3)],
+            evaluations: Vec::new(),
         })
     };
     let noted = [2, 3].map(|step| Command::Record(Record::Step(report(step))));
@@ -346,12 +347,18 @@ fn fewer_than_are_needed_wait_for_others() {
     settings.config.cluster.min_workers = 2;
     let mut machine = run_with(Settings { ..settings }, 2);
     lost(&mut machine, 1, "reset", 1);
-    assert_eq!(say(&mut machine, 0, halted(5, Some((1, 7)), 200), 2), []);
-    assert_eq!(machine.status(at(3)).stage, "regrouping");
-    join(&mut machine, 2, 10);
+    // What is held is written down: nobody may be left in the end.
     let asked = send(0, CoordinatorMessage::SendState { generation: Generation(5) });
-    assert_eq!(say(&mut machine, 2, WorkerMessage::Prepared(prepared()), 11), [asked]);
-    let commands = say(&mut machine, 0, handover(5, 1), 12);
+    assert_eq!(say(&mut machine, 0, halted(5, Some((1, 7)), 200), 2), [asked]);
+    let kept = State { generation: Generation(5), ..state(1, Purpose::Checkpoint) };
+    assert_eq!(say(&mut machine, 0, handover(5, 1), 3), [Command::Save(kept)]);
+    assert_eq!(machine.status(at(3)).stage, "regrouping");
+    // However late another one comes, whoever waits is not given up for it.
+    for now in (500..250_000).step_by(500) {
+        say(&mut machine, 0, WorkerMessage::Heartbeat(progress(1, Phase::Waiting)), now);
+    }
+    join(&mut machine, 2, 250_000);
+    let commands = say(&mut machine, 2, WorkerMessage::Prepared(prepared()), 250_001);
     assert_eq!(recorded(&commands).map(|(generation, world, step, _)| (generation, world, step)), Some((6, 2, 1)));
 }
 
@@ -374,4 +381,47 @@ fn a_run_that_fails_for_its_own_reasons_still_ends() {
     lost(&mut machine, 1, "reset", 1);
     let commands = say(&mut machine, 0, failed(FailureKind::Own, "the loss is not finite"), 2);
     assert!(failure(&commands).contains("the loss is not finite"), "{commands:?}");
+}
+
+#[test]
+fn once_all_have_come_to_the_end_nobody_is_needed_any_more() {
+    let mut machine = running(2);
+    say(&mut machine, 0, WorkerMessage::State(state(3, Purpose::Final)), 1);
+    say(&mut machine, 0, finished(9, 3, false), 2);
+    assert_eq!(say(&mut machine, 1, finished(9, 3, false), 3), []);
+    assert_eq!(lost(&mut machine, 1, "reset", 4), [Command::Close(Connection(1))]);
+    assert_eq!(say(&mut machine, 0, WorkerMessage::Retiring { generation: Generation(5) }, 5), []);
+    let commands = saved(&mut machine, 3, Purpose::Final, 6);
+    let done = Outcome::Done { steps: Step(3), weights: Digest([9; 32]) };
+    assert_eq!(commands.last(), Some(&Command::Finish(done)));
+}
+
+#[test]
+fn a_fault_of_one_machine_is_the_end_of_that_worker_only() {
+    let mut machine = running(2);
+    let commands = say(&mut machine, 1, failed(FailureKind::Machine, "it panicked"), 1);
+    let message = "worker 1 (h1, 127.0.0.1:9001) failed at step 1 in phase reduce: it panicked";
+    assert_eq!(commands[0], send(1, CoordinatorMessage::End(Ending::Failed(message.into()))));
+    assert_eq!(commands.last(), Some(&halt(0, 5, 0)));
+}
+
+#[test]
+fn a_ring_that_never_holds_ends_the_run() {
+    let mut machine = running(2);
+    for generation in 5.. {
+        let WorkerMessage::Failed(report) = peer_lost(1) else { unreachable!() };
+        let report = FailureReport { generation: Generation(generation), ..report };
+        let commands = say(&mut machine, 0, WorkerMessage::Failed(report), generation);
+        if machine.status(at(generation)).stage != "regrouping" {
+            assert!(failure(&commands).contains("10 generations have ended without a step"), "{commands:?}");
+            assert_eq!(generation, 15);
+            break;
+        }
+        for worker in 0..2 {
+            say(&mut machine, worker, halted(generation, Some((1, 7)), 200 + worker), generation);
+        }
+        for worker in 0..2 {
+            say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(generation + 1) }, generation);
+        }
+    }
 }

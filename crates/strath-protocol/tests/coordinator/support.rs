@@ -189,5 +189,6 @@ pub(crate) fn halted(generation: u64, held: Option<(u64, u8)>, ring: u64) -> Wor
         held: held.map(|(step, state)| (Step(step), Digest([state; 32]))),
         ring_address: address(ring),
         unrecorded: Vec::new(),
+        evaluations: Vec::new(),
     })
 }

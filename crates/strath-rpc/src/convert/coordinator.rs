@@ -49,7 +49,7 @@ impl TryFrom<wire::Admitted> for Admitted {
 
 impl From<Assign> for wire::Assign {
     fn from(assign: Assign) -> Self {
-        let Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled } = assign;
+        let Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled, some_are_sent } = assign;
         Self {
             generation: generation.0,
             rank: rank.0,
@@ -60,6 +60,7 @@ impl From<Assign> for wire::Assign {
             state: state.map(Into::into),
             keeps,
             unsettled,
+            some_are_sent,
         }
     }
 }
@@ -68,7 +69,18 @@ impl TryFrom<wire::Assign> for Assign {
     type Error = RpcError;
 
     fn try_from(assign: wire::Assign) -> Result<Self, RpcError> {
-        let wire::Assign { generation: number, rank, members, bounds, start, steps, state, keeps, unsettled } = assign;
+        let wire::Assign {
+            generation: number,
+            rank,
+            members,
+            bounds,
+            start,
+            steps,
+            state,
+            keeps,
+            unsettled,
+            some_are_sent,
+        } = assign;
         if keeps && state.is_some() {
             return Err(RpcError::malformed("Assign.keeps", "true, and a state is named", "one of the two"));
         }
@@ -95,6 +107,7 @@ impl TryFrom<wire::Assign> for Assign {
             state: state.map(TryInto::try_into).transpose()?,
             keeps,
             unsettled,
+            some_are_sent,
         })
     }
 }

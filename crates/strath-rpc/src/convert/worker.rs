@@ -14,7 +14,9 @@ use crate::error::RpcError;
 use crate::wire;
 
 /// Most steps that a worker tells of when it has left its generation.
-const UNRECORDED_LIMIT: usize = 64;
+const UNRECORDED_LIMIT: usize = 4096;
+/// The same of evaluations.
+const EVALUATIONS_LIMIT: usize = 256;
 
 impl From<Register> for wire::Register {
     fn from(register: Register) -> Self {
@@ -247,12 +249,13 @@ impl TryFrom<wire::Finished> for Finished {
 
 impl From<Halted> for wire::Halted {
     fn from(halted: Halted) -> Self {
-        let Halted { generation, held, ring_address, unrecorded } = halted;
+        let Halted { generation, held, ring_address, unrecorded, evaluations } = halted;
         Self {
             generation: generation.0,
             held: held.map(|(step, digest)| wire::HeldState { step: step.0, digest: digest.0.into() }),
             ring_address: ring_address.to_string(),
             unrecorded: unrecorded.into_iter().map(Into::into).collect(),
+            evaluations: evaluations.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -261,7 +264,11 @@ impl TryFrom<wire::Halted> for Halted {
     type Error = RpcError;
 
     fn try_from(halted: wire::Halted) -> Result<Self, RpcError> {
-        let wire::Halted { generation: number, held, ring_address, unrecorded } = halted;
+        let wire::Halted { generation: number, held, ring_address, unrecorded, evaluations } = halted;
+        if evaluations.len() > EVALUATIONS_LIMIT {
+            let found = format!("{} reports", evaluations.len());
+            return Err(RpcError::malformed("Halted.evaluations", found, format!("at most {EVALUATIONS_LIMIT}")));
+        }
         if unrecorded.len() > UNRECORDED_LIMIT {
             let found = format!("{} reports", unrecorded.len());
             return Err(RpcError::malformed("Halted.unrecorded", found, format!("at most {UNRECORDED_LIMIT}")));
@@ -272,6 +279,7 @@ impl TryFrom<wire::Halted> for Halted {
             held: held.transpose()?,
             ring_address: address(ring_address, "Halted.ring_address")?,
             unrecorded: unrecorded.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
+            evaluations: evaluations.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
         })
     }
 }
@@ -281,6 +289,7 @@ impl From<FailureReport> for wire::FailureReport {
         let FailureReport { generation, step, phase, kind, message } = report;
         let kind = match kind {
             FailureKind::Own => None,
+            FailureKind::Machine => Some(wire::failure_report::Kind::Machine(wire::MachineFault {})),
             FailureKind::Configuration => Some(wire::failure_report::Kind::Misconfigured(wire::Misconfigured {})),
             FailureKind::PeerLost(rank) => Some(wire::failure_report::Kind::LostRank(rank.0)),
             FailureKind::Deviates(rank) => Some(wire::failure_report::Kind::DeviatingRank(rank.0)),
@@ -296,6 +305,7 @@ impl TryFrom<wire::FailureReport> for FailureReport {
         let wire::FailureReport { generation, step, phase, kind, message } = report;
         let kind = match kind {
             None => FailureKind::Own,
+            Some(wire::failure_report::Kind::Machine(_)) => FailureKind::Machine,
             Some(wire::failure_report::Kind::Misconfigured(_)) => FailureKind::Configuration,
             Some(wire::failure_report::Kind::LostRank(rank)) => FailureKind::PeerLost(Rank(rank)),
             Some(wire::failure_report::Kind::DeviatingRank(rank)) => FailureKind::Deviates(Rank(rank)),

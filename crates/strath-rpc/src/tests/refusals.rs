@@ -45,7 +45,9 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
         "Halted.generation": generation = 0;
         "HeldState.digest": held = Some(wire::HeldState { step: 1, digest: vec![1; 31] });
         "Halted.ring_address": ring_address = "localhost:80".into();
-        "Halted.unrecorded": unrecorded = vec![wire::StepReport::default(); 65];
+        "Halted.unrecorded": unrecorded = vec![wire::StepReport::default(); 4097];
+        "Halted.evaluations": evaluations = vec![wire::EvalReport::default(); 257];
+        "EvalReport.generation": evaluations = vec![wire::EvalReport::default()];
         "StepReport.generation": unrecorded = vec![wire::StepReport::default()];
     );
     each_refused!(Register, wire::Register { ring_address: local, ..Default::default() },

@@ -65,6 +65,7 @@ fn phases() -> impl Strategy<Value = PhaseSeconds> {
 fn failure_kind() -> impl Strategy<Value = FailureKind> {
     prop_oneof![
         Just(FailureKind::Own),
+        Just(FailureKind::Machine),
         Just(FailureKind::Configuration),
         any::<u32>().prop_map(|rank| FailureKind::PeerLost(Rank(rank))),
         any::<u32>().prop_map(|rank| FailureKind::Deviates(Rank(rank))),
@@ -146,7 +147,11 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
             .prop_map(|(generation, reason)| WorkerMessage::Leaving { generation, reason }),
         (generation(), prop::option::of((step(), digest())), address(), prop::collection::vec(step_report(), 0..3))
             .prop_map(|(generation, held, ring_address, unrecorded)| {
-                WorkerMessage::Halted(Halted { generation, held, ring_address, unrecorded })
+                let (split, loss, error) = (Split::Test, 1.0, 0.5);
+                let step_of = |report: &StepReport| report.step;
+                let evaluation = |step| EvalReport { generation, step, split, loss, error };
+                let evaluations = unrecorded.iter().map(step_of).map(evaluation).collect();
+                WorkerMessage::Halted(Halted { generation, held, ring_address, unrecorded, evaluations })
             }),
         generation().prop_map(|generation| WorkerMessage::Retiring { generation }),
     ]
@@ -169,7 +174,7 @@ fn assign() -> impl Strategy<Value = Assign> {
                 bounds.push(bounds[bounds.len() - 1] + held);
             }
             let keeps = keeps && state.is_none();
-            Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled }
+            Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled, some_are_sent: keeps }
         },
     )
 }

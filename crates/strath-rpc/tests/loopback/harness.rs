@@ -144,6 +144,7 @@ pub(crate) fn assign() -> CoordinatorMessage {
         state: None,
         keeps: false,
         unsettled: false,
+        some_are_sent: false,
     })
 }
 
