@@ -22,8 +22,8 @@ use crate::worker::cores;
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
 const RING_DEADLINE: Duration = Duration::from_secs(10);
-/// The same where one of them is sent a state first.
-const RING_DEADLINE_OF_SENT: Duration = Duration::from_secs(300);
+/// A state that one of them is sent first comes with at least so many bytes a second.
+const LEAST_BYTES_PER_S: usize = 1 << 20;
 
 /// A generation that is connected and waits for the start.
 pub(crate) struct Ready {
@@ -88,7 +88,11 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
         Some(held) => held,
         None => initial_state(&prepared, &config, sent.as_ref(), assign.state_source()).map_err(|error| own(&error))?,
     };
-    let peers = match ring(listener, &admitted, &assign, &config, cancelled) {
+    let slots: usize = state.optimizer.slots().iter().map(|(_, values)| values.len()).sum();
+    let bytes = size_of::<f32>() * (state.weights.len() + state.statistics.len() + slots);
+    let to_be_sent = if assign.some_are_sent { bytes.div_ceil(LEAST_BYTES_PER_S) } else { 0 };
+    let deadline = RING_DEADLINE + Duration::from_secs(to_be_sent as u64);
+    let peers = match ring(listener, &admitted, &assign, &config, deadline, cancelled) {
         Ok(peers) => Arc::new(peers),
         Err(error) => {
             let kind = kind_of_collective(&error);
@@ -176,6 +180,7 @@ fn ring(
     admitted: &Admitted,
     assign: &Assign,
     config: &Config,
+    deadline: Duration,
     cancelled: &AtomicBool,
 ) -> Result<Collective, CollectiveError> {
     let world_size = assign.members.len() as u32;
@@ -186,7 +191,6 @@ fn ring(
         .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
         .collect();
     let how = (config.cluster.algorithm, config.cluster.transport);
-    let deadline = if assign.some_are_sent { RING_DEADLINE_OF_SENT } else { RING_DEADLINE };
     Collective::connect_unless(listener, identity, &members, how, deadline, cancelled)
 }
 

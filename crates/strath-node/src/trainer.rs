@@ -294,9 +294,12 @@ pub(crate) fn kind_of(lost: Option<Rank>) -> FailureKind {
     lost.map_or(FailureKind::Own, FailureKind::PeerLost)
 }
 
-/// Whose fault an error of the collective is: where it names no peer, this machine's.
+/// Whose fault an error of the collective is.
 pub(crate) fn kind_of_collective(error: &CollectiveError) -> FailureKind {
-    lost_peer(error).map_or(FailureKind::Machine, FailureKind::PeerLost)
+    match error {
+        CollectiveError::Local { .. } => FailureKind::Machine,
+        error => kind_of(lost_peer(error)),
+    }
 }
 
 /// The peer whose loss, or nonsense, an error tells of.

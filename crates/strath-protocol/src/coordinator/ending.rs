@@ -1,7 +1,8 @@
 //! How a run ends: every rank through with the same weights, stopped, or failed with one line that says whose fault it was.
 
-use strath_core::{Digest, Step};
+use strath_core::{Digest, Step, Timestamp};
 
+use super::regroup::HANDOVER_PATIENCE;
 use super::{Coordinator, Drain, Gather, Session, Stage, Standing};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
@@ -206,6 +207,16 @@ impl Coordinator {
                 self.finish(Ending::Done, outcome);
             }
             (Job::Evaluate(_), None) => self.fail_without("an evaluation"),
+        }
+    }
+
+    /// A disk that takes for ever ends a run that every rank is through with.
+    pub(super) fn settle_end(&mut self, now: Timestamp) {
+        if self.agreed.is_some() && self.stage == Stage::Running {
+            let since = *self.agreed_since.get_or_insert(now);
+            if now.since(since) >= HANDOVER_PATIENCE {
+                self.fail("every rank is through, but the last states are not written; check the disk".into());
+            }
         }
     }
 

@@ -52,6 +52,8 @@ pub struct Coordinator {
     results: Results,
     /// The end that every rank came to, once all have.
     agreed: Option<Finished>,
+    /// Since when what they have left is waited for.
+    agreed_since: Option<Timestamp>,
     /// The newest step on record when the last generation ended, and how many have ended there since.
     ended_at: Option<Step>,
     fruitless: u32,
@@ -147,6 +149,7 @@ impl Coordinator {
             last_step: None,
             results: Results::default(),
             agreed: None,
+            agreed_since: None,
             ended_at: None,
             fruitless: 0,
             processes_ended: 0,
@@ -179,6 +182,7 @@ impl Coordinator {
         self.form_if_enough(now);
         self.welcome(now);
         self.settle_regroup(now);
+        self.settle_end(now);
         self.settle_drain(now);
         Ok(())
     }

@@ -25,7 +25,7 @@ use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, State};
 /// An evaluation and a step of a large model take their time, and are not interrupted.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// A state that was asked for, or is being written, is waited for so long.
-const HANDOVER_PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const HANDOVER_PATIENCE: Duration = Duration::from_secs(600);
 /// Generations that end without a step: a run whose ring never holds comes to an end.
 const MOST_FRUITLESS: u32 = 10;
 
