@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use strath_collective::{Collective, CollectiveError, Identity, Member};
 use strath_core::config::{Config, WeightDecay};
-use strath_core::{Assignment, Generation, Rank, Step};
+use strath_core::{Assignment, Digest, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
 use strath_sam::Optimizer;
@@ -17,6 +17,7 @@ use crate::evaluate::{EvaluateError, evaluate};
 use crate::prepare::Prepared;
 use crate::step::{Stepper, TrainingState};
 use crate::trainer::{Evaluations, Told, Training, kind_of, kind_of_collective, lost_peer};
+use crate::verify;
 use crate::whereabouts::Whereabouts;
 use crate::worker::cores;
 
@@ -50,6 +51,15 @@ pub(crate) struct Evaluating {
     step: Step,
 }
 
+/// A state between two generations, and its digest: whoever has ended the generation takes it, as that takes its time.
+pub(crate) type Held = (Arc<TrainingState>, Digest);
+
+/// A state that is held from now on.
+pub(crate) fn held(state: TrainingState) -> Held {
+    let digest = verify::digest(&state);
+    (Arc::new(state), digest)
+}
+
 /// What a generation begins with.
 pub(crate) struct Beginning {
     pub(crate) prepared: Prepared,
@@ -59,7 +69,7 @@ pub(crate) struct Beginning {
     /// The state that the coordinator sent.
     pub(crate) sent: Option<State>,
     /// The state that this worker holds.
-    pub(crate) held: Option<TrainingState>,
+    pub(crate) kept: Option<Held>,
 }
 
 /// Why a generation was not connected.
@@ -68,12 +78,12 @@ pub(crate) struct NotConnected {
     /// Whose fault it is.
     pub(crate) kind: FailureKind,
     /// The state that it was to begin with, where there is one.
-    pub(crate) state: Option<Box<TrainingState>>,
+    pub(crate) state: Option<Held>,
 }
 
 /// Connects the ring of a generation and makes everything ready for its first step, unless it is `cancelled` before.
 pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Ready, NotConnected> {
-    let Beginning { prepared, listener, admitted, assign, sent, held } = beginning;
+    let Beginning { prepared, listener, admitted, assign, sent, kept } = beginning;
     let own = |error: &dyn std::fmt::Display| NotConnected {
         message: error.to_string(),
         kind: FailureKind::Own,
@@ -84,8 +94,9 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let assignment =
         Assignment::from_bounds(assign.bounds.clone(), plan.micro_batches().len()).map_err(|error| own(&error))?;
     strath_kernels::threads::set(threads(&config, &assign));
-    let state = match held.filter(|_| assign.keeps) {
-        Some(held) => held,
+    let state = match kept.filter(|_| assign.keeps) {
+        // Only a hand-over that is still under way has it too.
+        Some((kept, _)) => Arc::try_unwrap(kept).unwrap_or_else(|kept| (*kept).clone()),
         None => initial_state(&prepared, &config, sent.as_ref(), assign.state_source()).map_err(|error| own(&error))?,
     };
     let slots: usize = state.optimizer.slots().iter().map(|(_, values)| values.len()).sum();
@@ -96,7 +107,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
         Ok(peers) => Arc::new(peers),
         Err(error) => {
             let kind = kind_of_collective(&error);
-            return Err(NotConnected { message: error.to_string(), kind, state: Some(Box::new(state)) });
+            return Err(NotConnected { message: error.to_string(), kind, state: Some(held(state)) });
         }
     };
     let seed = config.run.seed;

@@ -165,8 +165,8 @@ impl Training {
         here: &Whereabouts,
         tell: &mut impl FnMut(Told),
     ) -> Result<bool, Failure> {
-        if self.unsettled && self.settle(false, here, tell)? {
-            return Ok(true);
+        if self.unsettled {
+            self.settle(false, here, tell)?;
         }
         while self.state.step < self.steps {
             // A rank that is alone waits for nobody, and is not told by an exchange that ends.
@@ -186,7 +186,8 @@ impl Training {
             let stopping = outcome.stop && self.state.step < self.steps;
             self.tell_rate(&outcome.seconds, here);
             tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
-            if self.settle(stopping, here, tell)? {
+            self.settle(stopping, here, tell)?;
+            if stopping {
                 return Ok(true);
             }
         }
@@ -194,8 +195,8 @@ impl Training {
         Ok(false)
     }
 
-    /// What follows a step: an evaluation, a comparison of all states, a checkpoint, each where it is due. Whether training stops here.
-    fn settle(&mut self, stopping: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<bool, Failure> {
+    /// What follows a step: an evaluation, a comparison of all states, a checkpoint, each where it is due.
+    fn settle(&mut self, stopping: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
         let step = self.state.step;
         if self.evaluations.is_due(step) {
             self.evaluate(here, tell)?;
@@ -209,7 +210,7 @@ impl Training {
         if saves && step < self.steps {
             self.save(false, here, tell);
         }
-        Ok(stopping)
+        Ok(())
     }
 
     /// Says what this rank's examples come to a second, in the phases in which it waits for nobody; of one step that means little on

@@ -1,5 +1,7 @@
 //! The life of a run as one worker sees it: registered, preparing, waiting, connecting, running, halting, waiting again, ended.
 
+mod leaving;
+
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -10,20 +12,14 @@ use crate::Rejected;
 use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::event::WorkerEvent as Event;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, FailureKind, FailureReport, Halted, Phase, Progress,
-    Purpose, Register, State, StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, FailureKind, FailureReport, MOST_EVALUATIONS_TOLD,
+    MOST_STEPS_TOLD, Phase, Progress, Purpose, Register, State, StepReport, WorkerMessage,
 };
 
 /// Beyond its lease a worker waits this long for a coordinator that has fallen silent.
 const GRACE: Duration = Duration::from_secs(1);
 /// A coordinator that does not even answer a registration is given up after this long.
 const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);
-
-/// Reports of steps that every rank keeps, in case that rank 0 is gone before its own were read.
-const REPORTS_KEPT: usize = 4096;
-
-/// The same of evaluations.
-const EVALUATIONS_KEPT: usize = 256;
 
 /// The worker's state machine, from the moment it is connected to the coordinator.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +42,7 @@ pub struct Worker {
     /// The newest step on record, once the coordinator has said that the generation is over.
     halted_after: Option<Step>,
     is_retiring: bool,
+    /// What every rank keeps of its last steps and evaluations, in case that rank 0 is gone before its own reports were read.
     recent: VecDeque<StepReport>,
     evaluations: VecDeque<EvalReport>,
     commands: VecDeque<Command>,
@@ -85,6 +82,14 @@ impl Stage {
             Self::Ended => "ended",
         }
     }
+}
+
+/// Adds to what is kept, at most so many.
+fn keep_newest<T>(kept: &mut VecDeque<T>, most: usize, newest: T) {
+    if kept.len() == most {
+        kept.pop_front();
+    }
+    kept.push_back(newest);
 }
 
 impl Worker {
@@ -146,20 +151,14 @@ impl Worker {
             }
             Event::Stepped(report) => {
                 self.expect_at_work(report.generation, "Stepped")?;
-                if self.recent.len() == REPORTS_KEPT {
-                    self.recent.pop_front();
-                }
-                self.recent.push_back(report.clone());
+                keep_newest(&mut self.recent, MOST_STEPS_TOLD, report.clone());
                 if self.rank == Rank(0) {
                     self.send(WorkerMessage::Step(report));
                 }
             }
             Event::Evaluated(report) => {
                 self.expect_at_work(report.generation, "Evaluated")?;
-                if self.evaluations.len() == EVALUATIONS_KEPT {
-                    self.evaluations.pop_front();
-                }
-                self.evaluations.push_back(report.clone());
+                keep_newest(&mut self.evaluations, MOST_EVALUATIONS_TOLD, report.clone());
                 if self.rank == Rank(0) {
                     self.send(WorkerMessage::Eval(report));
                 }
@@ -267,64 +266,6 @@ impl Worker {
             }),
         }
         Ok(())
-    }
-
-    /// One that has a part in the run goes on until the others can do without it: nothing is lost. Asked twice, it leaves at once.
-    fn stop(&mut self) {
-        let takes_part = self.progress.generation != Generation(0);
-        match self.stage {
-            // The last word is on its way.
-            Stage::Failed(_) => {}
-            _ if takes_part && !self.is_retiring => {
-                self.is_retiring = true;
-                self.send(WorkerMessage::Retiring { generation: self.progress.generation });
-            }
-            _ => {
-                self.leave("stopped by a signal".into());
-                self.exit(WorkerOutcome::Stopped);
-            }
-        }
-    }
-
-    /// The generation is over: what is at work in it ends, and the state stays.
-    fn halt(&mut self, generation: Generation, recorded: Step) -> Result<(), Rejected> {
-        let at_work = match &self.stage {
-            Stage::Receiving(assign) if assign.generation == generation => false,
-            Stage::Connecting(current) | Stage::Connected(current) | Stage::Running(current)
-                if *current == generation =>
-            {
-                true
-            }
-            Stage::Finished(current) | Stage::Halting(current, _) if *current == generation => false,
-            stage => return Err(Rejected::OutOfOrder { what: "Halt", state: stage.name() }),
-        };
-        if at_work {
-            self.commands.push_back(Command::Halt);
-        }
-        if !matches!(self.stage, Stage::Halting(..)) {
-            self.stage = Stage::Halting(generation, None);
-        }
-        self.halted_after = Some(recorded);
-        self.say_halted();
-        Ok(())
-    }
-
-    /// Says that it has left its generation, once it has and was told that the generation is over.
-    fn say_halted(&mut self) {
-        let (Stage::Halting(generation, _), Some(recorded), true) = (&self.stage, self.halted_after, self.rests) else {
-            return;
-        };
-        let halted = Halted {
-            generation: *generation,
-            held: self.held,
-            ring_address: self.ring_address,
-            unrecorded: self.recent.drain(..).filter(|report| report.step > recorded).collect(),
-            evaluations: self.evaluations.drain(..).collect(),
-        };
-        self.halted_after = None;
-        self.progress.step = self.held.map_or(Step(0), |(step, _)| step);
-        self.enter(Stage::Waiting, Phase::Waiting);
-        self.send(WorkerMessage::Halted(halted));
     }
 
     fn leave(&mut self, reason: String) {

@@ -86,6 +86,12 @@ fn progress(step: u64, phase: Phase) -> Progress {
     Progress { generation: Generation(2), step: Step(step), phase, images_per_s: 0.0 }
 }
 
+/// A failure in the reduction of step 9.
+fn failure(kind: FailureKind, message: &str) -> FailureReport {
+    let (generation, step, phase) = (Generation(2), Step(8), Phase::Reduce);
+    FailureReport { generation, step, phase, kind, message: message.into() }
+}
+
 fn running() -> Worker {
     let mut machine = Worker::new("127.0.0.1:7".into(), register(), at(0));
     hear(&mut machine, CoordinatorMessage::Admitted(admitted()), 0);
@@ -164,13 +170,7 @@ fn a_worker_that_was_itself_stalled_gives_the_coordinator_time_to_be_heard() {
 #[test]
 fn a_failure_is_reported_and_the_coordinators_last_word_is_what_the_worker_says() {
     let mut machine = running();
-    let report = FailureReport {
-        generation: Generation(2),
-        step: Step(8),
-        phase: Phase::Reduce,
-        kind: FailureKind::PeerLost(Rank(1)),
-        message: "reset".into(),
-    };
+    let report = failure(FailureKind::PeerLost(Rank(1)), "reset");
     assert_eq!(
         tell(&mut machine, Event::Failed(report.clone()), 5),
         [Command::Send(WorkerMessage::Failed(report.clone()))]
@@ -183,13 +183,7 @@ fn a_failure_is_reported_and_the_coordinators_last_word_is_what_the_worker_says(
 #[test]
 fn a_failure_is_not_forgotten_where_the_coordinator_is_lost_as_well() {
     let mut machine = running();
-    let report = FailureReport {
-        generation: Generation(2),
-        step: Step(8),
-        phase: Phase::Reduce,
-        kind: FailureKind::Own,
-        message: "no memory".into(),
-    };
+    let report = failure(FailureKind::Own, "no memory");
     tell(&mut machine, Event::Failed(report), 5);
     assert_eq!(
         message(&tell(&mut machine, Event::Disconnected { cause: "reset".into() }, 6)),
@@ -260,7 +254,7 @@ fn a_refusal_and_the_end_of_whoever_started_it_end_the_worker() {
 #[test]
 fn a_worker_leaves_on_a_signal_once_the_others_do_without_it_and_at_once_before_it_has_a_part() {
     let mut machine = running();
-    let retiring = WorkerMessage::Retiring { generation: Generation(2) };
+    let retiring = WorkerMessage::Retiring;
     assert_eq!(tell(&mut machine, Event::StopRequested, 1), [Command::Send(retiring)]);
     let mut impatient = machine.clone();
     let leaving = WorkerMessage::Leaving { generation: Generation(2), reason: "stopped by a signal".into() };
@@ -352,13 +346,7 @@ fn a_generation_that_is_over_is_left_with_the_state_and_what_was_not_recorded() 
 #[test]
 fn a_lost_peer_is_reported_and_the_generation_left_once_it_is_over_for_all() {
     let mut machine = running();
-    let report = FailureReport {
-        generation: Generation(2),
-        step: Step(8),
-        phase: Phase::Reduce,
-        kind: FailureKind::PeerLost(Rank(1)),
-        message: "reset".into(),
-    };
+    let report = failure(FailureKind::PeerLost(Rank(1)), "reset");
     tell(&mut machine, Event::Failed(report), 1);
     assert_eq!(rest(&mut machine, 2), [], "it is told when the generation is over");
     assert_eq!(halt(&mut machine, 3), [Command::Send(WorkerMessage::Halted(halted(Some(8), Vec::new())))]);
@@ -390,10 +378,7 @@ fn a_ring_that_is_being_connected_is_given_up_and_one_whose_state_is_still_to_co
 fn a_failure_of_its_own_while_it_leaves_a_generation_is_one() {
     let mut machine = running();
     halt(&mut machine, 1);
-    let report = |kind| {
-        let (step, phase, message) = (Step(8), Phase::Ascent, "not finite".into());
-        Event::Failed(FailureReport { generation: Generation(2), step, phase, kind, message })
-    };
+    let report = |kind| Event::Failed(failure(kind, "not finite"));
     assert!(machine.handle(report(FailureKind::PeerLost(Rank(1))), at(2)).is_err(), "the ring is ended on purpose");
     let commands = tell(&mut machine, report(FailureKind::Own), 3);
     assert!(matches!(commands[..], [Command::Send(WorkerMessage::Failed(_))]), "{commands:?}");
@@ -474,13 +459,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             weights: Digest([3; 32]),
             stopped: false
         })),
-        1 => Just(Event::Failed(FailureReport {
-            generation: Generation(2),
-            step: Step(8),
-            phase: Phase::Reduce,
-            kind: FailureKind::Own,
-            message: String::new(),
-        })),
+        1 => Just(Event::Failed(failure(FailureKind::Own, ""))),
         1 => Just(Event::LeaveRequested { reason: String::new() }),
         1 => Just(Event::StopRequested),
     ]

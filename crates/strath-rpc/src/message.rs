@@ -53,7 +53,7 @@ impl Message for WorkerMessage {
 
     fn precedence(&self) -> Precedence {
         match self {
-            Self::Heartbeat(_) | Self::Step(_) | Self::Eval(_) | Self::Failed(_) | Self::Retiring { .. } => {
+            Self::Heartbeat(_) | Self::Step(_) | Self::Eval(_) | Self::Failed(_) | Self::Retiring => {
                 Precedence::Overtakes
             }
             Self::Leaving { .. } => Precedence::Last,
@@ -79,7 +79,7 @@ impl Message for WorkerMessage {
             Self::Finished(finished) => Kind::Finished(finished.into()),
             Self::Failed(report) => Kind::Failed(report.into()),
             Self::Halted(halted) => Kind::Halted(halted.into()),
-            Self::Retiring { generation } => Kind::Retiring(wire::Retiring { generation: generation.0 }),
+            Self::Retiring => Kind::Retiring(wire::Retiring {}),
             Self::Leaving { generation, reason } => {
                 let reason = crate::convert::clipped(reason);
                 Kind::Leaving(wire::Leaving { reason, generation: generation.0 })
@@ -103,9 +103,7 @@ impl Message for WorkerMessage {
             Kind::Finished(finished) => Self::Finished(finished.try_into()?),
             Kind::Failed(report) => Self::Failed(report.try_into()?),
             Kind::Halted(halted) => Self::Halted(halted.try_into()?),
-            Kind::Retiring(retiring) => {
-                Self::Retiring { generation: crate::convert::generation(retiring.generation, "Retiring.generation")? }
-            }
+            Kind::Retiring(wire::Retiring {}) => Self::Retiring,
             Kind::Leaving(leaving) => Self::Leaving {
                 generation: Generation(leaving.generation),
                 reason: crate::convert::text(leaving.reason, "Leaving.reason")?,

@@ -11,44 +11,12 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use support::{
-    DEADLINE, cases, finish, gone, metrics, reach, run, sha, signal, signal_all, stderr, strath, summary, train,
-    workers_of,
+    DEADLINE, cases, digits_in_shared_lanes, finish, gone, metrics, reach, run, sha, signal, signal_all, stderr,
+    strath, summary, train, workers_of,
 };
 
-/// The digits with shared lanes, augmentation and momentum, in about two hundred steps.
-const CONFIG: &str = r#"
-[run]
-name = "interrupted"
-seed = 3
-steps = 160
-[data]
-kind = "digits"
-augment = ["crop:1", "flip", "cutout:2"]
-[model]
-kind = "convnet"
-widths = [8, 8]
-[batch]
-size = 48
-micro = 8
-[sam]
-rho = 0.05
-m = 24
-[optimizer]
-kind = "sgd"
-lr = 0.05
-momentum = 0.9
-[schedule]
-kind = "cosine"
-[cluster]
-threads = 1
-[checkpoint]
-every_steps = 20
-"#;
-
 fn config(folder: &Path) -> std::path::PathBuf {
-    let path = folder.join("run.toml");
-    std::fs::write(&path, CONFIG).unwrap();
-    path
+    digits_in_shared_lanes(folder, 160, "")
 }
 
 fn start(config: &Path, out: &Path, more: &[&str]) -> Child {

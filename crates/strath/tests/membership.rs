@@ -10,38 +10,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::{
-    Coordinator, DEADLINE, finish, gone, metrics, reach, sha, signal, stderr, strath, summary, train, workers_of,
+    Coordinator, DEADLINE, digits_in_shared_lanes, finish, gone, metrics, reach, sha, signal, stderr, strath, summary,
+    train, workers_of,
 };
-
-/// The digits with shared lanes, augmentation and momentum.
-const CONFIG: &str = r#"
-[run]
-name = "membership"
-seed = 3
-steps = 400
-[data]
-kind = "digits"
-augment = ["crop:1", "flip", "cutout:2"]
-[model]
-kind = "convnet"
-widths = [8, 8]
-[batch]
-size = 48
-micro = 8
-[sam]
-rho = 0.05
-m = 24
-[optimizer]
-kind = "sgd"
-lr = 0.05
-momentum = 0.9
-[cluster]
-threads = 1
-lease_ms = 1000
-gather_ms = 100
-[checkpoint]
-every_steps = 20
-"#;
 
 struct Place {
     folder: tempfile::TempDir,
@@ -52,8 +23,7 @@ struct Place {
 impl Place {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = folder.path().join("run.toml");
-        std::fs::write(&config, CONFIG).unwrap();
+        let config = digits_in_shared_lanes(folder.path(), 400, "lease_ms = 1000\ngather_ms = 100\n");
         let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "2"]);
         Self { folder, config, undisturbed }
     }
@@ -155,10 +125,9 @@ fn a_worker_that_is_asked_to_leave_ends_in_order_and_the_others_go_on() {
 fn workers_come_and_go_while_a_coordinator_of_many_machines_trains() {
     let place = Place::new();
     let out = place.folder.path().join("run");
-    let sets = ["--set", "run.steps=400", "--set", "run.seed=3"];
     let mut command = strath();
     command.args(["coordinator", "--config", place.config.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
-    command.args(["--out", out.to_str().unwrap(), "--min-workers", "1"]).args(sets);
+    command.args(["--out", out.to_str().unwrap(), "--min-workers", "1"]);
     let coordinator = command.spawn().unwrap();
     let address = Coordinator::address_in(&out);
     let join = || strath().args(["worker", "--coordinator", &address]).spawn().unwrap();

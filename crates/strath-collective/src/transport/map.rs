@@ -38,6 +38,11 @@ const fn data_bytes(pipes: usize) -> usize {
     if pipes > 2 { DATA_BYTES_OF_MANY } else { DATA_BYTES }
 }
 
+/// Bytes of a file of so many pipes.
+const fn file_bytes(pipes: usize) -> u64 {
+    (CONTROL_BYTES + pipes * (CONTROL_BYTES + data_bytes(pipes))) as u64
+}
+
 /// A value with two cache lines of its own: a processor that fetches pairs of lines does not take it for its neighbour.
 #[repr(C, align(128))]
 pub(super) struct Line<T>(pub(super) T);
@@ -67,8 +72,7 @@ impl PipeFile {
     /// A new file of so many pipes, whose memory is there.
     pub(super) fn create(pipes: usize) -> io::Result<Self> {
         let file = rustix::fs::memfd_create(NAME, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
-        let data = data_bytes(pipes);
-        let bytes = (CONTROL_BYTES + pipes * (CONTROL_BYTES + data)) as u64;
+        let bytes = file_bytes(pipes);
         rustix::fs::ftruncate(&file, bytes)?;
         // A host without the memory says so here, and not with a signal later.
         rustix::fs::fallocate(&file, FallocateFlags::empty(), 0, bytes)?;
@@ -76,7 +80,7 @@ impl PipeFile {
         let mut nonce = [0; 16];
         rustix::rand::getrandom(&mut nonce, GetRandomFlags::empty())?;
         rustix::io::pwrite(&file, &nonce, 0)?;
-        Ok(Self { file, data, nonce: u128::from_le_bytes(nonce) })
+        Ok(Self { file, data: data_bytes(pipes), nonce: u128::from_le_bytes(nonce) })
     }
 
     /// The number of its descriptor in this process.
@@ -96,22 +100,21 @@ impl PipeFile {
         if !rustix::fs::fcntl_get_seals(&file)?.contains(SealFlags::SHRINK) {
             return Err(wrong("not sealed"));
         }
-        let data = data_bytes(pipes);
-        if rustix::fs::fstat(&file)?.st_size as u64 != (CONTROL_BYTES + pipes * (CONTROL_BYTES + data)) as u64 {
+        if rustix::fs::fstat(&file)?.st_size as u64 != file_bytes(pipes) {
             return Err(wrong("of another size"));
         }
         let mut found = [0; 16];
         if rustix::io::pread(&file, &mut found, 0)? != found.len() || u128::from_le_bytes(found) != nonce {
             return Err(wrong("of another rank"));
         }
-        Ok(Self { file, data, nonce })
+        Ok(Self { file, data: data_bytes(pipes), nonce })
     }
 
     /// Maps a pipe of the file.
     pub(super) fn map(&self, pipe: usize) -> io::Result<Pages> {
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
         let size = self.data;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no other memory.
         let base = unsafe { rustix::mm::mmap_anonymous(null_mut(), Pages::mapped(size), ProtFlags::empty(), flags)? };
         let pages = Pages { base: NonNull::new(base.cast()).ok_or(ErrorKind::OutOfMemory)?, size };
         let start = CONTROL_BYTES + pipe * (CONTROL_BYTES + size);

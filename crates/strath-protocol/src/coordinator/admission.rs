@@ -3,10 +3,9 @@
 use std::net::SocketAddr;
 
 use strath_core::config::{MOST_WORKERS, Numerics};
-use strath_core::{Assignment, Digest, Rank, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
-use super::regroup::next;
 use super::{Coordinator, Gather, Settings, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::Connection;
@@ -194,7 +193,7 @@ impl Coordinator {
             Err(error) => return self.misconfigured(error.to_string()),
         };
         let steps = Step(config.steps(reference.data.train_examples as usize));
-        let kept = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
+        let kept = self.kept_step().unwrap_or_default();
         let start = again.map_or(kept, |(step, _)| step);
         if self.settings.job == Job::Train && (steps.0 == 0 || start > steps) {
             return self.misconfigured(format!(
@@ -212,7 +211,7 @@ impl Coordinator {
             }
         }
         ready.sort_unstable();
-        self.generation = next(self.generation);
+        self.generation = Generation(self.generation.0 + 1);
         let generation = self.generation;
         let assignment = Assignment::balanced(&plan, ready.len());
         let members: Vec<Member> = ready

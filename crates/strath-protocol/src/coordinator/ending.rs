@@ -133,7 +133,7 @@ impl Coordinator {
         if *kept == Some(state.step) || saving.contains(&what) {
             return;
         }
-        let is_kept = self.settings.start.as_ref().is_some_and(|start| start.step == state.step);
+        let is_kept = self.kept_step() == Some(state.step);
         if state.purpose == Purpose::Checkpoint && self.settings.job == Job::Train && !is_kept {
             self.keep(&state, format!("the checkpoint of step {}", state.step));
         }

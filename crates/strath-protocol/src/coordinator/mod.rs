@@ -260,8 +260,7 @@ impl Coordinator {
                 self.save(state);
             }
             WorkerMessage::Halted(halted) => self.halted(connection, halted)?,
-            // A wish to leave belongs to no generation.
-            WorkerMessage::Retiring { generation: _ } => self.retire(connection)?,
+            WorkerMessage::Retiring => self.retire(connection)?,
             WorkerMessage::Finished(finished) => {
                 Self::expect(session, Standing::Running, "Finished")?;
                 self.check_generation(finished.generation, "Finished")?;

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use strath_core::config::Reduce;
-use strath_core::{Digest, Generation, Step, Timestamp};
+use strath_core::{Digest, Step, Timestamp};
 
 use super::{Coordinator, Gather, Session, Stage, Standing, Start};
 use crate::Rejected;
@@ -33,9 +33,9 @@ const MOST_FRUITLESS: u32 = 10;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Regroup {
     /// Why it is over.
-    pub(super) cause: String,
+    cause: String,
     /// Since when. `None` until the event that ended it has been taken in.
-    pub(super) since: Option<Timestamp>,
+    since: Option<Timestamp>,
     /// Who was asked to hand over the state of which step.
     asked: Option<(Connection, Step, Digest)>,
     /// When what it waits for next began.
@@ -85,8 +85,12 @@ impl Coordinator {
 
     /// The newest step on record.
     pub(super) fn recorded(&self) -> Step {
-        let start = self.settings.start.as_ref().map_or(Step(0), |start| start.step);
-        self.last_step.as_ref().map_or(Step(0), |report| report.step).max(start)
+        self.last_step.as_ref().map_or(Step(0), |report| report.step).max(self.kept_step().unwrap_or_default())
+    }
+
+    /// The step of the newest state that the coordinator has; `None`: only the seed's.
+    pub(super) fn kept_step(&self) -> Option<Step> {
+        self.settings.start.as_ref().map(|start| start.step)
     }
 
     /// A worker has left its generation.
@@ -229,16 +233,18 @@ impl Coordinator {
             return self.wait_for_workers(members, least, now, &cause);
         }
         self.release_the_retiring();
-        self.form(Some((origin_step(origin, self), &cause)), |session| match origin {
-            Origin::Held(step, digest) => session.held == Some((step, digest)),
-            Origin::Kept => false,
-        });
+        match origin {
+            Origin::Held(step, digest) => {
+                self.form(Some((step, &cause)), |session| session.held == Some((step, digest)));
+            }
+            Origin::Kept => self.form(Some((self.kept_step().unwrap_or_default(), &cause)), |_| false),
+        }
     }
 
     /// Where the next generation begins: at the furthest state that most of those who are there hold; those who leave count where
     /// nobody else holds any.
     fn origin(&mut self) -> Origin {
-        let kept = self.settings.start.as_ref().map(|start| start.step);
+        let kept = self.kept_step();
         let held = |retiring: bool| {
             let of = move |session: &&Session| session.is_retiring == retiring && session.standing == Standing::Ready;
             self.sessions.values().filter(of).filter_map(|session| session.held).collect::<Vec<_>>()
@@ -284,21 +290,16 @@ impl Coordinator {
 
     /// Whether the coordinator needs the bytes of a state: somebody lacks it, or those who hold it leave or may have to.
     fn must_be_sent(&self, step: Step, digest: Digest, members: usize, least: usize) -> bool {
-        let is_kept = self.settings.start.as_ref().is_some_and(|start| start.step == step);
         let ready = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
         let have = self.sessions.values().filter(ready).filter(|s| s.held == Some((step, digest))).count();
-        !is_kept && (have < members || members < least)
+        self.kept_step() != Some(step) && (have < members || members < least)
     }
 
     fn ask_for(&mut self, step: Step, digest: Digest) {
-        let mut holders: Vec<(bool, Connection)> = self
-            .sessions
-            .iter()
-            .filter(|(_, s)| s.standing == Standing::Ready && s.held == Some((step, digest)))
-            .map(|(connection, session)| (session.is_retiring, *connection))
-            .collect();
-        holders.sort_unstable();
-        let (Some((_, holder)), Stage::Regrouping(regroup)) = (holders.first().copied(), &mut self.stage) else {
+        let holds = |(_, s): &(&Connection, &Session)| s.standing == Standing::Ready && s.held == Some((step, digest));
+        // One that stays, if there is one.
+        let holder = self.sessions.iter().filter(holds).min_by_key(|(connection, s)| (s.is_retiring, **connection));
+        let (Some(holder), Stage::Regrouping(regroup)) = (holder.map(|(holder, _)| *holder), &mut self.stage) else {
             return;
         };
         (regroup.asked, regroup.waits_since) = (Some((holder, step, digest)), None);
@@ -331,7 +332,7 @@ impl Coordinator {
                 self.ask_for(step, digest);
             }
             Origin::Held(..) | Origin::Kept => {
-                let step = self.results.checkpoint.max(self.settings.start.as_ref().map(|start| start.step));
+                let step = self.results.checkpoint.max(self.kept_step());
                 self.finish(Ending::Stopped, Outcome::Stopped { step: step.filter(|step| *step > Step(0)) });
             }
         }
@@ -360,16 +361,4 @@ impl Coordinator {
             self.leave(connection, format!("{what}: it was told to halt {} s ago", PATIENCE.as_secs()));
         }
     }
-}
-
-fn origin_step(origin: Origin, coordinator: &Coordinator) -> Step {
-    match origin {
-        Origin::Held(step, _) => step,
-        Origin::Kept => coordinator.settings.start.as_ref().map_or(Step(0), |start| start.step),
-    }
-}
-
-/// A generation that nobody has seen yet.
-pub(super) fn next(generation: Generation) -> Generation {
-    Generation(generation.0 + 1)
 }

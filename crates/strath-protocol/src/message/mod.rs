@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 
-pub use report::{EvalReport, FailureKind, FailureReport, Finished, Halted, Phase, PhaseSeconds, Progress, StepReport};
+pub use report::{
+    EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, Phase,
+    PhaseSeconds, Progress, StepReport,
+};
 pub use state::{Purpose, State};
 
 /// From a worker to the coordinator.
@@ -38,11 +41,8 @@ pub enum WorkerMessage {
     Failed(FailureReport),
     /// The worker has left its generation, as it was told to, and waits for the next.
     Halted(Halted),
-    /// The worker wants to leave: it goes on until it is told to halt, so that nothing of its work is lost.
-    Retiring {
-        /// The generation that it leaves.
-        generation: Generation,
-    },
+    /// The worker wants to leave, whatever the generation: it goes on until it is told to halt, so that nothing of its work is lost.
+    Retiring,
     /// The worker ends at once, without finishing its step.
     Leaving {
         /// The generation that it leaves; 0 before its first.

@@ -163,6 +163,11 @@ pub struct Finished {
     pub stopped: bool,
 }
 
+/// Most steps that a worker tells of when it has left its generation, the newest; and most evaluations.
+pub const MOST_STEPS_TOLD: usize = 4096;
+/// See [`MOST_STEPS_TOLD`].
+pub const MOST_EVALUATIONS_TOLD: usize = 256;
+
 /// A worker that has left its generation and waits for the next.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Halted {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, Ending, EvalReport, Job, Member, Phase, Progress, Purpose, Split, State,
-    StateRef, StepReport, WorkerMessage,
+    StateRef, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
@@ -15,23 +15,8 @@ use strath_protocol::{
 
 use crate::support::{
     address, at, config, drain, end_of, finished, handle, join, prepared, progress, run_with, running, saved, say,
-    send, settings, state,
+    send, settings, state, step_report,
 };
-
-fn step_report(step: u64) -> StepReport {
-    StepReport {
-        generation: Generation(5),
-        step: Step(step),
-        clean_loss: 1.0,
-        perturbed_loss: 1.5,
-        lr: 0.1,
-        gradient_norm: 2.0,
-        epsilon_norm: 0.05,
-        zero_gradient_lanes: 0,
-        seconds: 0.25,
-        phases: strath_protocol::message::PhaseSeconds::default(),
-    }
-}
 
 fn eval_report(generation: u64) -> EvalReport {
     EvalReport { generation: Generation(generation), step: Step(1), split: Split::Test, loss: 1.0, error: 0.5 }

@@ -50,7 +50,7 @@ fn any_message() -> impl Strategy<Value = WorkerMessage> {
         6 => (5u64..8, 0u64..4, 0u8..2, 0u64..4).prop_map(|(generation, step, state, ring)| {
             halted(generation, (step > 0).then_some((step, state)), 200 + ring)
         }),
-        1 => Just(WorkerMessage::Retiring { generation: Generation(5) }),
+        1 => Just(WorkerMessage::Retiring),
         1 => Just(WorkerMessage::Leaving { generation: Generation(5), reason: String::new() }),
     ]
 }

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use strath_core::{Digest, Generation, Rank, Step, WorkerId};
 use strath_protocol::message::{
-    Assign, CoordinatorMessage, Ending, FailureKind, FailureReport, Halted, Phase, PhaseSeconds, Purpose, State,
-    StepReport, WorkerMessage,
+    Assign, CoordinatorMessage, Ending, FailureKind, FailureReport, Halted, Phase, Purpose, State, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
@@ -15,7 +14,7 @@ use strath_protocol::{
 
 use crate::support::{
     address, at, failed, failure, finished, halted, handle, join, lost, peer_lost, prepared, progress, run_with,
-    running, saved, say, send, settings, state,
+    running, saved, say, send, settings, state, step_report,
 };
 
 fn halt(worker: u64, generation: u64, recorded: u64) -> Command {
@@ -43,21 +42,6 @@ fn recorded(commands: &[Command]) -> Option<(u64, u64, u64, &str)> {
     })
 }
 
-fn report(step: u64) -> StepReport {
-    StepReport {
-        generation: Generation(5),
-        step: Step(step),
-        clean_loss: 1.0,
-        perturbed_loss: 2.0,
-        lr: 0.1,
-        gradient_norm: 1.0,
-        epsilon_norm: 0.1,
-        zero_gradient_lanes: 0,
-        seconds: 0.5,
-        phases: PhaseSeconds::default(),
-    }
-}
-
 fn handover(generation: u64, step: u64) -> WorkerMessage {
     WorkerMessage::State(State { generation: Generation(generation), ..state(step, Purpose::Handover) })
 }
@@ -81,7 +65,7 @@ fn many(workers: u64) -> Coordinator {
 #[test]
 fn without_a_lost_worker_the_others_go_on_from_the_step_they_hold() {
     let mut machine = running(3);
-    say(&mut machine, 0, WorkerMessage::Step(report(1)), 1);
+    say(&mut machine, 0, WorkerMessage::Step(step_report(1)), 1);
     let what = "worker 1 (h1, 127.0.0.1:9001) was lost at step 0 in phase ascent: reset";
     assert_eq!(
         lost(&mut machine, 1, "reset", 2),
@@ -165,7 +149,7 @@ fn a_worker_that_hangs_is_given_up_after_its_lease_and_heard_no_more() {
 #[test]
 fn a_worker_that_comes_has_a_part_in_the_next_generation() {
     let mut machine = many(1);
-    say(&mut machine, 0, WorkerMessage::Step(report(1)), 150);
+    say(&mut machine, 0, WorkerMessage::Step(step_report(1)), 150);
     join(&mut machine, 1, 200);
     assert_eq!(say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 200), [], "others may be about to come");
     assert_eq!(handle(&mut machine, Event::Tick, 299), []);
@@ -201,7 +185,7 @@ fn a_newcomer_that_cannot_take_part_leaves_the_run_alone() {
 #[test]
 fn a_worker_that_wants_to_leave_is_let_go_once_the_others_do_without_it() {
     let mut machine = running(2);
-    let retiring = WorkerMessage::Retiring { generation: Generation(5) };
+    let retiring = WorkerMessage::Retiring;
     assert_eq!(say(&mut machine, 1, retiring, 1), [halt(0, 5, 0), halt(1, 5, 0)]);
     say(&mut machine, 1, halted(5, Some((2, 7)), 201), 2);
     let commands = say(&mut machine, 0, halted(5, Some((2, 7)), 200), 3);
@@ -213,7 +197,7 @@ fn a_worker_that_wants_to_leave_is_let_go_once_the_others_do_without_it() {
 #[test]
 fn the_last_that_leaves_hands_its_state_over_and_the_run_waits_for_others() {
     let mut machine = many(1);
-    say(&mut machine, 0, WorkerMessage::Retiring { generation: Generation(5) }, 150);
+    say(&mut machine, 0, WorkerMessage::Retiring, 150);
     let asked = send(0, CoordinatorMessage::SendState { generation: Generation(5) });
     assert_eq!(say(&mut machine, 0, halted(5, Some((2, 7)), 200), 160), [asked]);
     let commands = say(&mut machine, 0, handover(5, 2), 170);
@@ -249,18 +233,18 @@ fn with_every_process_of_this_machine_ended_nobody_is_waited_for() {
 #[test]
 fn steps_that_rank_0_could_not_report_any_more_are_recorded_from_the_others_once() {
     let mut machine = running(3);
-    say(&mut machine, 0, WorkerMessage::Step(report(1)), 1);
+    say(&mut machine, 0, WorkerMessage::Step(step_report(1)), 1);
     lost(&mut machine, 0, "reset", 2);
     let halted = |ring| {
         WorkerMessage::Halted(Halted {
             generation: Generation(5),
             held: Some((Step(3), Digest([7; 32]))),
             ring_address: address(ring),
-            unrecorded: vec![report(2), report(3)],
+            unrecorded: vec![step_report(2), step_report(3)],
             evaluations: Vec::new(),
         })
     };
-    let noted = [2, 3].map(|step| Command::Record(Record::Step(report(step))));
+    let noted = [2, 3].map(|step| Command::Record(Record::Step(step_report(step))));
     assert_eq!(say(&mut machine, 1, halted(201), 3), noted);
     let commands = say(&mut machine, 2, halted(202), 4);
     assert!(!commands.iter().any(|command| matches!(command, Command::Record(Record::Step(_)))), "{commands:?}");
@@ -371,7 +355,7 @@ fn what_belongs_to_another_generation_is_passed_over() {
     assert_eq!(machine.handle(stale, at(2)), Err(Rejected::StaleGeneration { what: "Halted", found: 4, expected: 5 }));
     assert_eq!(machine, before);
     say(&mut machine, 0, halted(5, Some((1, 7)), 200), 3);
-    let late = Event::Message { connection: Connection(0), message: WorkerMessage::Step(report(2)) };
+    let late = Event::Message { connection: Connection(0), message: WorkerMessage::Step(step_report(2)) };
     assert!(machine.handle(late, at(4)).is_err(), "it has a new place");
 }
 
@@ -390,7 +374,7 @@ fn once_all_have_come_to_the_end_nobody_is_needed_any_more() {
     say(&mut machine, 0, finished(9, 3, false), 2);
     assert_eq!(say(&mut machine, 1, finished(9, 3, false), 3), []);
     assert_eq!(lost(&mut machine, 1, "reset", 4), [Command::Close(Connection(1))]);
-    assert_eq!(say(&mut machine, 0, WorkerMessage::Retiring { generation: Generation(5) }, 5), []);
+    assert_eq!(say(&mut machine, 0, WorkerMessage::Retiring, 5), []);
     let commands = saved(&mut machine, 3, Purpose::Final, 6);
     let done = Outcome::Done { steps: Step(3), weights: Digest([9; 32]) };
     assert_eq!(commands.last(), Some(&Command::Finish(done)));

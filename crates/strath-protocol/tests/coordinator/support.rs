@@ -8,8 +8,8 @@ use std::time::Duration;
 use strath_core::config::{Config, Layers};
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp};
 use strath_protocol::message::{
-    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Phase, Prepared,
-    Progress, Purpose, Register, Split, State, WorkerMessage,
+    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Phase, PhaseSeconds,
+    Prepared, Progress, Purpose, Register, Split, State, StepReport, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
@@ -191,4 +191,20 @@ pub(crate) fn halted(generation: u64, held: Option<(u64, u8)>, ring: u64) -> Wor
         unrecorded: Vec::new(),
         evaluations: Vec::new(),
     })
+}
+
+/// What rank 0 says of a step.
+pub(crate) fn step_report(step: u64) -> StepReport {
+    StepReport {
+        generation: Generation(5),
+        step: Step(step),
+        clean_loss: 1.0,
+        perturbed_loss: 1.5,
+        lr: 0.1,
+        gradient_norm: 2.0,
+        epsilon_norm: 0.05,
+        zero_gradient_lanes: 0,
+        seconds: 0.25,
+        phases: PhaseSeconds::default(),
+    }
 }

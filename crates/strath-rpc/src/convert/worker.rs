@@ -2,8 +2,8 @@
 
 use strath_core::{Generation, Rank, Step};
 use strath_protocol::message::{
-    DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, PhaseSeconds, Prepared, Progress, Register,
-    StepReport,
+    DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD,
+    PhaseSeconds, Prepared, Progress, Register, StepReport,
 };
 
 use super::{
@@ -12,11 +12,6 @@ use super::{
 };
 use crate::error::RpcError;
 use crate::wire;
-
-/// Most steps that a worker tells of when it has left its generation.
-const UNRECORDED_LIMIT: usize = 4096;
-/// The same of evaluations.
-const EVALUATIONS_LIMIT: usize = 256;
 
 impl From<Register> for wire::Register {
     fn from(register: Register) -> Self {
@@ -265,13 +260,13 @@ impl TryFrom<wire::Halted> for Halted {
 
     fn try_from(halted: wire::Halted) -> Result<Self, RpcError> {
         let wire::Halted { generation: number, held, ring_address, unrecorded, evaluations } = halted;
-        if evaluations.len() > EVALUATIONS_LIMIT {
+        if evaluations.len() > MOST_EVALUATIONS_TOLD {
             let found = format!("{} reports", evaluations.len());
-            return Err(RpcError::malformed("Halted.evaluations", found, format!("at most {EVALUATIONS_LIMIT}")));
+            return Err(RpcError::malformed("Halted.evaluations", found, format!("at most {MOST_EVALUATIONS_TOLD}")));
         }
-        if unrecorded.len() > UNRECORDED_LIMIT {
+        if unrecorded.len() > MOST_STEPS_TOLD {
             let found = format!("{} reports", unrecorded.len());
-            return Err(RpcError::malformed("Halted.unrecorded", found, format!("at most {UNRECORDED_LIMIT}")));
+            return Err(RpcError::malformed("Halted.unrecorded", found, format!("at most {MOST_STEPS_TOLD}")));
         }
         let held = held.map(|held| digest(&held.digest, "HeldState.digest").map(|digest| (Step(held.step), digest)));
         Ok(Self {

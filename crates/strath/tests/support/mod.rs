@@ -26,6 +26,43 @@ pub fn strath() -> Command {
     command
 }
 
+/// Writes a configuration to a folder: the digits with shared lanes, augmentation and momentum. `cluster`: more lines of that table.
+pub fn digits_in_shared_lanes(folder: &Path, steps: u32, cluster: &str) -> PathBuf {
+    let text = format!(
+        r#"
+[run]
+name = "shared-lanes"
+seed = 3
+steps = {steps}
+[data]
+kind = "digits"
+augment = ["crop:1", "flip", "cutout:2"]
+[model]
+kind = "convnet"
+widths = [8, 8]
+[batch]
+size = 48
+micro = 8
+[sam]
+rho = 0.05
+m = 24
+[optimizer]
+kind = "sgd"
+lr = 0.05
+momentum = 0.9
+[schedule]
+kind = "cosine"
+[checkpoint]
+every_steps = 20
+[cluster]
+threads = 1
+{cluster}"#
+    );
+    let path = folder.join("run.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
 /// Waits for a child until the deadline, then kills it and fails.
 pub fn finish(mut child: Child, deadline: Duration) -> Output {
     let begun = Instant::now();

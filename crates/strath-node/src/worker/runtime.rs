@@ -1,0 +1,372 @@
+//! Carries out what the worker's state machine decides, with threads that prepare, connect a ring and train, a generation after the other.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::net::{SocketAddr, TcpListener};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use strath_collective::Collective;
+use strath_core::{Generation, Rank, Step};
+use strath_data::SplitName;
+use strath_protocol::message::{
+    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
+    Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
+};
+use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
+use strath_rpc::{Session, SessionSender};
+use tokio::sync::mpsc;
+
+use super::{WorkerSettings, listen};
+use crate::checkpoint;
+use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
+use crate::prepare::{PrepareError, Prepared, prepare};
+use crate::trainer::Told;
+use crate::whereabouts::Whereabouts;
+
+/// Reports on their way from the training thread to the coordinator.
+const REPORTS: usize = 256;
+/// What other threads report to the session's task.
+pub(super) enum Report {
+    Prepared(Box<Result<Prepared, PrepareError>>),
+    Connected(Generation, Box<Result<Ready, NotConnected>>),
+    /// Of the training thread of a generation.
+    Told(Generation, Told),
+    /// The training thread has ended, with this state, whose digest is taken.
+    Rested(Option<Held>),
+    /// The state that is held, as files.
+    HandedOver(Box<State>),
+    /// A thread panicked in this phase, with this message.
+    Panicked(Generation, Phase, String),
+}
+
+pub(super) struct Runtime {
+    pub(super) machine: Worker,
+    sender: SessionSender,
+    events: mpsc::Sender<Report>,
+    /// What follows from the event that is being handled.
+    pub(super) later: VecDeque<WorkerEvent>,
+    listener: Option<TcpListener>,
+    stop: Arc<AtomicBool>,
+    /// Whether the generation is over while its ring is being connected.
+    cancelled: Arc<AtomicBool>,
+    /// Where the ring listens: as it was told, and the address that the coordinator was reached from.
+    settings: WorkerSettings,
+    local_address: SocketAddr,
+    /// The state of the generation that is over.
+    held: Option<Held>,
+    /// Where the training thread is.
+    here: Arc<Whereabouts>,
+    /// The rank in it.
+    pub(super) rank: Rank,
+    /// The generation that the training thread works in; 0 before the first.
+    generation: Generation,
+    /// Completed steps that the generation began with.
+    start: Step,
+    pub(super) admitted: Option<Admitted>,
+    /// Data and model, and the configuration that they are of.
+    pub(super) prepared: Option<(String, Prepared)>,
+    ready: Option<Ready>,
+    peers: Option<Arc<Collective>>,
+}
+
+impl Runtime {
+    /// A runtime whose worker introduces itself, with the end of its channel that other threads report to.
+    pub(super) fn new(
+        machine: Worker,
+        session: &Session,
+        settings: WorkerSettings,
+        listener: TcpListener,
+        here: Arc<Whereabouts>,
+        prepared: Option<(String, Prepared)>,
+    ) -> (Self, mpsc::Receiver<Report>) {
+        let (events, inbox) = mpsc::channel(REPORTS);
+        let runtime = Self {
+            machine,
+            sender: session.sender(),
+            events,
+            later: VecDeque::new(),
+            listener: Some(listener),
+            stop: Arc::default(),
+            cancelled: Arc::default(),
+            settings,
+            local_address: session.local_address(),
+            held: None,
+            here,
+            rank: Rank(0),
+            generation: Generation(0),
+            start: Step(0),
+            admitted: None,
+            prepared,
+            ready: None,
+            peers: None,
+        };
+        (runtime, inbox)
+    }
+
+    /// Starts a thread whose panic is reported like any other failure: nobody else would notice it.
+    fn spawn(&self, generation: Generation, phase: Phase, work: impl FnOnce(&mpsc::Sender<Report>) + Send + 'static) {
+        let events = self.events.clone();
+        std::thread::spawn(move || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| work(&events))) {
+                // Nobody listens any more where the session has ended.
+                let _ = events.blocking_send(Report::Panicked(generation, phase, panic_message(panic.as_ref())));
+            }
+        });
+    }
+
+    /// Where training is; `None` before it begins.
+    pub(super) fn progress(&self) -> Option<WorkerEvent> {
+        let (step, phase, images_per_s) = self.here.get();
+        let generation = self.generation;
+        (phase != Phase::Joining).then_some(WorkerEvent::Progress(Progress { generation, step, phase, images_per_s }))
+    }
+
+    /// Carries out what the machine wants; the outcome, where the session is over.
+    pub(super) async fn carry_out(&mut self) -> Option<WorkerOutcome> {
+        while let Some(command) = self.machine.poll_command() {
+            match command {
+                WorkerCommand::Send(message) => {
+                    // A session that breaks is told by its receiver, which knows why.
+                    let _ = self.sender.send(message).await;
+                }
+                WorkerCommand::Prepare(admitted) => self.prepare(admitted),
+                WorkerCommand::Connect { assign, state } => self.connect(assign, state),
+                WorkerCommand::Run => self.run(),
+                WorkerCommand::StopAfterStep => self.stop.store(true, Ordering::Relaxed),
+                WorkerCommand::Halt => self.halt(),
+                WorkerCommand::HandOver(generation) => self.hand_over(generation),
+                WorkerCommand::Exit(outcome) => return Some(outcome),
+            }
+        }
+        None
+    }
+
+    fn prepare(&mut self, admitted: Admitted) {
+        let (configuration, data) = (admitted.configuration.clone(), self.settings.data.clone());
+        self.admitted = Some(admitted);
+        if let Some((_, prepared)) = self.prepared.as_ref().filter(|(of, _)| *of == configuration) {
+            self.later.push_back(WorkerEvent::Prepared(summarise(prepared)));
+            return;
+        }
+        self.spawn(Generation(0), Phase::Preparing, move |events| {
+            let prepared = prepare(&configuration, data);
+            // Nobody listens any more where the session has ended; so below.
+            let _ = events.blocking_send(Report::Prepared(Box::new(prepared)));
+        });
+    }
+
+    fn connect(&mut self, assign: Assign, state: Option<State>) {
+        let (Some((_, prepared)), Some(listener), Some(admitted)) =
+            (self.prepared.clone(), self.listener.take(), self.admitted.clone())
+        else {
+            return;
+        };
+        let generation = assign.generation;
+        (self.generation, self.start, self.rank) = (generation, assign.start, assign.rank);
+        self.cancelled = Arc::default();
+        self.stop = Arc::default();
+        let (cancelled, kept) = (self.cancelled.clone(), self.held.take());
+        self.spawn(generation, Phase::Connecting, move |events| {
+            let beginning = Beginning { prepared, listener, admitted, assign, sent: state, kept };
+            let ready = connect(beginning, &cancelled);
+            let _ = events.blocking_send(Report::Connected(generation, Box::new(ready)));
+        });
+    }
+
+    /// Ends whatever is at work in the generation. A ring that is connected and not in use rests at once.
+    pub(super) fn halt(&mut self) {
+        self.cancelled.store(true, Ordering::Relaxed);
+        if let Some(peers) = self.peers.take() {
+            peers.abort();
+            leave_behind(peers);
+        }
+        if let Some(Ready { work, peers, .. }) = self.ready.take() {
+            self.rests(work.into_state().map(held));
+            leave_behind(peers);
+        }
+    }
+
+    /// The threads of the generation are through. The next needs a listener of its own; its address is what the machine is to know.
+    fn rests(&mut self, state: Option<Held>) {
+        if let Some(peers) = self.peers.take() {
+            leave_behind(peers);
+        }
+        let held = state.as_ref().map(|(state, digest)| (Step(state.step), *digest));
+        self.held = state;
+        let event = match listen(&self.settings, self.local_address) {
+            Ok((listener, ring_address)) => {
+                self.listener = Some(listener);
+                WorkerEvent::Rested { generation: self.generation, held, ring_address }
+            }
+            Err(error) => {
+                let step = held.map_or(self.start, |(step, _)| step);
+                failed(self.generation, step, Phase::Waiting, error.to_string(), FailureKind::Machine)
+            }
+        };
+        self.later.push_back(event);
+    }
+
+    /// The state that is held, as files.
+    fn hand_over(&mut self, generation: Generation) {
+        let (Some((state, _)), Some((_, prepared))) = (self.held.clone(), self.prepared.clone()) else { return };
+        self.spawn(generation, Phase::Waiting, move |events| {
+            let model = checkpoint::encode_model(&prepared.model, &state.weights, &state.statistics);
+            let optimizer =
+                checkpoint::encode_state(&prepared.model, &state, prepared.dataset.digest(), prepared.numerics);
+            let (step, purpose) = (Step(state.step), Purpose::Handover);
+            drop(state);
+            let state = State { generation, step, purpose, model: model.into(), optimizer: optimizer.into() };
+            let _ = events.blocking_send(Report::HandedOver(Box::new(state)));
+        });
+    }
+
+    fn run(&mut self) {
+        let Some(Ready { generation, peers, work }) = self.ready.take() else { return };
+        let (stop, cancelled, here) = (self.stop.clone(), self.cancelled.clone(), self.here.clone());
+        here.enter(self.start.0, Phase::Ascent);
+        self.spawn(generation, Phase::Ascent, move |events| {
+            let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
+            let state = match work {
+                Work::Train(training) => Some(held(training.run(&stop, &cancelled, &here, tell))),
+                Work::Evaluate(evaluating) => {
+                    evaluating.run(&peers, &here, tell);
+                    None
+                }
+            };
+            let _ = events.blocking_send(Report::Rested(state));
+        });
+    }
+
+    /// What a report means to the machine.
+    pub(super) fn take(&mut self, report: Report) -> WorkerEvent {
+        match report {
+            Report::Prepared(prepared) => match *prepared {
+                Ok(prepared) => {
+                    let message = summarise(&prepared);
+                    let configuration = self.admitted.as_ref().map(|admitted| admitted.configuration.clone());
+                    self.prepared = Some((configuration.unwrap_or_default(), prepared));
+                    WorkerEvent::Prepared(message)
+                }
+                Err(error) => WorkerEvent::Failed(FailureReport {
+                    generation: Generation(0),
+                    step: Step(0),
+                    phase: Phase::Preparing,
+                    kind: if error.is_of_configuration() { FailureKind::Configuration } else { FailureKind::Own },
+                    message: error.to_string(),
+                }),
+            },
+            Report::Connected(generation, ready) => {
+                let is_over = self.cancelled.load(Ordering::Relaxed);
+                match *ready {
+                    Ok(Ready { work, peers, .. }) if is_over => {
+                        self.rests(work.into_state().map(held));
+                        leave_behind(peers);
+                        WorkerEvent::Tick
+                    }
+                    Ok(ready) => {
+                        self.peers = Some(ready.peers.clone());
+                        self.ready = Some(ready);
+                        WorkerEvent::RingConnected(generation)
+                    }
+                    Err(NotConnected { message, kind, state }) => {
+                        self.rests(state);
+                        if is_over && kind != FailureKind::Own {
+                            WorkerEvent::Tick
+                        } else {
+                            failed(generation, self.start, Phase::Connecting, message, kind)
+                        }
+                    }
+                }
+            }
+            Report::Told(generation, told) => translate(generation, told),
+            Report::Rested(state) => {
+                self.rests(state);
+                WorkerEvent::Tick
+            }
+            Report::HandedOver(state) => WorkerEvent::StateReady(*state),
+            Report::Panicked(generation, phase, message) => {
+                let (step, last, _) = self.here.get();
+                let phase = if last == Phase::Joining { phase } else { last };
+                let message = format!("a fault of the program, please report it: {message}");
+                failed(generation, step.max(self.start), phase, message, FailureKind::Machine)
+            }
+        }
+    }
+}
+
+/// Lets go of connections, which may take as long as what is still owed to peers takes to leave.
+fn leave_behind(peers: Arc<Collective>) {
+    std::thread::spawn(move || drop(peers));
+}
+
+/// What a word of the training thread of a generation means to the machine.
+fn translate(generation: Generation, told: Told) -> WorkerEvent {
+    match told {
+        Told::Stepped { step, outcome, seconds } => WorkerEvent::Stepped(StepReport {
+            generation,
+            step: Step(step),
+            clean_loss: outcome.clean_loss,
+            perturbed_loss: outcome.perturbed_loss,
+            lr: outcome.lr,
+            gradient_norm: outcome.gradient_norm,
+            epsilon_norm: outcome.epsilon_norm,
+            zero_gradient_lanes: outcome.zero_gradient_lanes,
+            seconds,
+            phases: outcome.seconds,
+        }),
+        Told::Evaluated { step, split, evaluation } => WorkerEvent::Evaluated(EvalReport {
+            generation,
+            step: Step(step),
+            split: match split {
+                SplitName::Train => Split::Train,
+                SplitName::Test => Split::Test,
+            },
+            loss: evaluation.loss,
+            error: evaluation.error,
+        }),
+        Told::State { step, is_final, model, optimizer } => WorkerEvent::StateReady(State {
+            generation,
+            step: Step(step),
+            purpose: if is_final { Purpose::Final } else { Purpose::Checkpoint },
+            model: model.into(),
+            optimizer: optimizer.into(),
+        }),
+        Told::Finished { step, weights, stopped } => {
+            WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
+        }
+        Told::Failed { step, phase, message, kind } => failed(generation, Step(step), phase, message, kind),
+    }
+}
+
+/// What a panic said.
+fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
+}
+
+fn failed(generation: Generation, step: Step, phase: Phase, message: String, kind: FailureKind) -> WorkerEvent {
+    WorkerEvent::Failed(FailureReport { generation, step, phase, kind, message })
+}
+
+fn summarise(prepared: &Prepared) -> PreparedMessage {
+    let dataset = &prepared.dataset;
+    let shape = dataset.shape();
+    PreparedMessage {
+        data: DataSummary {
+            digest: dataset.digest(),
+            train_examples: dataset.split(SplitName::Train).len() as u64,
+            test_examples: dataset.split(SplitName::Test).len() as u64,
+            channels: shape.channels as u32,
+            height: shape.height as u32,
+            width: shape.width as u32,
+            classes: dataset.classes() as u32,
+            mean: dataset.normalisation().mean.clone(),
+            std: dataset.normalisation().std.clone(),
+        },
+        parameters: prepared.model.parameters().len() as u64,
+        statistics: prepared.model.statistics().len() as u64,
+        numerics: prepared.numerics,
+    }
+}
