@@ -2,11 +2,13 @@
 //!
 //! Sums whose bits do not depend on the order of their terms (exact, wide, integers) take whatever [`cost`](crate::cost) predicts to
 //! be fastest with the rates that the ranks measured when they connected. Sums of `f32` and `bf16` have other bits in another order: for them the
-//! choice is a fixed rule of sizes and of who is where, never of what was measured, so that a run can be repeated to the same bits.
+//! order is a fixed rule of sizes and of who is where, never of what was measured, so that a run can be repeated to the same bits; of algorithms
+//! that add in the same order `f32` takes the fastest.
 
 use strath_core::config::Algorithm;
 
 use crate::cost::{Load, Scheme, Spread, seconds};
+use crate::doubling::Doubling;
 use crate::frame::Phase;
 use crate::packing::Encoding;
 use crate::rates::Rates;
@@ -30,13 +32,15 @@ pub enum Choice {
     Direct,
     /// [`crate::exchange`]
     Exchange,
+    /// [`crate::doubling`]
+    Doubling,
     /// [`crate::hierarchical`]
     Hierarchical,
 }
 
 impl Choice {
     /// All of them; of those that take equally long an earlier one is taken.
-    pub const ALL: [Self; 4] = [Self::Exchange, Self::Direct, Self::Hierarchical, Self::Ring];
+    pub const ALL: [Self; 5] = [Self::Exchange, Self::Doubling, Self::Direct, Self::Hierarchical, Self::Ring];
 
     /// The word for it in configuration and results.
     pub fn name(self) -> &'static str {
@@ -44,6 +48,7 @@ impl Choice {
             Self::Ring => "ring",
             Self::Direct => "direct",
             Self::Exchange => "exchange",
+            Self::Doubling => "doubling",
             Self::Hierarchical => "hierarchical",
         }
     }
@@ -57,6 +62,8 @@ impl Choice {
         };
         match self {
             Self::Exchange => load.is_one_segment() && meeting(load.values * load.term),
+            // Of two it is the exchange.
+            Self::Doubling => spread.ranks > 2 && Doubling::serves(spread.ranks) && load.is_one_segment(),
             Self::Direct => meeting(load.segment_bytes(spread.ranks)),
             // Without a second rank on any host it is the ring.
             Self::Hierarchical => hosts > 1 && spread.largest > 1,
@@ -67,10 +74,14 @@ impl Choice {
 
 /// The fastest algorithm by the model, and its predicted seconds.
 pub fn fastest(load: &Load, spread: &Spread, rates: &Rates) -> (Choice, f64) {
-    let offered = Choice::ALL.into_iter().filter(|choice| choice.serves(load, spread));
+    fastest_of(&Choice::ALL, load, spread, rates).expect("the ring serves every load")
+}
+
+fn fastest_of(of: &[Choice], load: &Load, spread: &Spread, rates: &Rates) -> Option<(Choice, f64)> {
+    let offered = of.iter().copied().filter(|choice| choice.serves(load, spread));
     let priced = offered.map(|choice| (choice, seconds(Scheme::Built(choice), load, spread, rates)));
     let cheaper = |best: (Choice, f64), next: (Choice, f64)| if next.1 < best.1 { next } else { best };
-    priced.reduce(cheaper).expect("the ring serves every load")
+    priced.reduce(cheaper)
 }
 
 /// What the choice depends on.
@@ -86,15 +97,21 @@ pub struct Message {
     pub values: usize,
 }
 
+/// Algorithms that add `f32` terms in the same order, that of the ranks, and so give the same bits.
+const IN_ORDER: [Choice; 2] = [Choice::Exchange, Choice::Direct];
+
 /// The algorithm for a message, and why. `rates` are what the ranks agreed on, where they measured.
 pub fn choose(algorithm: Algorithm, message: &Message, rates: Option<&Rates>) -> (Choice, &'static str) {
-    match (algorithm, rates) {
-        (Algorithm::Auto, Some(rates)) if !message.encoding.order_matters() => {
-            let load = Load::new(message.encoding, message.values);
-            (fastest(&load, &message.spread, rates).0, "the model predicts the least time")
-        }
-        _ => by_rule(algorithm, message),
-    }
+    let by_rule = by_rule(algorithm, message);
+    let (Algorithm::Auto, Some(rates)) = (algorithm, rates) else { return by_rule };
+    let load = Load::new(message.encoding, message.values);
+    let offered = match message.encoding {
+        Encoding::Floats if IN_ORDER.contains(&by_rule.0) => &IN_ORDER[..],
+        encoding if encoding.order_matters() => return by_rule,
+        _ => &Choice::ALL,
+    };
+    fastest_of(offered, &load, &message.spread, rates)
+        .map_or(by_rule, |(choice, _)| (choice, "the model predicts the least time"))
 }
 
 fn by_rule(algorithm: Algorithm, message: &Message) -> (Choice, &'static str) {
@@ -120,6 +137,7 @@ mod tests {
     use crate::rates::Link;
 
     const KIB: usize = 1024;
+    const MIB: usize = 1 << 20;
 
     fn message(spread: Spread, encoding: Encoding, bytes: usize) -> Message {
         let values = bytes / encoding.width(Phase::Reduce);
@@ -156,18 +174,30 @@ mod tests {
     }
 
     #[test]
-    fn what_was_measured_never_decides_where_the_order_shows_in_the_bits() {
+    fn what_was_measured_never_decides_where_it_would_show_in_the_bits() {
         for encoding in [Encoding::Floats, Encoding::Halves] {
             for per_host in [1, 2, 4] {
                 for bytes in [64, 20 * KIB, 100 * KIB, 64 << 20] {
                     let message = message(Spread::filled(4, per_host), encoding, bytes);
-                    let by_rule = choose(Algorithm::Auto, &message, None);
+                    let (by_rule, _) = choose(Algorithm::Auto, &message, None);
                     for gbit in [0.1, 1.0, 400.0] {
-                        assert_eq!(choose(Algorithm::Auto, &message, Some(&rates(gbit, 2.0))), by_rule, "{message:?}");
+                        let (chosen, _) = choose(Algorithm::Auto, &message, Some(&rates(gbit, 2.0)));
+                        let are_alike =
+                            encoding == Encoding::Floats && [by_rule, chosen].iter().all(|c| IN_ORDER.contains(c));
+                        assert!(chosen == by_rule || are_alike, "{chosen:?} for {by_rule:?}: {message:?}");
                     }
                 }
             }
         }
+    }
+
+    #[test]
+    fn of_algorithms_that_give_the_same_bits_floats_take_the_faster() {
+        let chosen = |bytes| {
+            let message = message(Spread::filled(4, 4), Encoding::Floats, bytes);
+            choose(Algorithm::Auto, &message, Some(&rates(1.0, 2.0))).0
+        };
+        assert_eq!((chosen(16 * KIB), chosen(MIB)), (Choice::Exchange, Choice::Direct));
     }
 
     #[test]
@@ -179,8 +209,8 @@ mod tests {
         // One host: one hop while hops cost, then the least bytes.
         assert_eq!(chosen(2, 2, KIB, 1.0), Choice::Exchange);
         assert_eq!(chosen(2, 2, 8 << 20, 1.0), Choice::Direct);
-        // Two hosts of two ranks: a host's sum crosses once, not twice or one and a half times.
-        assert_eq!(chosen(2, 4, 64, 1.0), Choice::Exchange);
+        // Two hosts of two ranks: few messages, then a host's sum that crosses once, not twice or one and a half times.
+        assert_eq!(chosen(2, 4, 64, 1.0), Choice::Doubling);
         assert_eq!(chosen(2, 4, 8 << 20, 1.0), Choice::Hierarchical);
         // Eight hosts of one: neighbours only, as seven senders would overrun a port.
         assert_eq!(chosen(1, 8, 8 << 20, 1.0), Choice::Ring);

@@ -14,6 +14,7 @@ use crate::bucket::Bucket;
 use crate::choice::{Choice, Message, choose};
 use crate::cost::Spread;
 use crate::direct::Direct;
+use crate::doubling::Doubling;
 use crate::error::CollectiveError;
 use crate::exchange::Exchange;
 use crate::hierarchical::Hierarchical;
@@ -194,6 +195,7 @@ impl Collective {
         let mut machine: Box<dyn Machine + Send> = match choice {
             Choice::Ring => Box::new(Ring::new(tag, payload, fault)),
             Choice::Direct => Box::new(Direct::new(tag, payload, fault)),
+            Choice::Doubling => Box::new(Doubling::new(tag, payload, fault)),
             Choice::Hierarchical => {
                 let hosts = self.hosts.within(&tag.group);
                 Box::new(Hierarchical::new(tag, payload, fault, &hosts))

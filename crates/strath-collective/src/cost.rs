@@ -11,7 +11,7 @@
 //! direct             H (H-1) L/W (a + b)             H (W-H) L/W (a + b)         2
 //! ring               (H-x) (W-1)/W L (p + b)         x (W-1)/W L (p + b)         2 (W-1)         x: ranks of the host whose right
 //! hierarchical       (H-1) L (a + b)                 (M-1)/M L (p + b)           2 (M-1) + 2     neighbour is on another one
-//! doubling           H L p a round, lg H rounds      H L p a round, lg M         lg W            predicted only
+//! doubling           H L p a round, lg H rounds      H L p a round, lg M         lg W            built where W is a power of two
 //! halving-doubling   (H-1) L (p + b)                 (M-1)/M L (p + b)           2 lg W          predicted only
 //!
 //! processors   (messages m + bytes κ + added γ) / min(cores, H)
@@ -41,8 +41,6 @@ use crate::rates::{Link, Rates};
 pub enum Scheme {
     /// One that this crate has.
     Built(Choice),
-    /// Recursive doubling: pairs at distance 1, 2, 4 and so on exchange whole vectors. Not built.
-    Doubling,
     /// Recursive halving, then doubling (Rabenseifner 2004): pairs exchange half, a quarter and so on of the vector. Not built.
     HalvingDoubling,
 }
@@ -52,7 +50,6 @@ impl Scheme {
     pub fn name(self) -> &'static str {
         match self {
             Self::Built(choice) => choice.name(),
-            Self::Doubling => "recursive-doubling",
             Self::HalvingDoubling => "halving-doubling",
         }
     }
@@ -190,7 +187,7 @@ pub fn seconds(scheme: Scheme, load: &Load, spread: &Spread, rates: &Rates) -> f
         Scheme::Built(Choice::Direct) => direct(load, spread, rates),
         Scheme::Built(Choice::Ring) => ring(load, spread, rates),
         Scheme::Built(Choice::Hierarchical) => hierarchical(load, spread, rates),
-        Scheme::Doubling => doubling(load, spread, rates),
+        Scheme::Built(Choice::Doubling) => doubling(load, spread, rates),
         Scheme::HalvingDoubling => halving_doubling(load, spread, rates),
     }
 }
@@ -358,7 +355,7 @@ mod tests {
             close(built(Choice::Direct, &load, &spread, &rates), 2.0 * alpha + moved);
             close(built(Choice::Exchange, &load, &spread, &rates), alpha + (w - 1.0) * n * beta);
             let rounds = f64::from(p.ilog2());
-            close(seconds(Scheme::Doubling, &load, &spread, &rates), rounds * (alpha + n * beta));
+            close(built(Choice::Doubling, &load, &spread, &rates), rounds * (alpha + n * beta));
             close(seconds(Scheme::HalvingDoubling, &load, &spread, &rates), 2.0 * rounds * alpha + moved);
         }
     }
@@ -415,6 +412,6 @@ mod tests {
         let (spread, rates) = (Spread::filled(4096, 1), wires(2e-5, 8e-11));
         let of = |scheme, values| seconds(scheme, &Load::new(Encoding::Floats, values), &spread, &rates);
         assert!(of(Scheme::HalvingDoubling, 1 << 16) < 0.1 * of(Scheme::Built(Choice::Ring), 1 << 16));
-        assert!(of(Scheme::Doubling, 16) < of(Scheme::HalvingDoubling, 16));
+        assert!(of(Scheme::Built(Choice::Doubling), 16) < of(Scheme::HalvingDoubling, 16));
     }
 }

@@ -23,6 +23,7 @@ pub mod chunk;
 pub mod collective;
 pub mod cost;
 pub mod direct;
+pub mod doubling;
 mod encoding;
 pub mod error;
 pub mod exchange;

@@ -9,6 +9,7 @@ use std::fmt::Debug;
 use common::{KINDS, Kind, approximate, oracle, same_bits, term};
 use proptest::prelude::*;
 use strath_collective::direct::{Direct, SEGMENTS_AHEAD};
+use strath_collective::doubling::Doubling;
 use strath_collective::exchange::Exchange;
 use strath_collective::frame::{Header, Phase};
 use strath_collective::hierarchical::Hierarchical;
@@ -47,6 +48,12 @@ impl Algorithm for Direct {
 impl Algorithm for Exchange {
     fn start(tag: Tag, payload: Payload, fault: Fault) -> Self {
         Exchange::new(tag, payload, fault)
+    }
+}
+
+impl Algorithm for Doubling {
+    fn start(tag: Tag, payload: Payload, fault: Fault) -> Self {
+        Doubling::new(tag, payload, fault)
     }
 }
 
@@ -281,6 +288,27 @@ fn an_exchange_gives_a_direct_exchanges_float_sums() {
 }
 
 #[test]
+fn doubling_adds_pairs_of_pairs() {
+    let floats = |rank, len| if let Payload::Floats(values) = term(Kind::Floats, rank, len) { values } else { vec![] };
+    for size in [2, 4, 8, 16u32] {
+        let ranks: Vec<u32> = (0..size).collect();
+        let mut partial: Vec<Vec<f32>> = ranks.iter().map(|rank| floats(*rank, 1000)).collect();
+        while partial.len() > 1 {
+            let add = |pair: &[Vec<f32>]| pair[0].iter().zip(&pair[1]).map(|(a, b)| a + b).collect();
+            partial = partial.chunks(2).map(add).collect();
+        }
+        let want = Reduced::Floats(partial.remove(0));
+        for seed in 0..8 {
+            assert!(same_bits(&sums::<Doubling>(Kind::Floats, &ranks, 1000, seed)[0], &want), "{size} ranks");
+            for kind in KINDS.into_iter().filter(|kind| is_integer(*kind)) {
+                let sum = &sums::<Doubling>(kind, &ranks, 1000, seed)[0];
+                assert!(same_bits(sum, &oracle(kind, &ranks, 1000)), "{kind:?}, {size} ranks");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_direct_float_sum_adds_the_terms_in_order_of_rank() {
     let ranks = [0, 1, 2, 3];
     let Reduced::Floats(found) = &sums::<Direct>(Kind::Floats, &ranks, 100, 4)[0] else { panic!("integers") };
@@ -398,6 +426,9 @@ fn whatever_is_not_due_is_refused_and_changes_nothing() {
             refuses_everything_else::<Ring>(size, kind);
             refuses_everything_else::<Direct>(size, kind);
             refuses_everything_else::<Exchange>(size, kind);
+            if Doubling::serves(size) {
+                refuses_everything_else::<Doubling>(size, kind);
+            }
             if is_integer(kind) {
                 refuses_everything_else::<Hierarchical>(size, kind);
             }

@@ -1,8 +1,7 @@
 //! Measuring links and processors once, when a world has connected, and agreeing on what was found.
 //!
 //! Blocks are shifted along a ring ([`Shift`]): among the ranks of each host, all hosts at once, then among the first ranks of all
-//! hosts. Empty shifts one after the other keep their own time, each waiting for the one before, so no barrier is needed; their best
-//! batch counts. A block long enough to fill the link is shifted only where a short one was quick. It takes some milliseconds over a
+//! hosts. Shifts one after the other keep their own time, each waiting for the one before, so no barrier is needed; the best counts. A block long enough to fill the link is shifted only where a short one was quick. It takes some milliseconds over a
 //! link of a Gbit/s, and every wait has the deadline of the connecting.
 
 use std::hint::black_box;
@@ -25,7 +24,10 @@ const EMPTY_SHIFTS: usize = 4;
 /// Integers of the short block, 64 KiB, and of the long one, 256 KiB: two segments, as algorithms have several on their way.
 const SHORT_BLOCK: usize = 8 * 1024;
 const LONG_BLOCK: usize = 32 * 1024;
-/// Shifts of the long block that count, after one that does not: it is the one in which a connection finds its pace.
+/// Batches of blocks, of which the fastest counts, as ranks that share cores are held up now and then for longer than a block takes; and
+/// shifts of a batch of long ones, after one that does not count: it is the one in which a connection finds its pace.
+const SHORT_BATCHES: usize = 2;
+const LONG_BATCHES: usize = 3;
 const LONG_SHIFTS: usize = 3;
 /// What the short block may take for the long one to be shifted too.
 const QUICK: Duration = Duration::from_millis(5);
@@ -64,17 +66,14 @@ impl Probe<'_, '_> {
     /// alone. Every rank comes here, as they agree on the length of the block.
     fn link(&mut self, along: &[Rank]) -> Result<(i64, i64), CollectiveError> {
         let takes_part = along.len() > 1 && along.contains(&self.agreement.identity.rank);
-        let mut shifts = |entries, times| self.shifts(takes_part.then_some(along), entries, times);
-        let mut empty = Duration::MAX;
-        for _ in 0..BATCHES {
-            empty = empty.min(shifts(0, EMPTY_SHIFTS)?);
-        }
-        let (mut block, mut entries) = (shifts(SHORT_BLOCK, 1)?, SHORT_BLOCK);
+        let part = takes_part.then_some(along);
+        let empty = self.best(part, 0, EMPTY_SHIFTS, BATCHES)?;
+        let (mut block, mut entries) = (self.best(part, SHORT_BLOCK, 1, SHORT_BATCHES)?, SHORT_BLOCK);
         let slowest = self.agreement.gather(&[block.as_nanos() as i64])?.into_iter().max().unwrap_or(0);
         if Duration::from_nanos(slowest as u64) < QUICK {
             entries = LONG_BLOCK;
-            self.shifts(takes_part.then_some(along), entries, 1)?;
-            block = self.shifts(takes_part.then_some(along), entries, LONG_SHIFTS)?;
+            self.shifts(part, entries, 1)?;
+            block = self.best(part, entries, LONG_SHIFTS, LONG_BATCHES)?;
         }
         if !takes_part {
             return Ok((0, 0));
@@ -82,6 +81,21 @@ impl Probe<'_, '_> {
         let more = block.saturating_sub(empty).as_nanos() as i64;
         // At least one, which says that it was measured.
         Ok(((empty.as_nanos() as i64 * 1_000).max(1), (more * 1_000_000 / (8 * entries as i64)).max(1)))
+    }
+
+    /// The mean time of a shift in the fastest of some batches.
+    fn best(
+        &mut self,
+        along: Option<&[Rank]>,
+        entries: usize,
+        times: usize,
+        batches: usize,
+    ) -> Result<Duration, CollectiveError> {
+        let mut best = Duration::MAX;
+        for _ in 0..batches {
+            best = best.min(self.shifts(along, entries, times)?);
+        }
+        Ok(best)
     }
 
     /// Shifts blocks one after the other; the mean time of one.

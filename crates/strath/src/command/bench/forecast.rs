@@ -112,7 +112,7 @@ impl Job {
             let integers = Load::new(Encoding::Integers, self.tally);
             forecast.reduce = forecast.gradient + seconds(Scheme::Built(tally), &integers, &spread, rates);
             forecast.algorithm = Some(choice);
-            let logarithmic = [Scheme::HalvingDoubling, Scheme::Doubling];
+            let logarithmic = [Scheme::HalvingDoubling, Scheme::Built(Choice::Doubling)];
             let priced = logarithmic.map(|scheme| (scheme, seconds(scheme, &load, &spread, rates)));
             forecast.logarithmic = priced.into_iter().min_by(|one, other| one.1.total_cmp(&other.1));
             if self.has_epsilon {
