@@ -6,7 +6,8 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket(pub u32);
 
-const FIRST_LANE: u32 = 16;
+const FIRST_PIECE: u32 = 8;
+const FIRST_LANE: u32 = FIRST_PIECE + Bucket::MOST_PIECES;
 
 impl Bucket {
     /// The descent gradient.
@@ -23,6 +24,18 @@ impl Bucket {
     pub const VERIFICATION: Self = Self(5);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
+
+    /// Pieces in which the descent gradient may be reduced.
+    pub const MOST_PIECES: u32 = 8;
+
+    /// Piece `n` of the descent gradient, where it is reduced in several.
+    ///
+    /// # Panics
+    /// Where `n` is not below [`MOST_PIECES`](Self::MOST_PIECES).
+    pub fn piece(n: u32) -> Self {
+        assert!(n < Self::MOST_PIECES, "a gradient has no piece {n}");
+        Self(FIRST_PIECE + n)
+    }
 
     /// The ascent gradient of lane `n`.
     ///
@@ -44,6 +57,7 @@ impl fmt::Display for Bucket {
             Self::VERIFICATION => f.write_str("verification"),
             Self::PROBE => f.write_str("measurement"),
             Self::CONTROL => f.write_str("no operation"),
+            Self(n) if (FIRST_PIECE..FIRST_LANE).contains(&n) => write!(f, "gradient, piece {}", n - FIRST_PIECE),
             Self(n) if n >= FIRST_LANE => write!(f, "lane {}", n - FIRST_LANE),
             Self(n) => write!(f, "bucket {n}"),
         }
@@ -62,11 +76,18 @@ mod tests {
             Bucket::BARRIER,
             Bucket::EVALUATION,
             Bucket::VERIFICATION,
+            Bucket::piece(0),
+            Bucket::piece(Bucket::MOST_PIECES - 1),
             Bucket::lane(0),
             Bucket::lane(7),
         ];
         let names = buckets.map(|b| b.to_string());
-        assert_eq!(names, ["gradient", "tally", "barrier", "evaluation", "verification", "lane 0", "lane 7"]);
+        let pieces = ["gradient, piece 0", "gradient, piece 7"];
+        assert_eq!(names[..5], ["gradient", "tally", "barrier", "evaluation", "verification"]);
+        assert_eq!(
+            (&names[5..7], &names[7..]),
+            (&pieces.map(String::from)[..], &["lane 0", "lane 7"].map(String::from)[..])
+        );
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
     }
 }

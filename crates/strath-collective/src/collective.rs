@@ -307,6 +307,16 @@ impl Pending {
         Self { step, bucket, state: State::Done(Box::new(outcome)) }
     }
 
+    /// Whether its outcome is there, so that [`wait`](Self::wait) does not wait. Takes no part in bringing it about.
+    pub fn is_done(&mut self) -> bool {
+        if let State::Waiting { outcome, .. } = &self.state
+            && let Ok(outcome) = outcome.try_recv()
+        {
+            self.state = State::Done(Box::new(outcome));
+        }
+        matches!(self.state, State::Done(_))
+    }
+
     /// Waits for the sum and the least status word, the same bits on every rank of the group.
     ///
     /// # Errors

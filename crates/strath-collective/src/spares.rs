@@ -2,10 +2,12 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::bucket::Bucket;
+
 /// Blocks of bytes that are kept: the terms of every other rank of a large world. More are freed.
 const MOST_BYTES: usize = 64;
-/// Blocks of floats that are kept: the results of operations under way at once. More are freed.
-const MOST_FLOATS: usize = 4;
+/// Blocks of floats that are kept: the results of operations under way at once, a gradient in pieces and some lanes. More are freed.
+const MOST_FLOATS: usize = Bucket::MOST_PIECES as usize + 4;
 
 /// A store of memory, shared by all who hold a clone. What is in it never shows in a result. The default keeps nothing: what is given to
 /// it is freed.

@@ -21,6 +21,7 @@ mod vit;
 mod wide_resnet;
 
 pub use error::ModelError;
+pub use flow::Listener;
 pub use model::{BATCH_NORM_MOMENTUM, Model, Normalise, PassReport, Score};
 pub use probe::numerics_fingerprint;
 pub use registry::convolution_method;

@@ -10,7 +10,7 @@ use strath_kernels::conv::Method;
 use strath_kernels::cross_entropy;
 
 use crate::error::ModelError;
-use crate::flow::{self, Course, Sink};
+use crate::flow::{self, Course, Listener, Sink};
 use crate::init::{Declarations, Declared};
 use crate::layer::{self, keeps_graph};
 use crate::pass::{Collected, Pass, Phase};
@@ -80,7 +80,7 @@ impl Model {
     }
 
     /// The trainable tensors, under PyTorch's names.
-    pub fn parameters(&self) -> &Layout {
+    pub fn parameters(&self) -> &Arc<Layout> {
         &self.parameters
     }
 
@@ -129,10 +129,27 @@ impl Model {
         label_smoothing: f64,
         gradient: &mut Vec<f32>,
     ) -> Result<PassReport, ModelError> {
+        self.gradient_heard(weights, images, labels, label_smoothing, gradient, None)
+    }
+
+    /// The same, where `listener` hears of each parameter's gradient during the backward, as soon as it is complete: the last layer's
+    /// first.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient); the listener may have heard a part by then.
+    pub fn gradient_heard(
+        &self,
+        weights: &Arc<Vec<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+        gradient: &mut Vec<f32>,
+        listener: Option<Listener>,
+    ) -> Result<PassReport, ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
         expect("gradient", gradient.len(), self.parameters.len())?;
         let images = self.images(images, labels.len())?;
-        let sink = Sink::new(std::mem::take(gradient));
+        let sink = Sink::new(std::mem::take(gradient), listener);
         let course = Course::training(&self.parameters, weights, sink.clone(), self.method)?;
         let logits = self.network.forward(images, &course)?;
         let (end, loss) = flow::cross_entropy(&logits, &course, labels, label_smoothing)?;

@@ -7,6 +7,7 @@ mod buffers;
 pub mod checkpoint;
 mod clock;
 pub mod coordinator;
+pub mod descent;
 pub mod evaluate;
 pub mod files;
 mod generation;

@@ -1,5 +1,7 @@
 //! What a step comes to: its figures, or why it failed.
 
+use std::time::Instant;
+
 use strath_collective::CollectiveError;
 use strath_core::fault::Culprit;
 use strath_core::{Fault, Layout, Plan};
@@ -23,6 +25,8 @@ pub struct StepOutcome {
     pub zero_gradient_lanes: u64,
     /// Whether some rank was asked to stop after this step.
     pub stop: bool,
+    /// From when to when each piece of the gradient was under way that left during the backward.
+    pub travelled: Vec<(Instant, Instant)>,
     /// Seconds of each phase on this rank.
     pub seconds: PhaseSeconds,
 }

@@ -3,22 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use strath_collective::{Bucket, Collective, Payload, Pending, Reduced};
+use strath_collective::{Bucket, Collective, Pending, Reduced};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
 use strath_core::{Assignment, Plan, Rank, Step};
 use strath_data::{Batch, Loader};
 use strath_kernels::vector;
-use strath_model::{BATCH_NORM_MOMENTUM, Model, ModelError, PassReport};
+use strath_model::{BATCH_NORM_MOMENTUM, Listener, Model, ModelError, PassReport};
 use strath_protocol::message::Phase;
 use strath_sam::{Optimizer, Perturbation, clip, learning_rate};
 
 use crate::buffers::Buffers;
 use crate::clock::Clock;
+use crate::descent::{self, Descent, Last, Reduction};
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
-use crate::sums::{DescentSum, LaneSum, Tally, Totals};
+use crate::sums::{LaneSum, Tally, Totals};
 
 /// No reduction takes longer than this while every peer lives. A process that dies is noticed in milliseconds by its
 /// connections and one that hangs by the coordinator's lease; this ends the wait for one whose session lives on while its
@@ -53,7 +54,7 @@ pub struct Stepper {
 /// What a rank gathers over a step.
 struct Gathered {
     /// Sum over lanes of `(m_v / B) h_v`.
-    sum: DescentSum,
+    descent: Descent,
     tally: Tally,
     clock: Clock,
 }
@@ -114,14 +115,15 @@ impl Stepper {
     pub fn sam_step(
         &mut self,
         state: &mut TrainingState,
-        peers: &Collective,
+        peers: &Arc<Collective>,
         stop: bool,
         mut enter: impl FnMut(Phase),
     ) -> Result<StepOutcome, StepError> {
         let step = Step(state.step);
         let everyone = 0..self.share.world_size();
+        let pieces = descent::cut(self.model.parameters(), peers.hosts().count());
         let mut gathered = Gathered {
-            sum: DescentSum::new(self.config.cluster.reduce, state.weights.len()),
+            descent: Descent::new(self.config.cluster.reduce, &pieces, peers, step),
             tally: Tally::new(self.model.statistics().len(), stop),
             clock: Clock::start(),
         };
@@ -135,49 +137,51 @@ impl Stepper {
             in_flight.push((self.exchange(peers, step, &part, ascent)?, batches, part));
         }
 
-        for part in self.share.own().to_vec() {
+        let own = self.share.own().to_vec();
+        let (shared, alone) = (in_flight.len(), own.len());
+        for (at, part) in own.into_iter().enumerate() {
+            let is_last = shared == 0 && at + 1 == alone;
             enter(Phase::Ascent);
             let batches = self.examples(step, &part, &mut gathered.clock);
             let done = if self.config.sam.rho == 0.0 {
-                self.plain(&state.weights, &part, &batches, &mut gathered)
+                self.plain(&state.weights, &part, &batches, is_last, &mut gathered)
             } else {
                 self.ascent(&state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
                     enter(Phase::Descent);
-                    self.descend(&state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
+                    // h_v at w + epsilon_v
+                    self.descend(&state.weights, &part, &batches, ascent.finish(), is_last, &mut gathered)
                 })
             };
             fault = fault.min(settle(done)?);
         }
 
-        for (pending, batches, part) in in_flight {
+        for (at, (pending, batches, part)) in in_flight.into_iter().enumerate() {
             enter(Phase::Exchange);
             let (ascent, lane_fault) = pending.wait(EXCHANGE_DEADLINE)?; // g_v, the same on every rank that shares it
             gathered.clock.lap(|s| &mut s.exchange);
             enter(Phase::Descent);
             fault = fault.min(lane_fault);
             if lane_fault.is_none() {
-                let done = self.descend(&state.weights, &part, &batches, floats(ascent), &mut gathered);
+                let done =
+                    self.descend(&state.weights, &part, &batches, floats(ascent), at + 1 == shared, &mut gathered);
                 fault = fault.min(settle(done)?);
             }
         }
 
         enter(Phase::Reduce);
-        let Gathered { sum, tally, mut clock } = gathered;
-        let sum = sum.into_payload();
-        if matches!(sum, Payload::Exact(_)) {
-            peers.give_room(self.buffers.take()); // results of the other kinds take the place of their terms
-        }
-        let gradient = peers.all_reduce(step, Bucket::GRADIENT, everyone.clone(), sum, fault);
+        let Gathered { descent, tally, mut clock } = gathered;
+        descent.send_rest(fault, || self.buffers.take());
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(), fault);
-        let (gradient, fault) = gradient.wait(EXCHANGE_DEADLINE)?; // G, the same bits on every rank
-        let (tally, _) = tally.wait(EXCHANGE_DEADLINE)?;
+        // G, the same bits on every rank
+        let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take(), EXCHANGE_DEADLINE)?;
+        let (tally, told) = tally.wait(EXCHANGE_DEADLINE)?;
+        let fault = fault.min(told); // also of a rank whose pieces had all left when it found it
         clock.lap(|s| &mut s.reduce);
         if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
             return Err(error); // every rank alike
         }
 
         enter(Phase::Update);
-        let gradient = floats(gradient);
         let tally = Totals::read(&integers(tally));
         let clipped = clip(&gradient, self.config.optimizer.clip_norm);
         let gradient_norm = clipped.norm;
@@ -197,6 +201,7 @@ impl Stepper {
             epsilon_norm: tally.epsilon_norm,
             zero_gradient_lanes: tally.zero_gradient_lanes,
             stop: tally.stop,
+            travelled,
             seconds: clock.seconds,
         })
     }
@@ -223,7 +228,7 @@ impl Stepper {
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let size = self.plan.micro_batches()[k].size;
             let mut gradient = sum.spent().unwrap_or_else(|| self.buffers.take());
-            let pass = self.gradient(weights, batch, &mut gradient)?;
+            let pass = self.gradient(weights, batch, &mut gradient, None)?;
             self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
             sum.add(gradient, size as f64 / lane.size as f64).map_err(|found| {
                 Interrupted::Fault(Fault::new(part.lane, Culprit::AscentGradient(self.tensor(found))))
@@ -259,9 +264,10 @@ impl Stepper {
         part: &LanePart,
         batches: &[Batch],
         mut ascent: Vec<f32>,
+        is_last: bool,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        let Gathered { sum, tally, clock } = gathered;
+        let Gathered { descent, tally, clock } = gathered;
         let decay = self.decay_in_loss();
         add_decay(&mut ascent, weights, decay);
         let mut lifted = self.buffers.take();
@@ -274,12 +280,18 @@ impl Stepper {
         let mut gradient = ascent; // its values are spent, its memory serves again
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
-            let pass = self.gradient(&lifted, batch, &mut gradient)?; // h_v at w + epsilon_v
+            let heard = self.listener(is_last, k, part, &lifted, descent);
+            let is_heard = heard.is_some();
+            let pass = self.gradient(&lifted, batch, &mut gradient, heard)?; // h_v at w + epsilon_v
             tally
                 .add_perturbed(pass.loss, share)
                 .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::PerturbedLoss)))?;
-            add_decay(&mut gradient, &lifted, decay);
-            self.contribute(&gradient, share, part.lane, sum)?;
+            if is_heard {
+                settle_heard(descent)?;
+            } else {
+                add_decay(&mut gradient, &lifted, decay);
+                self.contribute(&gradient, share, part.lane, descent)?;
+            }
         }
         self.buffers.give(gradient);
         // The passes are over and have let go of it.
@@ -296,19 +308,26 @@ impl Stepper {
         weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
+        is_last: bool,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
         let mut gradient = self.buffers.take();
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
-            let pass = self.gradient(weights, batch, &mut gradient)?;
+            let heard = self.listener(is_last, k, part, weights, &gathered.descent);
+            let is_heard = heard.is_some();
+            let pass = self.gradient(weights, batch, &mut gradient, heard)?;
             self.take_clean(&pass, self.plan.micro_batches()[k].size, part.lane, &mut gathered.tally)?;
             gathered
                 .tally
                 .add_perturbed(pass.loss, share)
                 .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::CleanLoss)))?;
-            add_decay(&mut gradient, weights, self.decay_in_loss());
-            self.contribute(&gradient, share, part.lane, &mut gathered.sum)?;
+            if is_heard {
+                settle_heard(&gathered.descent)?;
+            } else {
+                add_decay(&mut gradient, weights, self.decay_in_loss());
+                self.contribute(&gradient, share, part.lane, &gathered.descent)?;
+            }
         }
         self.buffers.give(gradient);
         gathered.clock.lap(|s| &mut s.ascent);
@@ -325,9 +344,28 @@ impl Stepper {
         })
     }
 
-    fn contribute(&self, gradient: &[f32], share: f64, lane: usize, sum: &mut DescentSum) -> Result<(), Interrupted> {
-        sum.add(gradient, share)
+    fn contribute(&self, gradient: &[f32], share: f64, lane: usize, descent: &Descent) -> Result<(), Interrupted> {
+        descent
+            .add(gradient, share)
             .map_err(|found| Interrupted::Fault(Fault::new(lane, Culprit::DescentGradient(self.tensor(found)))))
+    }
+
+    /// Who hears the gradient of this rank's last micro-batch, taken at `at`, as it comes.
+    fn listener(
+        &self,
+        is_last: bool,
+        micro_batch: usize,
+        part: &LanePart,
+        at: &Arc<Vec<f32>>,
+        descent: &Descent,
+    ) -> Option<Listener> {
+        (is_last && micro_batch + 1 == part.micro_batches.end).then_some(())?;
+        descent.listener(Last {
+            share: self.batch_share(micro_batch),
+            lane: part.lane,
+            decay: (at.clone(), self.decay_in_loss()),
+            layout: self.model.parameters().clone(),
+        })
     }
 
     fn batch_share(&self, micro_batch: usize) -> f64 {
@@ -350,8 +388,10 @@ impl Stepper {
         weights: &Arc<Vec<f32>>,
         batch: &Batch,
         gradient: &mut Vec<f32>,
+        listener: Option<Listener>,
     ) -> Result<PassReport, ModelError> {
-        self.model.gradient(weights, &batch.images, &batch.labels, self.config.loss.label_smoothing, gradient)
+        let Batch { images, labels, .. } = batch;
+        self.model.gradient_heard(weights, images, labels, self.config.loss.label_smoothing, gradient, listener)
     }
 }
 
@@ -362,6 +402,12 @@ fn settle(done: Result<(), Interrupted>) -> Result<Fault, StepError> {
         Err(Interrupted::Fault(fault)) => Ok(fault),
         Err(Interrupted::Model(error)) => Err(error.into()),
     }
+}
+
+/// What was found in a gradient that was sent as it came.
+fn settle_heard(descent: &Descent) -> Result<(), Interrupted> {
+    let fault = descent.fault();
+    if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) }
 }
 
 /// `g + lambda w`, where the decay is part of the loss.

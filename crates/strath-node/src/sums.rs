@@ -123,23 +123,37 @@ impl DescentSum {
     /// # Errors
     /// [`OutOfRange`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
     pub fn add(&mut self, gradient: &[f32], weight: f64) -> Result<(), OutOfRange> {
-        in_range(match self {
-            Self::None(len) => {
-                let mut terms = vec![0.0; *len];
-                let found = vector::add_floats(&mut terms, gradient, weight, GRADIENT_LIMIT);
-                *self = Self::One(terms);
-                found
-            }
+        self.begin();
+        self.add_at(0, gradient, weight)
+    }
+
+    /// Makes room for one more micro-batch, whose gradient may come in pieces.
+    pub fn begin(&mut self) {
+        match self {
+            Self::None(len) => *self = Self::One(vec![0.0; *len]),
             Self::One(terms) => {
                 let mut sum = vec![0; terms.len()];
-                in_range(vector::add_fixed(&mut sum, terms, 1.0, GRADIENT_LIMIT))?;
-                let found = vector::add_fixed(&mut sum, gradient, weight, GRADIENT_LIMIT);
+                let outside = vector::add_fixed(&mut sum, terms, 1.0, GRADIENT_LIMIT);
+                debug_assert_eq!(outside, None, "a weighted value is no larger than the value, which was checked");
                 *self = Self::Exact(sum);
-                found
             }
-            Self::Exact(sum) => vector::add_fixed(sum, gradient, weight, GRADIENT_LIMIT),
-            Self::Floats(sum) | Self::Halves(sum) => vector::add_floats(sum, gradient, weight, f32::INFINITY),
-        })
+            Self::Exact(_) | Self::Floats(_) | Self::Halves(_) => {}
+        }
+    }
+
+    /// Adds a piece of the gradient of the micro-batch that has [begun](Self::begin): the values from `at` on, each once.
+    ///
+    /// # Errors
+    /// As [`add`](Self::add), the index counted from the beginning of the sum.
+    pub fn add_at(&mut self, at: usize, piece: &[f32], weight: f64) -> Result<(), OutOfRange> {
+        let place = at..at + piece.len();
+        let found = match self {
+            Self::None(_) => unreachable!("a micro-batch has begun"),
+            Self::One(terms) => vector::add_floats(&mut terms[place], piece, weight, GRADIENT_LIMIT),
+            Self::Exact(sum) => vector::add_fixed(&mut sum[place], piece, weight, GRADIENT_LIMIT),
+            Self::Floats(sum) | Self::Halves(sum) => vector::add_floats(&mut sum[place], piece, weight, f32::INFINITY),
+        };
+        in_range(found.map(|index| at + index))
     }
 
     /// This rank's part, to be reduced with the others'.

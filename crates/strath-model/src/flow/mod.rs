@@ -29,5 +29,6 @@ mod token;
 pub(crate) use buffer::Buffer;
 pub(crate) use course::Course;
 pub(crate) use loss::cross_entropy;
+pub use sink::Listener;
 pub(crate) use sink::Sink;
 pub(crate) use token::{Dims, Flow};

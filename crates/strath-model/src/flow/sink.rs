@@ -41,27 +41,43 @@ impl Parameter {
     }
 }
 
+/// What is told of each parameter's gradient as soon as it is there: its range in the model's layout, and its values.
+pub type Listener = Box<dyn FnMut(Range<usize>, &[f32]) + Send>;
+
 /// Where the gradients of a pass's parameters go.
 #[derive(Clone, Default)]
-pub(crate) struct Sink(Arc<Mutex<Vec<f32>>>);
+pub(crate) struct Sink(Arc<Mutex<Filling>>);
+
+#[derive(Default)]
+struct Filling {
+    gradient: Vec<f32>,
+    listener: Option<Listener>,
+}
 
 impl Sink {
     /// A sink that fills a vector of the model's length.
-    pub(crate) fn new(gradient: Vec<f32>) -> Self {
-        Self(Arc::new(Mutex::new(gradient)))
+    pub(crate) fn new(gradient: Vec<f32>, listener: Option<Listener>) -> Self {
+        Self(Arc::new(Mutex::new(Filling { gradient, listener })))
     }
 
     /// Calls `write` with the place of one parameter's gradient; every parameter is used by one layer, which fills it.
     pub(crate) fn fill(&self, parameter: &Parameter, write: impl FnOnce(&mut [f32])) {
-        write(&mut self.lock()[parameter.range.clone()]);
+        let Filling { gradient, listener } = &mut *self.lock();
+        let place = &mut gradient[parameter.range.clone()];
+        write(place);
+        if let Some(listener) = listener {
+            listener(parameter.range.clone(), place);
+        }
     }
 
     /// The filled vector; a copy would be left to whoever still holds the sink.
     pub(crate) fn into_gradient(self) -> Vec<f32> {
-        std::mem::take(&mut *self.lock())
+        let Filling { gradient, listener } = std::mem::take(&mut *self.lock());
+        drop(listener);
+        gradient
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<f32>> {
+    fn lock(&self) -> MutexGuard<'_, Filling> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
