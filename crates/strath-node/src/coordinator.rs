@@ -10,8 +10,8 @@ use strath_core::config::Config;
 use strath_core::{RingKey, Step, Timestamp};
 use strath_protocol::message::{DataSummary, EvalReport, Job};
 use strath_protocol::{
-    ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
-    Start,
+    ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome,
+    Settings, Start,
 };
 use strath_rpc::{RpcError, Server, ServerTls, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
@@ -95,18 +95,30 @@ pub async fn run(
     let begun = Instant::now();
     let now = move || Timestamp(begun.elapsed());
     let address = settings.listener.local_addr().map_err(|e| CoordinatorError::Failed(e.to_string()))?;
+    let run = settings.folder.as_ref().map_or_else(Default::default, RunFolder::run);
+    let generation = settings.folder.as_ref().map_or_else(Default::default, RunFolder::generation);
+    // The workers of `train` end with it; others may have gone on.
+    let at_work = settings.folder.as_ref().map(RunFolder::at_work).filter(|_| settings.local.is_none());
+    let (members, next_worker) = at_work.unwrap_or_default();
+    let went_on = !members.is_empty();
+    let record =
+        settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), went_on, address)).transpose()?;
+    let (recorded, evaluated) =
+        record.as_ref().filter(|_| went_on).map(|record| record.metrics.newest()).unwrap_or_default();
+    let former = Former { members, next_worker, recorded: Step(recorded), evaluated: evaluated.map(Step) };
     let machine = Arc::new(Mutex::new(Coordinator::new(
         Settings {
             version: env!("CARGO_PKG_VERSION").into(),
             token: settings.token,
             ring_key: settings.ring_key,
-            run: settings.folder.as_ref().map_or_else(Default::default, RunFolder::run),
+            run,
             configuration: settings.config.to_toml(),
             config: settings.config.clone(),
             job: settings.job,
             gather: settings.gather,
-            generation: settings.folder.as_ref().map_or_else(Default::default, RunFolder::generation),
+            generation,
             start: settings.start.clone(),
+            former,
         },
         now(),
     )));
@@ -115,7 +127,6 @@ pub async fn run(
         Arc::new(move || Some(lock(&machine).status(now()))) as Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>
     };
     let (server, mut sessions) = Server::start(settings.listener, settings.tls, status)?;
-    let record = settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), address)).transpose()?;
     let (saved_sender, mut saved) = mpsc::channel(16);
     let mut local = settings.local;
     let mut runtime = Runtime {
@@ -155,6 +166,8 @@ pub async fn run(
     };
     let Runtime { server, record, config, machine, .. } = runtime;
     let data = lock(&machine).data().cloned();
+    // In order: whoever goes on waits for nobody.
+    record.as_ref().map(|record| lock(&record.folder).persist_end()).transpose()?;
     server.shutdown(GRACE).await;
     if let Some(local) = local.take() {
         local.finish(GRACE).await;
@@ -277,8 +290,12 @@ impl Runtime {
                     self.server.close(connection);
                     Ok(())
                 }
-                Command::PersistGeneration(generation) => match &self.record {
-                    Some(record) => lock(&record.folder).persist_generation(generation),
+                Command::PersistGeneration { generation, members, next_worker } => match &self.record {
+                    Some(record) => lock(&record.folder).persist_generation(generation, &members, next_worker),
+                    None => Ok(()),
+                },
+                Command::Rewind(step) => match &mut self.record {
+                    Some(record) => record.rewind(step),
                     None => Ok(()),
                 },
                 Command::Record(record) => self.record(record),

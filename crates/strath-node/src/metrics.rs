@@ -202,6 +202,11 @@ impl MetricsLog {
         Ok(move || file.sync_data().map_err(|e| FileError::new("write", &path, e)))
     }
 
+    /// The newest step, 0 before the first, and the step of the newest evaluation.
+    pub fn newest(&self) -> (u64, Option<u64>) {
+        (self.last_step, self.last_eval)
+    }
+
     /// Every line so far, those of earlier sessions included.
     pub fn lines(&self) -> &[Line] {
         &self.lines

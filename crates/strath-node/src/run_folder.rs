@@ -4,10 +4,12 @@ mod checkpoints;
 mod names;
 
 use std::fs::{self, File, TryLockError};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strath_core::{Digest, Generation, RunId};
+use strath_core::{Digest, Generation, RunId, WorkerId};
+use strath_protocol::message::Member;
 
 use crate::checkpoint;
 use crate::files::{self, FileError};
@@ -76,10 +78,29 @@ pub struct CoordinatorFile {
 }
 
 /// What a coordinator must not forget: `journal.json`, synced before it is acted on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Journal {
     run: u64,
     generation: u64,
+    /// Everyone of the generation, in order of rank, while it is at work.
+    #[serde(default)]
+    members: Vec<JournalMember>,
+    /// The id of the worker that comes next.
+    #[serde(default)]
+    next_worker: u64,
+}
+
+/// A worker and where its ring listens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct JournalMember {
+    worker: u64,
+    ring_address: SocketAddr,
+}
+
+impl Journal {
+    fn new(run: RunId) -> Self {
+        Self { run: run.0, generation: 0, members: Vec::new(), next_worker: 0 }
+    }
 }
 
 /// A run's folder, locked for as long as this value lives.
@@ -128,7 +149,7 @@ impl RunFolder {
             }
             Err(TryLockError::Error(error)) => return Err(FileError::new("lock", &lock_path, error).into()),
         }
-        let mut folder = Self { journal: Journal { run: fresh.0, generation: 0 }, path, _lock: lock };
+        let mut folder = Self { journal: Journal::new(fresh), path, _lock: lock };
         files::sweep(&folder.path)?;
         files::sweep(&folder.file(CHECKPOINTS))?;
         if folder.file(CONFIG).exists() || has_begun(&folder.path) {
@@ -193,14 +214,37 @@ impl RunFolder {
         Ok(files::write_whole(&self.file(CONFIG), text.as_bytes())?)
     }
 
+    /// Everyone of the generation that was at work when the last coordinator ended without saying so, in order of rank, and the id of the
+    /// worker that comes next.
+    pub fn at_work(&self) -> (Vec<Member>, u64) {
+        let member = |m: &JournalMember| Member { worker: WorkerId(m.worker), ring_address: m.ring_address };
+        (self.journal.members.iter().map(member).collect(), self.journal.next_worker)
+    }
+
     /// Writes the generation to the journal and syncs it, before anyone hears of it.
     ///
     /// # Errors
     /// [`RunFolderError::File`]; the generation is then not taken.
-    pub fn persist_generation(&mut self, generation: Generation) -> Result<(), RunFolderError> {
-        let before = self.journal;
-        self.journal.generation = generation.0;
+    pub fn persist_generation(
+        &mut self,
+        generation: Generation,
+        members: &[Member],
+        next_worker: u64,
+    ) -> Result<(), RunFolderError> {
+        let member = |m: &Member| JournalMember { worker: m.worker.0, ring_address: m.ring_address };
+        let members = members.iter().map(member).collect();
+        let journal = Journal { run: self.journal.run, generation: generation.0, members, next_worker };
+        let before = std::mem::replace(&mut self.journal, journal);
         self.write_journal().inspect_err(|_| self.journal = before)
+    }
+
+    /// Notes that no worker is at work any more.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`].
+    pub fn persist_end(&mut self) -> Result<(), RunFolderError> {
+        let (generation, next_worker) = (self.generation(), self.journal.next_worker);
+        self.persist_generation(generation, &[], next_worker)
     }
 
     /// Tells where the coordinator is.
@@ -258,7 +302,7 @@ impl RunFolder {
     fn read_journal(&self, fresh: RunId) -> Result<Journal, RunFolderError> {
         let path = self.file(JOURNAL);
         if !path.exists() {
-            return Ok(Journal { run: fresh.0, generation: 0 });
+            return Ok(Journal::new(fresh));
         }
         let bytes = files::read(&path)?;
         serde_json::from_slice(&bytes).map_err(|e| RunFolderError::Journal { path, reason: e.to_string() })
@@ -305,13 +349,17 @@ mod tests {
         let mut folder = RunFolder::open(&path, Existing::Refuse, RunId(1)).unwrap();
         assert_eq!(folder.config().unwrap(), None, "a run that ended before its first step is in nobody's way");
         folder.write_config("[run]\n").unwrap();
-        folder.persist_generation(Generation(3)).unwrap();
+        let member = Member { worker: WorkerId(4), ring_address: ([127, 0, 0, 1], 5).into() };
+        folder.persist_generation(Generation(3), &[member], 6).unwrap();
         fs::write(folder.metrics(), "{}\n").unwrap();
         drop(folder);
         let refused = RunFolder::open(&path, Existing::Refuse, RunId(2));
         assert!(matches!(refused, Err(RunFolderError::Occupied { .. })), "{refused:?}");
-        let resumed = RunFolder::open(&path, Existing::Resume, RunId(2)).unwrap();
+        let mut resumed = RunFolder::open(&path, Existing::Resume, RunId(2)).unwrap();
         assert_eq!((resumed.run(), resumed.generation()), (RunId(1), Generation(3)));
+        assert_eq!(resumed.at_work(), (vec![member], 6));
+        resumed.persist_end().unwrap();
+        assert_eq!((resumed.generation(), resumed.at_work()), (Generation(3), (Vec::new(), 6)));
         drop(resumed);
         let fresh = RunFolder::open(&path, Existing::Overwrite, RunId(2)).unwrap();
         assert_eq!((fresh.run(), fresh.generation(), fresh.config().unwrap()), (RunId(2), Generation(0), None));

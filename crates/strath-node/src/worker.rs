@@ -1,5 +1,6 @@
 //! A worker's sessions with the coordinator, one after the other, and what it listens on.
 
+mod line;
 mod runtime;
 
 use std::net::{SocketAddr, TcpListener};
@@ -13,6 +14,7 @@ use strath_protocol::{Worker, WorkerEvent, WorkerOutcome};
 use strath_rpc::{ClientTls, RpcError, Session};
 use tokio::sync::mpsc;
 
+use self::line::{Heard, Line};
 use self::runtime::Runtime;
 use crate::prepare::Prepared;
 use crate::whereabouts::Whereabouts;
@@ -127,10 +129,11 @@ pub async fn run(
     }
 }
 
-/// One session, from the registration to its end.
+/// A worker's part in the run, from its registration to its end: one session, or several where the coordinator was out of sight in
+/// between.
 async fn take_part(
     settings: &WorkerSettings,
-    mut session: Session,
+    session: Session,
     here: &Arc<Whereabouts>,
     prepared: &mut Option<(String, Prepared)>,
     stop: &mut mpsc::Receiver<()>,
@@ -144,15 +147,16 @@ async fn take_part(
         host: host_name(),
         pid: std::process::id(),
         cores: cores() as u32,
+        returning: None,
     };
     let begun = Instant::now();
     let now = move || Timestamp(begun.elapsed());
     let machine = Worker::new(settings.coordinator.clone(), register, now());
     let (mut runtime, mut inbox) =
         Runtime::new(machine, &session, settings.clone(), listener, here.clone(), prepared.take());
-    let mut flush = FLUSH;
+    let (mut line, mut flush) = (Line::Up(session), FLUSH);
     let outcome = loop {
-        if let Some(outcome) = runtime.carry_out().await {
+        if let Some(outcome) = runtime.carry_out(&mut line).await {
             break outcome;
         }
         let deadline = runtime.machine.next_deadline().map(|deadline| deadline.since(now()));
@@ -165,9 +169,10 @@ async fn take_part(
                 Some(reason) = leave.recv() => WorkerEvent::LeaveRequested { reason },
                 Some(()) = stop.recv() => WorkerEvent::StopRequested,
                 event = inbox.recv() => event.map_or(WorkerEvent::Tick, |event| runtime.take(event)),
-                message = session.receive() => match message {
-                    Ok(message) => WorkerEvent::Message(message),
-                    Err(error) => WorkerEvent::Disconnected { cause: error.to_string() },
+                heard = line.hear() => match heard {
+                    Heard::Message(message) => WorkerEvent::Message(message),
+                    Heard::Found => WorkerEvent::Reconnected,
+                    Heard::Lost(cause) => WorkerEvent::Disconnected { cause },
                 },
                 () = tokio::time::sleep(deadline.unwrap_or(Duration::from_secs(1))) => WorkerEvent::Tick,
             }
@@ -185,7 +190,7 @@ async fn take_part(
         }
     };
     runtime.halt();
-    session.finish(flush).await;
+    line.finish(flush).await;
     if let (Some(path), Some(recorder)) = (&settings.trace, here.recorder()) {
         // The run is what counts; whoever asked for the trace is told that a part is missing.
         if let Err(error) = recorder.write(path, runtime.rank) {

@@ -3,7 +3,7 @@
 use strath_core::{Digest, Generation, Step};
 
 use crate::event::Connection;
-use crate::message::{Admitted, Assign, CoordinatorMessage, EvalReport, State, StepReport, WorkerMessage};
+use crate::message::{Admitted, Assign, CoordinatorMessage, EvalReport, Member, State, StepReport, WorkerMessage};
 
 /// What a coordinator wants done.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,7 +18,16 @@ pub enum CoordinatorCommand {
     /// End a session, after what was sent to it has left.
     Close(Connection),
     /// Write the generation down and sync it, before any command that follows.
-    PersistGeneration(Generation),
+    PersistGeneration {
+        /// Its number.
+        generation: Generation,
+        /// Everyone, in order of rank.
+        members: Vec<Member>,
+        /// The id of the worker that comes next.
+        next_worker: u64,
+    },
+    /// The run goes on from this step: what the record says of later ones is to be cut off.
+    Rewind(Step),
     /// Note something in the run's record.
     Record(Record),
     /// Write a state down, then answer with `Saved` or `WriteFailed`.
@@ -102,6 +111,9 @@ pub enum WorkerCommand {
     Halt,
     /// Hand over the state that is held: answer with `StateReady`.
     HandOver(Generation),
+    /// Connect to the coordinator again, for as long as it takes, then answer with `Reconnected`, or with `Disconnected` where it did not
+    /// work out for a while.
+    Reconnect,
     /// The session is over: end every wait, and the process.
     Exit(WorkerOutcome),
 }

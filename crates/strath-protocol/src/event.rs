@@ -72,6 +72,8 @@ pub enum WorkerEvent {
         /// How, in a few words.
         cause: String,
     },
+    /// A new session has begun, after one that ended.
+    Reconnected,
     /// A deadline has passed.
     Tick,
     /// Data and model are ready.

@@ -22,7 +22,7 @@ pub mod status;
 pub mod worker;
 
 pub use command::{CoordinatorCommand, Outcome, Record, WorkerCommand, WorkerOutcome};
-pub use coordinator::{Coordinator, Gather, Settings, Start};
+pub use coordinator::{Coordinator, Former, Gather, Settings, Start};
 pub use event::{Connection, CoordinatorEvent, WorkerEvent};
 pub use status::{ClusterStatus, WorkerStatus};
 pub use worker::Worker;

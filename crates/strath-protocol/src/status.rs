@@ -13,7 +13,7 @@ pub struct ClusterStatus {
     pub run: RunId,
     /// Its name.
     pub name: String,
-    /// What it does: gathering, connecting, running, ended, or "failed, saving" in between.
+    /// What it does: waiting for its workers, gathering, connecting, running, regrouping, ended, or "failed, saving" in between.
     pub stage: String,
     /// The current generation; 0 before the first.
     pub generation: Generation,

@@ -1,5 +1,6 @@
 //! The life of a run as one worker sees it: registered, preparing, waiting, connecting, running, halting, waiting again, ended.
 
+mod away;
 mod leaving;
 
 use std::collections::VecDeque;
@@ -12,9 +13,11 @@ use crate::Rejected;
 use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::event::WorkerEvent as Event;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, FailureKind, FailureReport, MOST_EVALUATIONS_TOLD,
+    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, FailureKind, FailureReport, Job, MOST_EVALUATIONS_TOLD,
     MOST_STEPS_TOLD, Phase, Progress, Purpose, Register, State, StepReport, WorkerMessage,
 };
+
+use away::{Away, Backlog, Known};
 
 /// Beyond its lease a worker waits this long for a coordinator that has fallen silent.
 const GRACE: Duration = Duration::from_secs(1);
@@ -26,6 +29,17 @@ const REGISTRATION_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Worker {
     /// The coordinator's address, for messages.
     coordinator: String,
+    /// How it introduces itself.
+    register: Register,
+    /// How the coordinator knows it, once it does.
+    known: Option<Known>,
+    /// Whether the run trains: an evaluation is not worth waiting for.
+    trains: bool,
+    /// How long it waits for a coordinator that is out of sight, with nothing to do.
+    rejoin_timeout: Duration,
+    /// The coordinator is out of sight.
+    away: Option<Away>,
+    backlog: Backlog,
     stage: Stage,
     lease: Option<Duration>,
     heard: Timestamp,
@@ -97,9 +111,15 @@ impl Worker {
     pub fn new(coordinator: String, register: Register, now: Timestamp) -> Self {
         let progress = Progress { generation: Generation(0), step: Step(0), phase: Phase::Joining, images_per_s: 0.0 };
         let ring_address = register.ring_address;
-        let commands = VecDeque::from([Command::Send(WorkerMessage::Register(register))]);
+        let commands = VecDeque::from([Command::Send(WorkerMessage::Register(register.clone()))]);
         Self {
             coordinator,
+            register,
+            known: None,
+            trains: false,
+            rejoin_timeout: Duration::ZERO,
+            away: None,
+            backlog: Backlog::default(),
             stage: Stage::Registered,
             lease: None,
             heard: now,
@@ -134,10 +154,17 @@ impl Worker {
             Event::Disconnected { cause } => {
                 self.lose_coordinator(&format!("was lost: {cause}"));
             }
+            Event::Reconnected => {
+                self.reconnected()?;
+                self.heard = now;
+            }
             Event::Tick => {}
             Event::Prepared(prepared) => {
                 self.expect(&Stage::Preparing, "Prepared")?;
                 self.enter(Stage::Waiting, Phase::Waiting);
+                if let Some(known) = &mut self.known {
+                    known.prepared = Some(prepared.clone());
+                }
                 self.send(WorkerMessage::Prepared(prepared));
             }
             Event::RingConnected(generation) => {
@@ -169,12 +196,14 @@ impl Worker {
                 } else {
                     self.expect_at_work(state.generation, "StateReady")?;
                 }
+                self.backlog.keep(&state, self.is_away());
                 self.send(WorkerMessage::State(state));
             }
             Event::Finished(finished) => {
                 self.expect(&Stage::Running(finished.generation), "Finished")?;
                 self.enter(Stage::Finished(finished.generation), Phase::Finished);
                 self.progress.step = finished.step;
+                self.backlog.finish(finished);
                 self.send(WorkerMessage::Finished(finished));
             }
             Event::Rested { generation, held, ring_address } => {
@@ -183,6 +212,7 @@ impl Worker {
                 }
                 (self.rests, self.held, self.ring_address) = (true, held, ring_address);
                 self.say_halted();
+                self.ask();
             }
             Event::Failed(report) => self.failed(report)?,
             Event::StopRequested => self.stop(),
@@ -195,6 +225,7 @@ impl Worker {
         self.last_handled = now;
         self.beat(now);
         self.check_coordinator(now);
+        self.check_away(now);
         Ok(())
     }
 
@@ -208,11 +239,13 @@ impl Worker {
         if self.stage == Stage::Ended {
             return None;
         }
-        let given_up = self.heard.after(self.patience());
+        // One that is sought is waited for otherwise, and hears nothing.
+        let is_there = !self.is_away() || self.is_asking();
+        let given_up = is_there.then(|| self.heard.after(self.patience()));
         // Often enough to tell a stall of its own from a wait that it asked for.
         let tick = self.last_handled.after(self.patience() / 4);
-        let beat = self.lease.map_or(tick, |lease| self.beaten.after(lease / 4));
-        Some(given_up.min(tick).min(beat))
+        let beat = self.lease.filter(|_| !self.is_away()).map(|lease| self.beaten.after(lease / 4));
+        Some([given_up, beat].into_iter().flatten().fold(tick, Timestamp::min))
     }
 
     fn message(&mut self, message: CoordinatorMessage) -> Result<(), Rejected> {
@@ -255,11 +288,15 @@ impl Worker {
                 }
                 self.commands.push_back(Command::HandOver(generation));
             }
+            CoordinatorMessage::TakenBack { generation, recorded } => self.taken_back(generation, recorded)?,
             CoordinatorMessage::End(ending) => self.exit(match ending {
                 Ending::Done => WorkerOutcome::Done,
                 Ending::Stopped => WorkerOutcome::Stopped,
                 Ending::Released => WorkerOutcome::Released,
                 Ending::Failed(message) => WorkerOutcome::Failed { message },
+                Ending::Outdated(reason) => WorkerOutcome::Lost {
+                    message: format!("the coordinator at {} has no place for it: {reason}", self.coordinator),
+                },
                 Ending::Refused(reason) => WorkerOutcome::Failed {
                     message: format!("refused by the coordinator at {}: {reason}", self.coordinator),
                 },
@@ -274,6 +311,9 @@ impl Worker {
 
     fn admitted(&mut self, admitted: Admitted) {
         self.lease = Some(admitted.lease);
+        self.rejoin_timeout = admitted.rejoin_timeout;
+        self.trains = admitted.job == Job::Train;
+        self.known = Some(Known { run: admitted.run, worker: admitted.worker, prepared: None });
         self.enter(Stage::Preparing, Phase::Preparing);
         self.commands.push_back(Command::Prepare(admitted));
     }
@@ -301,6 +341,10 @@ impl Worker {
 
     fn connect(&mut self, assign: Assign, state: Option<State>) {
         (self.rests, self.held) = (false, None);
+        self.backlog = Backlog::default();
+        // Whoever assigns has read what was told.
+        self.recent.clear();
+        self.evaluations.clear();
         self.enter(Stage::Connecting(assign.generation), Phase::Connecting);
         self.commands.push_back(Command::Connect { assign, state });
     }
@@ -319,13 +363,20 @@ impl Worker {
         self.progress.phase = report.phase;
         let message = report.message.clone();
         self.stage = if is_of_peer { Stage::Halting(report.generation, Some(message)) } else { Stage::Failed(message) };
+        if self.is_away() {
+            if !is_of_peer {
+                self.exit(WorkerOutcome::Failed { message: report.message });
+                return Ok(());
+            }
+            self.backlog.fail(&report);
+        }
         self.send(WorkerMessage::Failed(report));
         Ok(())
     }
 
     fn beat(&mut self, now: Timestamp) {
         let Some(lease) = self.lease else { return };
-        if self.stage != Stage::Ended && now.since(self.beaten) >= lease / 4 {
+        if self.stage != Stage::Ended && !self.is_away() && now.since(self.beaten) >= lease / 4 {
             self.beaten = now;
             self.send(WorkerMessage::Heartbeat(self.progress));
         }
@@ -333,7 +384,7 @@ impl Worker {
 
     /// How long the coordinator may be silent.
     fn patience(&self) -> Duration {
-        self.lease.map_or(REGISTRATION_DEADLINE, |lease| lease + GRACE)
+        self.lease.filter(|_| !self.is_asking()).map_or(REGISTRATION_DEADLINE, |lease| lease + GRACE)
     }
 
     /// A worker that was itself stalled has not read what the coordinator sent meanwhile.
@@ -345,24 +396,12 @@ impl Worker {
     }
 
     fn check_coordinator(&mut self, now: Timestamp) {
-        if self.stage != Stage::Ended && now.since(self.heard) >= self.patience() {
+        // One that is sought is waited for otherwise.
+        let is_there = !self.is_away() || self.is_asking();
+        if self.stage != Stage::Ended && is_there && now.since(self.heard) >= self.patience() {
             let silence = format!("was silent for {} ms", now.since(self.heard).as_millis());
             self.lose_coordinator(&silence);
         }
-    }
-
-    fn lose_coordinator(&mut self, how: &str) {
-        let Progress { step, phase, .. } = self.progress;
-        let lost = format!("the coordinator at {} {how}, at step {step} in phase {phase}", self.coordinator);
-        // Nobody else may be left to tell of the failure.
-        let outcome = match &self.stage {
-            Stage::Failed(message) => WorkerOutcome::Failed { message: format!("{message}; then {lost}") },
-            // It has said that it wants to leave, and has left.
-            _ if self.is_retiring => WorkerOutcome::Released,
-            Stage::Halting(_, Some(message)) => WorkerOutcome::Lost { message: format!("{message}; then {lost}") },
-            _ => WorkerOutcome::Lost { message: lost },
-        };
-        self.exit(outcome);
     }
 
     fn exit(&mut self, outcome: WorkerOutcome) {
@@ -375,8 +414,11 @@ impl Worker {
         self.progress.phase = phase;
     }
 
+    /// Says something, unless nobody is there to hear it.
     fn send(&mut self, message: WorkerMessage) {
-        self.commands.push_back(Command::Send(message));
+        if !self.is_away() {
+            self.commands.push_back(Command::Send(message));
+        }
     }
 
     /// Training may have come this far before it heard that its generation is over.

@@ -133,7 +133,8 @@ impl Message for CoordinatorMessage {
             | Self::State(_)
             | Self::Start { .. }
             | Self::Halt { .. }
-            | Self::SendState { .. } => Precedence::InOrder,
+            | Self::SendState { .. }
+            | Self::TakenBack { .. } => Precedence::InOrder,
         }
     }
 
@@ -150,6 +151,9 @@ impl Message for CoordinatorMessage {
                 Kind::Halt(wire::Halt { generation: generation.0, recorded: recorded.0 })
             }
             Self::SendState { generation } => Kind::SendState(wire::SendState { generation: generation.0 }),
+            Self::TakenBack { generation, recorded } => {
+                Kind::TakenBack(wire::TakenBack { generation: generation.0, recorded: recorded.0 })
+            }
             Self::End(ending) => Kind::End(ending.into()),
         };
         Encoded::Whole(wire::CoordinatorMessage { kind: Some(kind) })
@@ -175,6 +179,10 @@ impl Message for CoordinatorMessage {
             Kind::SendState(send) => {
                 Self::SendState { generation: crate::convert::generation(send.generation, "SendState.generation")? }
             }
+            Kind::TakenBack(taken) => Self::TakenBack {
+                generation: crate::convert::generation(taken.generation, "TakenBack.generation")?,
+                recorded: Step(taken.recorded),
+            },
             Kind::End(ending) => Self::End(ending.try_into()?),
         }))
     }

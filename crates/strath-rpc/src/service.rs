@@ -58,7 +58,7 @@ impl Shared {
     pub(crate) fn send(&self, connection: Connection, message: CoordinatorMessage) {
         let mut sessions = self.sessions();
         let Some(entry) = sessions.get(&connection) else { return };
-        if matches!(message, CoordinatorMessage::Assign(_)) {
+        if matches!(message, CoordinatorMessage::Assign(_) | CoordinatorMessage::TakenBack { .. }) {
             entry.states.open();
         }
         if entry.queue.try_send(message) == Err(NotQueued::Full)

@@ -388,6 +388,7 @@ fn a_worker_of_another_version_is_refused_with_both() {
         host: "test".into(),
         pid: 0,
         cores: 1,
+        returning: None,
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let answer = runtime.block_on(async {

@@ -23,13 +23,15 @@ pub(super) struct RunRecord {
 }
 
 impl RunRecord {
-    /// Opens the record of a run that goes on from `start`, and says where its coordinator is.
+    /// Opens the record of a run that goes on from `start`, or further where its workers `went_on` meanwhile, and says where its
+    /// coordinator is.
     pub(super) fn open(
         folder: RunFolder,
         start: Option<&Start>,
+        went_on: bool,
         address: SocketAddr,
     ) -> Result<Self, CoordinatorError> {
-        let step = start.map_or(0, |start| start.step.0);
+        let step = if went_on { u64::MAX } else { start.map_or(0, |start| start.step.0) };
         let metrics = MetricsLog::open(&folder.metrics(), step)?;
         let host = host_name();
         let events = EventFile::create(folder.path(), &host, unix_seconds(), metrics.lines())?;
@@ -40,6 +42,14 @@ impl RunRecord {
             run: folder.run().to_string(),
         })?;
         Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events })
+    }
+
+    /// Cuts off what was noted after `step`.
+    pub(super) fn rewind(&mut self, step: Step) -> Result<(), RunFolderError> {
+        let folder = lock(&self.folder);
+        self.metrics = MetricsLog::open(&folder.metrics(), step.0)?;
+        self.events = EventFile::create(folder.path(), &host_name(), unix_seconds(), self.metrics.lines())?;
+        Ok(())
     }
 }
 

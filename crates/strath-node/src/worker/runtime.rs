@@ -15,9 +15,10 @@ use strath_protocol::message::{
     Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
-use strath_rpc::{Session, SessionSender};
+use strath_rpc::Session;
 use tokio::sync::mpsc;
 
+use super::line::Line;
 use super::{WorkerSettings, listen};
 use crate::checkpoint;
 use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
@@ -43,7 +44,6 @@ pub(super) enum Report {
 
 pub(super) struct Runtime {
     pub(super) machine: Worker,
-    sender: SessionSender,
     events: mpsc::Sender<Report>,
     /// What follows from the event that is being handled.
     pub(super) later: VecDeque<WorkerEvent>,
@@ -84,7 +84,6 @@ impl Runtime {
         let (events, inbox) = mpsc::channel(REPORTS);
         let runtime = Self {
             machine,
-            sender: session.sender(),
             events,
             later: VecDeque::new(),
             listener: Some(listener),
@@ -124,12 +123,14 @@ impl Runtime {
     }
 
     /// Carries out what the machine wants; the outcome, where the session is over.
-    pub(super) async fn carry_out(&mut self) -> Option<WorkerOutcome> {
+    pub(super) async fn carry_out(&mut self, line: &mut Line) -> Option<WorkerOutcome> {
         while let Some(command) = self.machine.poll_command() {
             match command {
                 WorkerCommand::Send(message) => {
-                    // A session that breaks is told by its receiver, which knows why.
-                    let _ = self.sender.send(message).await;
+                    if let Some(sender) = line.sender() {
+                        // A session that breaks is told by its receiver, which knows why.
+                        let _ = sender.send(message).await;
+                    }
                 }
                 WorkerCommand::Prepare(admitted) => self.prepare(admitted),
                 WorkerCommand::Connect { assign, state } => self.connect(assign, state),
@@ -137,6 +138,10 @@ impl Runtime {
                 WorkerCommand::StopAfterStep => self.stop.store(true, Ordering::Relaxed),
                 WorkerCommand::Halt => self.halt(),
                 WorkerCommand::HandOver(generation) => self.hand_over(generation),
+                WorkerCommand::Reconnect => {
+                    tracing::warn!("the coordinator at {} is out of sight; looking for it", self.settings.coordinator);
+                    line.seek(&self.settings);
+                }
                 WorkerCommand::Exit(outcome) => return Some(outcome),
             }
         }

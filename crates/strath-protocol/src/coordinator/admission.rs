@@ -1,6 +1,7 @@
 //! Who may take part, and when enough have come: from registration to a connected generation.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use strath_core::config::{MOST_WORKERS, Numerics};
 use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
@@ -16,11 +17,14 @@ use crate::message::{
 
 impl Coordinator {
     /// Admits a worker, or refuses it with one line.
-    pub(super) fn register(&mut self, connection: Connection, register: Register) {
+    pub(super) fn register(&mut self, connection: Connection, mut register: Register, now: Timestamp) {
         if let Some(reason) = self.reason_to_refuse(&register) {
             return self.refuse(connection, reason);
         }
         self.replace_its_former_session(&register);
+        if let Some(returning) = register.returning.take() {
+            return self.take_back(connection, register, *returning, now);
+        }
         let worker = WorkerId(self.next_worker);
         self.next_worker += 1;
         let admitted = Admitted {
@@ -29,6 +33,7 @@ impl Coordinator {
             configuration: self.settings.configuration.clone(),
             job: self.settings.job,
             lease: self.settings.lease(),
+            rejoin_timeout: Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s),
             ring_key: self.settings.ring_key,
         };
         self.update(connection, |session| {
@@ -107,7 +112,7 @@ impl Coordinator {
         }
     }
 
-    fn refuse(&mut self, connection: Connection, reason: String) {
+    pub(super) fn refuse(&mut self, connection: Connection, reason: String) {
         self.send(connection, CoordinatorMessage::End(Ending::Refused(reason)));
         self.commands.push_back(Command::Close(connection));
         self.sessions.remove(&connection);
@@ -129,7 +134,7 @@ impl Coordinator {
         });
     }
 
-    fn difference(&self, name: &str, prepared: &Prepared) -> Option<String> {
+    pub(super) fn difference(&self, name: &str, prepared: &Prepared) -> Option<String> {
         let compare_numerics = self.settings.config.cluster.numerics == Numerics::Same;
         let data = |whose: &str, digest: Digest| {
             format!(
@@ -218,7 +223,12 @@ impl Coordinator {
             .iter()
             .map(|(worker, _, ring_address)| Member { worker: *worker, ring_address: *ring_address })
             .collect();
-        self.commands.push_back(Command::PersistGeneration(generation));
+        self.members.clone_from(&members);
+        self.commands.push_back(Command::PersistGeneration {
+            generation,
+            members: members.clone(),
+            next_worker: self.next_worker,
+        });
         let idle = ready.len().saturating_sub(plan.micro_batches().len());
         if idle > 0 && self.settings.job == Job::Train {
             // As many names as a line takes.

@@ -100,7 +100,7 @@ impl Coordinator {
                 self.stop_requested = true;
             }
             // What was trained is kept first.
-            Stage::Regrouping(_) => self.stop_requested = true,
+            Stage::Returning(_) | Stage::Regrouping(_) => self.stop_requested = true,
             Stage::Connecting if self.last_step.is_some() => self.stop_requested = true,
             // Whoever asks for the end now does not want to wait for it.
             Stage::Draining(_) => self.end_drain(None),

@@ -7,6 +7,7 @@ mod drain;
 mod ending;
 mod liveness;
 mod regroup;
+mod returning;
 mod settings;
 mod status;
 
@@ -19,14 +20,15 @@ use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::{Connection, CoordinatorEvent as Event};
 use crate::message::{
-    CoordinatorMessage, DataSummary, EvalReport, Finished, Phase, Prepared, Progress, Purpose, Register, StepReport,
-    WorkerMessage,
+    CoordinatorMessage, DataSummary, EvalReport, Finished, Member, Phase, Prepared, Progress, Purpose, Register,
+    StepReport, WorkerMessage,
 };
 
 use blame::Suspicion;
 use drain::Drain;
 use ending::Results;
 use regroup::Regroup;
+pub use returning::Former;
 pub use settings::{Gather, Settings, Start};
 
 /// The coordinator's state machine.
@@ -43,6 +45,8 @@ pub struct Coordinator {
     suspicion: Option<Suspicion>,
     /// The current generation; before the first, the one that came last.
     generation: Generation,
+    /// Everyone of it, in order of rank.
+    members: Vec<Member>,
     /// Steps of the whole run; 0 before the first generation.
     steps: Step,
     /// Which rank holds which micro-batches of the current generation.
@@ -121,6 +125,8 @@ impl Session {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Stage {
+    /// Until then the workers of the generation that the coordinator before this one has left are waited for.
+    Returning(Timestamp),
     Gathering,
     Connecting,
     Running,
@@ -134,12 +140,15 @@ enum Stage {
 impl Coordinator {
     /// A coordinator that has heard of no worker yet.
     pub fn new(settings: Settings, now: Timestamp) -> Self {
+        let members = settings.former.members.clone();
+        let stage = if members.is_empty() { Stage::Gathering } else { Stage::Returning(now.after(settings.lease())) };
         Self {
             generation: settings.generation,
+            members,
+            next_worker: settings.former.next_worker,
             settings,
             sessions: BTreeMap::new(),
-            stage: Stage::Gathering,
-            next_worker: 0,
+            stage,
             reference: None,
             last_arrival: now,
             last_handled: now,
@@ -179,6 +188,7 @@ impl Coordinator {
         self.forgive_own_stall(now);
         self.last_handled = now;
         self.check_deadlines(now);
+        self.settle_returning(now);
         self.form_if_enough(now);
         self.welcome(now);
         self.settle_regroup(now);
@@ -227,7 +237,7 @@ impl Coordinator {
         match message {
             WorkerMessage::Register(register) => {
                 Self::expect(session, Standing::New, "Register")?;
-                self.register(connection, register);
+                self.register(connection, register, now);
             }
             WorkerMessage::Prepared(prepared) => {
                 Self::expect(session, Standing::Preparing, "Prepared")?;
@@ -298,7 +308,8 @@ impl Coordinator {
 
     /// Notes an evaluation, unless it is on record: a generation that began after its step has made it again.
     fn record_evaluation(&mut self, report: EvalReport) {
-        if self.results.evaluated.as_ref().is_none_or(|known| known.step < report.step) {
+        let known = self.results.evaluated.as_ref().map(|known| known.step).max(self.settings.former.evaluated);
+        if known.is_none_or(|known| known < report.step) {
             self.results.evaluated = Some(report.clone());
             self.commands.push_back(Command::Record(Record::Eval(report)));
         }

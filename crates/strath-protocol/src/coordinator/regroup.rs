@@ -54,7 +54,8 @@ enum Origin {
 impl Coordinator {
     /// Whether the run goes on when a worker is lost.
     pub(super) fn survives(&self) -> bool {
-        let has_begun = matches!(self.stage, Stage::Connecting | Stage::Running | Stage::Regrouping(_));
+        let has_begun =
+            matches!(self.stage, Stage::Returning(_) | Stage::Connecting | Stage::Running | Stage::Regrouping(_));
         has_begun && self.settings.job == Job::Train
     }
 
@@ -85,7 +86,8 @@ impl Coordinator {
 
     /// The newest step on record.
     pub(super) fn recorded(&self) -> Step {
-        self.last_step.as_ref().map_or(Step(0), |report| report.step).max(self.kept_step().unwrap_or_default())
+        let reported = self.last_step.as_ref().map_or(Step(0), |report| report.step);
+        reported.max(self.kept_step().unwrap_or_default()).max(self.settings.former.recorded)
     }
 
     /// The step of the newest state that the coordinator has; `None`: only the seed's.
@@ -97,6 +99,12 @@ impl Coordinator {
     pub(super) fn halted(&mut self, connection: Connection, halted: Halted) -> Result<(), Rejected> {
         Self::expect(self.session(connection)?, Standing::Halting, "Halted")?;
         self.check_generation(halted.generation, "Halted")?;
+        self.note_halted(connection, halted);
+        Ok(())
+    }
+
+    /// What a worker says that waits for the next generation.
+    pub(super) fn note_halted(&mut self, connection: Connection, halted: Halted) {
         for report in halted.unrecorded {
             self.record_step(report);
         }
@@ -113,7 +121,6 @@ impl Coordinator {
                 register.ring_address = halted.ring_address;
             }
         });
-        Ok(())
     }
 
     /// A worker wants to leave.

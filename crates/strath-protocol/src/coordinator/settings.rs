@@ -6,6 +6,7 @@ use std::time::Duration;
 use strath_core::config::Config;
 use strath_core::{Digest, Generation, RingKey, RunId, Step};
 
+use super::Former;
 use crate::message::Job;
 
 /// What a coordinator is told when it begins.
@@ -31,6 +32,8 @@ pub struct Settings {
     pub generation: Generation,
     /// What to start from; `None`: the seed.
     pub start: Option<Start>,
+    /// What the coordinator before this one has left, where the run was at work when it ended.
+    pub former: Former,
 }
 
 /// When enough workers have come.

@@ -11,6 +11,7 @@ impl Coordinator {
         let workers = self.worker_statuses(now);
         let step = workers.iter().filter(|w| w.rank.is_some()).map(|w| w.step).max();
         let stage = match self.stage {
+            Stage::Returning(_) => "waiting for its workers",
             Stage::Gathering => "gathering",
             Stage::Connecting => "connecting",
             Stage::Running => "running",

@@ -85,12 +85,19 @@ pub enum CoordinatorMessage {
         /// The generation that is over.
         generation: Generation,
     },
+    /// Answers a [`Register`] of a worker that comes back: it goes on as if it had not been away.
+    TakenBack {
+        /// The coordinator's generation.
+        generation: Generation,
+        /// The newest step that is on record: later ones are to be told.
+        recorded: Step,
+    },
     /// The session is over.
     End(Ending),
 }
 
 /// A worker's introduction.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Register {
     /// Version of the worker's program.
     pub version: String,
@@ -104,6 +111,30 @@ pub struct Register {
     pub pid: u32,
     /// Cores of its host.
     pub cores: u32,
+    /// What it has of the run, where it comes back to a coordinator that it lost; `None`: it is a newcomer.
+    pub returning: Option<Box<Returning>>,
+}
+
+/// A worker that comes back.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Returning {
+    /// The run.
+    pub run: RunId,
+    /// Its id in it.
+    pub worker: WorkerId,
+    /// What it made ready.
+    pub prepared: Prepared,
+    /// What it was doing.
+    pub whence: Whence,
+}
+
+/// What a worker that comes back was doing.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Whence {
+    /// It works in this generation, and goes on meanwhile.
+    Working(Generation),
+    /// It has left its generation, and waits for the next.
+    Halted(Halted),
 }
 
 /// What an admitted worker has to know.
@@ -121,6 +152,8 @@ pub struct Admitted {
     pub lease: Duration,
     /// What ranks show to each other when their rings connect.
     pub ring_key: RingKey,
+    /// A worker that has nothing to do waits so long for a coordinator that is gone.
+    pub rejoin_timeout: Duration,
 }
 
 /// What a run does.
@@ -253,4 +286,6 @@ pub enum Ending {
     Refused(String),
     /// The worker wanted to leave and may; the run goes on.
     Released,
+    /// The run has gone on without the worker, as one line says; it may join again.
+    Outdated(String),
 }

@@ -14,6 +14,8 @@ impl Worker {
         match self.stage {
             // The last word is on its way.
             Stage::Failed(_) => {}
+            // Nobody is there to say that the others can do without it.
+            _ if self.is_away() => self.exit(WorkerOutcome::Stopped),
             _ if takes_part && !self.is_retiring => {
                 self.is_retiring = true;
                 self.send(WorkerMessage::Retiring);
@@ -57,8 +59,8 @@ impl Worker {
             generation: *generation,
             held: self.held,
             ring_address: self.ring_address,
-            unrecorded: self.recent.drain(..).filter(|report| report.step > recorded).collect(),
-            evaluations: self.evaluations.drain(..).collect(),
+            unrecorded: self.recent.iter().filter(|report| report.step > recorded).cloned().collect(),
+            evaluations: self.evaluations.iter().cloned().collect(),
         };
         self.halted_after = None;
         self.progress.step = self.held.map_or(Step(0), |(step, _)| step);

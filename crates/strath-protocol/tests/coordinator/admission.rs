@@ -10,7 +10,8 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, config, drain, evaluating, failure, handle, join, lost, prepared, register, running, say, settings,
+    address, at, config, drain, evaluating, failure, handle, join, lost, persist, prepared, register, running, say,
+    settings,
 };
 
 const QUIET: Duration = Duration::from_millis(100);
@@ -40,7 +41,7 @@ fn a_coordinator_of_many_machines_waits_until_none_has_come_for_a_while() {
     assert_eq!(handle(&mut machine, Event::Tick, 115), [], "one is still preparing");
     assert_eq!(say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 120), []);
     assert_eq!(machine.next_deadline(), Some(at(220)));
-    assert_eq!(handle(&mut machine, Event::Tick, 220)[0], Command::PersistGeneration(Generation(5)));
+    assert_eq!(handle(&mut machine, Event::Tick, 220)[0], persist(5, &[0, 1], 2));
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn other_data_and_other_numerics_are_refused_naming_both() {
     let config = config(&["cluster.numerics=any"]);
     let any = Settings { config, ..settings(Gather::Exactly(2)) };
     let commands = second_with(any, &|p| p.numerics = Digest([4; 32]));
-    assert_eq!(commands[0], Command::PersistGeneration(Generation(5)), "whoever asks for it gets it");
+    assert_eq!(commands[0], persist(5, &[0, 1], 2), "whoever asks for it gets it");
 }
 
 #[test]
@@ -174,7 +175,7 @@ fn data_and_numerics_are_compared_with_those_of_the_checkpoint() {
     let parts = ["step-1", "0808", "0202", "cluster.numerics"];
     assert!(parts.iter().all(|part| reason(&other_machine, 0).contains(part)), "{other_machine:?}");
     let same = resumed(Some(Digest([1; 32])), Some(Digest([2; 32])));
-    assert_eq!(same[0], Command::PersistGeneration(Generation(5)));
+    assert_eq!(same[0], persist(5, &[0], 1));
 }
 
 #[test]
@@ -205,7 +206,7 @@ fn more_workers_than_micro_batches_idle_and_are_named() {
         join(&mut machine, worker, 0);
         commands = say(&mut machine, worker, WorkerMessage::Prepared(prepared()), 0);
     }
-    assert!(matches!(commands[0], Command::PersistGeneration(_)));
+    assert!(matches!(commands[0], Command::PersistGeneration { .. }));
     let Command::Record(Record::Warning(warning)) = &commands[1] else { panic!("{commands:?}") };
     assert!(warning.contains("1 of 5 workers idle") && warning.contains("worker 4 (h4"), "{warning}");
     assert_eq!(machine.status(at(0)).workers[4].micro_batches, 0);

@@ -128,7 +128,7 @@ fn what_cannot_be_written_ends_the_run() {
     join(&mut machine, 0, 0);
     let message = WorkerMessage::Prepared(prepared());
     machine.handle(Event::Message { connection: Connection(0), message }, at(0)).unwrap();
-    assert!(matches!(machine.poll_command(), Some(Command::PersistGeneration(_))));
+    assert!(matches!(machine.poll_command(), Some(Command::PersistGeneration { .. })));
     machine.handle(full(), at(1)).unwrap();
     assert_eq!(drain(&mut machine), end_of(&[0], &Ending::Failed("disk full".into()), outcome));
 }

@@ -14,8 +14,8 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, config, drain, end_of, finished, handle, join, prepared, progress, run_with, running, saved, say,
-    send, settings, state, step_report,
+    address, at, config, drain, end_of, finished, handle, join, persist, prepared, progress, run_with, running, saved,
+    say, send, settings, state, step_report,
 };
 
 fn eval_report(generation: u64) -> EvalReport {
@@ -35,6 +35,7 @@ fn a_run_from_the_first_registration_to_its_end() {
             job: Job::Train,
             lease,
             ring_key,
+            rejoin_timeout: Duration::from_secs(300),
         })
     };
     assert_eq!(join(&mut machine, 0, 0), [send(0, admitted(0))]);
@@ -65,7 +66,7 @@ fn a_run_from_the_first_registration_to_its_end() {
     };
     assert_eq!(
         say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 3),
-        [Command::PersistGeneration(Generation(5)), Command::Record(began), send(0, assign(0)), send(1, assign(1))]
+        [persist(5, &[0, 1], 2), Command::Record(began), send(0, assign(0)), send(1, assign(1))]
     );
     let ready = WorkerMessage::RingReady { generation: Generation(5) };
     assert_eq!(say(&mut machine, 0, ready.clone(), 4), []);
@@ -133,7 +134,7 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
     assert_eq!(
         commands,
         [
-            Command::PersistGeneration(Generation(5)),
+            persist(5, &[0, 1], 2),
             Command::Record(resumed),
             send(0, assign(0)),
             send(0, sent.clone()),

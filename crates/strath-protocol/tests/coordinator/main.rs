@@ -9,4 +9,5 @@ mod failures;
 mod life;
 mod random;
 mod regroup;
+mod returning;
 mod support;

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::config::{Config, Layers};
-use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp};
+use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
 use strath_protocol::message::{
-    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Phase, PhaseSeconds,
-    Prepared, Progress, Purpose, Register, Split, State, StepReport, WorkerMessage,
+    CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Member, Phase,
+    PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StepReport, WorkerMessage,
 };
 use strath_protocol::{
-    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Settings,
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome,
+    Settings,
 };
 
 pub(crate) fn config(more: &[&str]) -> Config {
@@ -36,6 +37,7 @@ pub(crate) fn settings(gather: Gather) -> Settings {
         gather,
         generation: Generation(4),
         start: None,
+        former: Former::default(),
     }
 }
 
@@ -55,6 +57,7 @@ pub(crate) fn register(worker: u64) -> Register {
         host: format!("h{worker}"),
         pid: worker as u32,
         cores: 2,
+        returning: None,
     }
 }
 
@@ -207,4 +210,11 @@ pub(crate) fn step_report(step: u64) -> StepReport {
         seconds: 0.25,
         phases: PhaseSeconds::default(),
     }
+}
+
+/// What is written down when a generation of these workers begins, each at its first ring address.
+pub(crate) fn persist(generation: u64, workers: &[u64], next_worker: u64) -> Command {
+    let member = |worker: &u64| Member { worker: WorkerId(*worker), ring_address: address(100 + worker) };
+    let members = workers.iter().map(member).collect();
+    Command::PersistGeneration { generation: Generation(generation), members, next_worker }
 }

@@ -11,14 +11,16 @@ use crate::wire;
 
 impl From<Admitted> for wire::Admitted {
     fn from(admitted: Admitted) -> Self {
-        let Admitted { worker, run, configuration, job, lease, ring_key } = admitted;
+        let Admitted { worker, run, configuration, job, lease, ring_key, rejoin_timeout } = admitted;
         let evaluate = match job {
             Job::Train => None,
             Job::Evaluate(split) => Some(split_out(split).into()),
         };
         // Rounded up: a lease must not become none.
         let lease_ms = u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-        Self { worker: worker.0, run: run.0, configuration, evaluate, lease_ms, ring_key: ring_key.0.into() }
+        let rejoin_timeout_s = rejoin_timeout.as_secs();
+        let ring_key = ring_key.0.into();
+        Self { worker: worker.0, run: run.0, configuration, evaluate, lease_ms, ring_key, rejoin_timeout_s }
     }
 }
 
@@ -26,7 +28,7 @@ impl TryFrom<wire::Admitted> for Admitted {
     type Error = RpcError;
 
     fn try_from(admitted: wire::Admitted) -> Result<Self, RpcError> {
-        let wire::Admitted { worker, run, configuration, evaluate, lease_ms, ring_key } = admitted;
+        let wire::Admitted { worker, run, configuration, evaluate, lease_ms, ring_key, rejoin_timeout_s } = admitted;
         let job = match evaluate {
             None => Job::Train,
             Some(split) => Job::Evaluate(split_in(split, "Admitted.evaluate")?),
@@ -40,6 +42,7 @@ impl TryFrom<wire::Admitted> for Admitted {
             configuration: bounded(configuration, CONFIGURATION_LIMIT, "Admitted.configuration")?,
             job,
             lease: Duration::from_millis(lease_ms),
+            rejoin_timeout: Duration::from_secs(rejoin_timeout_s),
             ring_key: RingKey(ring_key[..].try_into().map_err(|_| {
                 RpcError::malformed("Admitted.ring_key", format!("{} bytes", ring_key.len()), "16 bytes")
             })?),
@@ -155,6 +158,7 @@ impl From<Ending> for wire::Ending {
             Ending::Failed(reason) => (wire::EndingKind::Failed, clipped(reason)),
             Ending::Released => (wire::EndingKind::Released, String::new()),
             Ending::Refused(reason) => (wire::EndingKind::Refused, clipped(reason)),
+            Ending::Outdated(reason) => (wire::EndingKind::Outdated, clipped(reason)),
         };
         Self { kind: kind.into(), reason }
     }
@@ -171,6 +175,7 @@ impl TryFrom<wire::Ending> for Ending {
             Ok(wire::EndingKind::Failed) => Ok(Self::Failed(reason)),
             Ok(wire::EndingKind::Released) => Ok(Self::Released),
             Ok(wire::EndingKind::Refused) => Ok(Self::Refused(reason)),
+            Ok(wire::EndingKind::Outdated) => Ok(Self::Outdated(reason)),
             Ok(wire::EndingKind::Unspecified) | Err(_) => {
                 Err(RpcError::malformed("Ending.kind", ending.kind.to_string(), "a known EndingKind"))
             }

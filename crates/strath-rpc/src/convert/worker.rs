@@ -1,9 +1,9 @@
 //! What workers say.
 
-use strath_core::{Generation, Rank, Step};
+use strath_core::{Generation, Rank, RunId, Step, WorkerId};
 use strath_protocol::message::{
     DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD,
-    PhaseSeconds, Prepared, Progress, Register, StepReport,
+    PhaseSeconds, Prepared, Progress, Register, Returning, StepReport, Whence,
 };
 
 use super::{
@@ -15,8 +15,9 @@ use crate::wire;
 
 impl From<Register> for wire::Register {
     fn from(register: Register) -> Self {
-        let Register { version, token, ring_address, host, pid, cores } = register;
-        Self { version, token, ring_address: ring_address.to_string(), host, pid, cores }
+        let Register { version, token, ring_address, host, pid, cores, returning } = register;
+        let returning = returning.map(|returning| (*returning).into());
+        Self { version, token, ring_address: ring_address.to_string(), host, pid, cores, returning }
     }
 }
 
@@ -24,7 +25,7 @@ impl TryFrom<wire::Register> for Register {
     type Error = RpcError;
 
     fn try_from(register: wire::Register) -> Result<Self, RpcError> {
-        let wire::Register { version, token, ring_address, host, pid, cores } = register;
+        let wire::Register { version, token, ring_address, host, pid, cores, returning } = register;
         Ok(Self {
             version: text(version, "Register.version")?,
             token: token.map(|token| text(token, "Register.token")).transpose()?,
@@ -32,7 +33,33 @@ impl TryFrom<wire::Register> for Register {
             host: text(host, "Register.host")?,
             pid,
             cores,
+            returning: returning.map(Returning::try_from).transpose()?.map(Box::new),
         })
+    }
+}
+
+impl From<Returning> for wire::Returning {
+    fn from(returning: Returning) -> Self {
+        let Returning { run, worker, prepared, whence } = returning;
+        let whence = Some(match whence {
+            Whence::Working(generation) => wire::returning::Whence::Working(generation.0),
+            Whence::Halted(halted) => wire::returning::Whence::Halted(halted.into()),
+        });
+        Self { run: run.0, worker: worker.0, prepared: Some(prepared.into()), whence }
+    }
+}
+
+impl TryFrom<wire::Returning> for Returning {
+    type Error = RpcError;
+
+    fn try_from(returning: wire::Returning) -> Result<Self, RpcError> {
+        let wire::Returning { run, worker, prepared, whence } = returning;
+        let whence = match required(whence, "Returning.whence")? {
+            wire::returning::Whence::Working(number) => Whence::Working(generation(number, "Returning.working")?),
+            wire::returning::Whence::Halted(halted) => Whence::Halted(halted.try_into()?),
+        };
+        let prepared = required(prepared, "Returning.prepared")?.try_into()?;
+        Ok(Self { run: RunId(run), worker: WorkerId(worker), prepared, whence })
     }
 }
 

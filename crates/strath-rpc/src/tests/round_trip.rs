@@ -8,8 +8,8 @@ use prost::Message as _;
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
-    Halted, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef,
-    StepReport, WorkerMessage,
+    Halted, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Returning, Split, State, StateRef,
+    StepReport, Whence, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, WorkerStatus};
 
@@ -104,9 +104,42 @@ fn state() -> impl Strategy<Value = State> {
 }
 
 fn register() -> impl Strategy<Value = Register> {
-    (any::<String>(), any::<Option<String>>(), address(), any::<String>(), any::<u32>(), any::<u32>()).prop_map(
-        |(version, token, ring_address, host, pid, cores)| Register { version, token, ring_address, host, pid, cores },
+    let whence = prop_oneof![generation().prop_map(Whence::Working), halted().prop_map(Whence::Halted)];
+    let returning = (any::<[u64; 2]>(), prepared(), whence).prop_map(|([run, worker], prepared, whence)| {
+        Box::new(Returning { run: RunId(run), worker: WorkerId(worker), prepared, whence })
+    });
+    let whose = (any::<String>(), any::<u32>(), any::<u32>());
+    (any::<String>(), any::<Option<String>>(), address(), whose, prop::option::of(returning)).prop_map(
+        |(version, token, ring_address, (host, pid, cores), returning)| Register {
+            version,
+            token,
+            ring_address,
+            host,
+            pid,
+            cores,
+            returning,
+        },
     )
+}
+
+fn prepared() -> impl Strategy<Value = Prepared> {
+    (data(), any::<[u64; 2]>(), digest()).prop_map(|(data, [parameters, statistics], numerics)| Prepared {
+        data,
+        parameters,
+        statistics,
+        numerics,
+    })
+}
+
+fn halted() -> impl Strategy<Value = Halted> {
+    (generation(), prop::option::of((step(), digest())), address(), prop::collection::vec(step_report(), 0..3))
+        .prop_map(|(generation, held, ring_address, unrecorded)| {
+            let (split, loss, error) = (Split::Test, 1.0, 0.5);
+            let step_of = |report: &StepReport| report.step;
+            let evaluation = |step| EvalReport { generation, step, split, loss, error };
+            let evaluations = unrecorded.iter().map(step_of).map(evaluation).collect();
+            Halted { generation, held, ring_address, unrecorded, evaluations }
+        })
 }
 
 fn data() -> impl Strategy<Value = DataSummary> {
@@ -123,9 +156,7 @@ fn data() -> impl Strategy<Value = DataSummary> {
 fn worker_message() -> impl Strategy<Value = WorkerMessage> {
     prop_oneof![
         register().prop_map(WorkerMessage::Register),
-        (data(), any::<[u64; 2]>(), digest()).prop_map(|(data, [parameters, statistics], numerics)| {
-            WorkerMessage::Prepared(Prepared { data, parameters, statistics, numerics })
-        }),
+        prepared().prop_map(WorkerMessage::Prepared),
         generation().prop_map(|generation| WorkerMessage::RingReady { generation }),
         (generation_or_none(), step(), phase(), number()).prop_map(|(generation, step, phase, images_per_s)| {
             WorkerMessage::Heartbeat(Progress { generation, step, phase, images_per_s })
@@ -145,14 +176,7 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
         ),
         (generation_or_none(), any::<String>())
             .prop_map(|(generation, reason)| WorkerMessage::Leaving { generation, reason }),
-        (generation(), prop::option::of((step(), digest())), address(), prop::collection::vec(step_report(), 0..3))
-            .prop_map(|(generation, held, ring_address, unrecorded)| {
-                let (split, loss, error) = (Split::Test, 1.0, 0.5);
-                let step_of = |report: &StepReport| report.step;
-                let evaluation = |step| EvalReport { generation, step, split, loss, error };
-                let evaluations = unrecorded.iter().map(step_of).map(evaluation).collect();
-                WorkerMessage::Halted(Halted { generation, held, ring_address, unrecorded, evaluations })
-            }),
+        halted().prop_map(WorkerMessage::Halted),
         Just(WorkerMessage::Retiring),
     ]
 }
@@ -185,6 +209,7 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         Just(Ending::Stopped),
         any::<String>().prop_map(Ending::Failed),
         any::<String>().prop_map(Ending::Refused),
+        any::<String>().prop_map(Ending::Outdated),
         Just(Ending::Released),
     ];
     prop_oneof![
@@ -196,6 +221,7 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
                 job: evaluate.map_or(Job::Train, Job::Evaluate),
                 lease: Duration::from_millis(lease_ms),
                 ring_key: RingKey([7; 16]),
+                rejoin_timeout: Duration::from_secs(lease_ms / 2),
             })
         ),
         assign().prop_map(CoordinatorMessage::Assign),
@@ -205,6 +231,8 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         generation().prop_map(|generation| CoordinatorMessage::Stop { generation }),
         (generation(), step()).prop_map(|(generation, recorded)| CoordinatorMessage::Halt { generation, recorded }),
         generation().prop_map(|generation| CoordinatorMessage::SendState { generation }),
+        (generation(), step())
+            .prop_map(|(generation, recorded)| CoordinatorMessage::TakenBack { generation, recorded }),
         ending.prop_map(CoordinatorMessage::End),
     ]
 }
@@ -318,6 +346,7 @@ fn a_lease_is_never_rounded_to_none() {
         job: Job::Train,
         lease: Duration::from_micros(1),
         ring_key: RingKey::default(),
+        rejoin_timeout: Duration::ZERO,
     };
     assert_eq!(wire::Admitted::from(admitted).lease_ms, 1);
 }

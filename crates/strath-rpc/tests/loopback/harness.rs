@@ -89,6 +89,7 @@ pub(crate) fn register() -> WorkerMessage {
         host: "here".into(),
         pid: 1,
         cores: 2,
+        returning: None,
     })
 }
 
@@ -129,6 +130,7 @@ pub(crate) fn admitted() -> CoordinatorMessage {
         job: Job::Train,
         lease: Duration::from_secs(10),
         ring_key: RingKey::default(),
+        rejoin_timeout: Duration::from_secs(300),
     })
 }
 

@@ -1,0 +1,148 @@
+//! Workers that come back to a coordinator that they lost: to one that was started again, or to one that stood still.
+//!
+//! ```text
+//! started again, journal says generation g of N members
+//!     Returning ── all N are back and at work ──────────────> Running: nobody has noticed
+//!        │ one lease, or all are back and some have left g
+//!        ├─ somebody is back ──> Halt to those at work ──────> Regrouping: from the furthest state
+//!        └─ nobody is ─────────────────────────────────────> Gathering: from the newest checkpoint
+//! ```
+//!
+//! A worker that is at work in another generation than the current one is never taken back: it joins again as a newcomer.
+
+use strath_core::{Rank, Step, Timestamp, WorkerId};
+
+use super::{Coordinator, Stage, Standing};
+use crate::command::{CoordinatorCommand as Command, Record};
+use crate::event::Connection;
+use crate::message::{CoordinatorMessage, Ending, Member, Phase, Register, Returning, Whence};
+
+/// What the coordinator before this one has left of a run that was at work.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Former {
+    /// Everyone of its last generation, in order of rank.
+    pub members: Vec<Member>,
+    /// The id of the worker that comes next.
+    pub next_worker: u64,
+    /// The newest step on record.
+    pub recorded: Step,
+    /// The step of the newest evaluation on record.
+    pub evaluated: Option<Step>,
+}
+
+impl Coordinator {
+    /// Takes a worker back that has lost its coordinator, or has it join again.
+    pub(super) fn take_back(
+        &mut self,
+        connection: Connection,
+        register: Register,
+        returning: Returning,
+        now: Timestamp,
+    ) {
+        let Returning { run, worker, prepared, whence } = returning;
+        if run != self.settings.run {
+            return self.refuse(
+                connection,
+                format!("it was at work in another run, {run}; this one is {}", self.settings.run),
+            );
+        }
+        let name = format!("worker {worker} ({})", register.host);
+        if let Some(reason) = self.difference(&name, &prepared) {
+            return self.refuse(connection, reason);
+        }
+        let place = self.members.iter().position(|member| member.worker == worker).map(|at| Rank(at as u32));
+        let is_here = |session: &super::Session| session.identity.as_ref().is_some_and(|(other, _)| *other == worker);
+        let is_there = self.sessions.values().any(is_here);
+        let may_be_waited_for = matches!(self.stage, Stage::Returning(_) | Stage::Regrouping(_) | Stage::Gathering);
+        let is_outdated = match &whence {
+            Whence::Working(generation) => *generation != self.generation || place.is_none() || !may_be_waited_for,
+            Whence::Halted(halted) => halted.generation > self.generation,
+        };
+        if is_there || is_outdated {
+            let reason = format!("generation {} has begun without it", self.generation);
+            self.send(connection, CoordinatorMessage::End(Ending::Outdated(reason)));
+            self.commands.push_back(Command::Close(connection));
+            self.sessions.remove(&connection);
+            return;
+        }
+        if self.reference.is_none() {
+            self.reference = Some((name, prepared));
+        }
+        self.last_arrival = now;
+        let (generation, recorded) = (self.generation, self.recorded());
+        self.next_worker = self.next_worker.max(worker.0 + 1);
+        self.update(connection, |session| session.identity = Some((worker, register)));
+        self.send(connection, CoordinatorMessage::TakenBack { generation, recorded });
+        match whence {
+            Whence::Working(_) => {
+                let is_over = !matches!(self.stage, Stage::Returning(_));
+                self.update(connection, |session| {
+                    session.rank = place;
+                    session.standing = if is_over { Standing::Halting } else { Standing::Running };
+                    session.progress.generation = generation;
+                    session.progress.phase = Phase::Ascent;
+                });
+                if is_over {
+                    self.send(connection, CoordinatorMessage::Halt { generation, recorded });
+                }
+            }
+            Whence::Halted(halted) => {
+                self.update(connection, |session| session.progress.phase = Phase::Waiting);
+                self.note_halted(connection, halted);
+            }
+        }
+        // Gathering began as nobody was back in time: what this one holds may be further than the newest checkpoint.
+        if self.stage == Stage::Gathering {
+            self.regroup(format!("worker {worker} came back"));
+        }
+    }
+
+    /// Goes on where the coordinator before this one stopped, once everyone is back, or without those who are not after a lease.
+    pub(super) fn settle_returning(&mut self, now: Timestamp) {
+        let Stage::Returning(until) = self.stage else { return };
+        let standing = |worker: WorkerId| {
+            let session = self.sessions.values().find(|s| s.identity.as_ref().is_some_and(|(id, _)| *id == worker))?;
+            Some(session.standing)
+        };
+        let back: Vec<Standing> = self.members.iter().filter_map(|member| standing(member.worker)).collect();
+        let all = self.members.len();
+        let at_work = back.iter().filter(|standing| matches!(standing, Standing::Running | Standing::Finished)).count();
+        if at_work == all {
+            return self.take_over();
+        }
+        if back.len() < all && now < until {
+            return;
+        }
+        let cause = format!("the coordinator was started again, and {at_work} of {all} workers came back at work");
+        let holds_something = |session: &super::Session| session.rank.is_some() || session.held.is_some();
+        if self.sessions.values().any(holds_something) {
+            return self.regroup(cause);
+        }
+        let start = self.kept_step().unwrap_or_default();
+        self.settings.former.recorded = Step(0);
+        self.settings.former.evaluated = None;
+        self.commands.push_back(Command::Rewind(start));
+        self.commands.push_back(Command::Record(Record::Warning(format!(
+            "none of the {all} workers of generation {} has come back within cluster.lease_ms; the run goes on from step {start}",
+            self.generation
+        ))));
+        self.stage = Stage::Gathering;
+    }
+
+    /// Every member went on meanwhile.
+    fn take_over(&mut self) {
+        let examples = self.reference.as_ref().map_or(0, |(_, reference)| reference.data.train_examples);
+        self.steps = Step(self.settings.config.steps(examples as usize));
+        self.stage = Stage::Running;
+        self.commands.push_back(Command::Record(Record::Generation {
+            generation: self.generation,
+            world_size: self.members.len() as u64,
+            step: self.recorded(),
+            steps: self.steps,
+            cause: "the coordinator was started again, and every worker had gone on".into(),
+        }));
+        if self.stop_requested {
+            self.broadcast(&CoordinatorMessage::Stop { generation: self.generation });
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! A coordinator that is started again takes back the workers that went on without it.
+
+use std::time::Duration;
+
+use strath_core::{Generation, RunId, Step, WorkerId};
+use strath_protocol::message::{
+    CoordinatorMessage, Ending, Halted, Member, Purpose, Register, Returning, Whence, WorkerMessage,
+};
+use strath_protocol::{
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Record, Settings,
+};
+
+use crate::support::{
+    address, at, halted, handle, lost, persist, prepared, register, running, say, send, settings, state, step_report,
+};
+
+/// Started again in generation 5 of this many workers, with 2 of 3 steps on record.
+fn restarted(workers: u64) -> Coordinator {
+    let member = |worker| Member { worker: WorkerId(worker), ring_address: address(100 + worker) };
+    let members = (0..workers).map(member).collect();
+    let former = Former { members, next_worker: workers, recorded: Step(2), evaluated: Some(Step(1)) };
+    let gather = Gather::AtLeast { workers: 1, quiet: Duration::from_millis(100) };
+    Coordinator::new(Settings { generation: Generation(5), former, ..settings(gather) }, at(0))
+}
+
+fn come_back(machine: &mut Coordinator, connection: u64, worker: u64, whence: Whence, now: u64) -> Vec<Command> {
+    let connected = Event::Connected { connection: Connection(connection), address: address(worker) };
+    assert_eq!(handle(machine, connected, now), []);
+    let returning = Returning { run: RunId(7), worker: WorkerId(worker), prepared: prepared(), whence };
+    let register = Register { returning: Some(Box::new(returning)), ..register(worker) };
+    say(machine, connection, WorkerMessage::Register(register), now)
+}
+
+fn working(generation: u64) -> Whence {
+    Whence::Working(Generation(generation))
+}
+
+/// Halted in generation `generation` with a state of this step.
+fn waiting(generation: u64, step: u64) -> Whence {
+    let WorkerMessage::Halted(said) = halted(generation, Some((step, 7)), 200) else { unreachable!() };
+    Whence::Halted(Halted { unrecorded: vec![step_report(3)], ..said })
+}
+
+fn taken(worker: u64, recorded: u64) -> Command {
+    send(worker, CoordinatorMessage::TakenBack { generation: Generation(5), recorded: Step(recorded) })
+}
+
+fn halt(worker: u64, recorded: u64) -> Command {
+    send(worker, CoordinatorMessage::Halt { generation: Generation(5), recorded: Step(recorded) })
+}
+
+#[test]
+fn once_everyone_is_back_the_generation_goes_on_as_if_nothing_had_been() {
+    let mut machine = restarted(2);
+    assert_eq!(machine.status(at(0)).stage, "waiting for its workers");
+    assert_eq!(come_back(&mut machine, 0, 1, working(5), 10), [taken(0, 2)]);
+    let commands = come_back(&mut machine, 1, 0, working(5), 20);
+    let [back, Command::Record(Record::Generation { generation: Generation(5), world_size: 2, step: Step(2), .. })] =
+        &commands[..]
+    else {
+        panic!("{commands:?}")
+    };
+    assert_eq!((back, machine.status(at(20)).stage.as_str()), (&taken(1, 2), "running"));
+    // Rank 0 is worker 0, whatever its session is; what is on record is not recorded twice.
+    assert_eq!(say(&mut machine, 1, WorkerMessage::Step(step_report(2)), 21), []);
+    let new = step_report(3);
+    assert_eq!(say(&mut machine, 1, WorkerMessage::Step(new.clone()), 22), [Command::Record(Record::Step(new))]);
+    let refused = Event::Message { connection: Connection(0), message: WorkerMessage::Step(step_report(3)) };
+    assert!(machine.handle(refused, at(23)).is_err());
+    assert_eq!(say(&mut machine, 1, WorkerMessage::State(state(3, Purpose::Final)), 24).len(), 1, "it is saved");
+}
+
+#[test]
+fn after_a_lease_it_goes_on_without_those_who_are_not_back_from_the_furthest_state() {
+    let mut machine = restarted(3);
+    come_back(&mut machine, 0, 0, working(5), 10);
+    assert_eq!(
+        come_back(&mut machine, 1, 1, waiting(5, 3), 20),
+        [taken(1, 2), Command::Record(Record::Step(step_report(3))),]
+    );
+    let mut machine = restarted(3);
+    come_back(&mut machine, 0, 0, working(5), 1000);
+    come_back(&mut machine, 1, 1, waiting(5, 3), 1000);
+    assert_eq!(handle(&mut machine, Event::Tick, 1500), []);
+    assert_eq!(handle(&mut machine, Event::Tick, 2000), [halt(0, 3)]);
+    // One that comes back now is in time for the next generation.
+    assert_eq!(come_back(&mut machine, 2, 2, working(5), 2100), [taken(2, 3), halt(2, 3)]);
+    say(&mut machine, 2, halted(5, Some((3, 7)), 202), 2200);
+    let commands = say(&mut machine, 0, halted(5, Some((2, 6)), 201), 2300);
+    let asked = send(1, CoordinatorMessage::SendState { generation: Generation(5) });
+    assert!(commands.contains(&asked), "worker 0 lacks step 3, which worker 1 holds: {commands:?}");
+}
+
+#[test]
+fn if_nobody_comes_back_the_record_is_cut_to_the_state_that_the_run_goes_on_from() {
+    let mut machine = restarted(2);
+    let commands = handle(&mut machine, Event::Tick, 2000);
+    assert!(matches!(&commands[..], [Command::Rewind(Step(0)), Command::Record(Record::Warning(_))]), "{commands:?}");
+    assert_eq!(machine.status(at(2000)).stage, "gathering");
+    // One that comes late, and holds what is further, is what the run goes on from.
+    let commands = come_back(&mut machine, 0, 1, waiting(5, 3), 2100);
+    assert!(commands.contains(&taken(0, 0)), "{commands:?}");
+    let mut all = commands;
+    all.extend(handle(&mut machine, Event::Tick, 2200));
+    assert!(all.iter().any(|c| matches!(c, Command::PersistGeneration { generation: Generation(6), .. })), "{all:?}");
+}
+
+#[test]
+fn whoever_works_in_another_generation_or_run_is_not_taken_back() {
+    let outdated = |commands: &[Command]| {
+        matches!(
+            commands,
+            [Command::Send { message: CoordinatorMessage::End(Ending::Outdated(_)), .. }, Command::Close(_)]
+        )
+    };
+    let mut machine = restarted(2);
+    assert!(outdated(&come_back(&mut machine, 0, 0, working(4), 10)));
+    assert!(outdated(&come_back(&mut machine, 1, 9, working(5), 10)), "no member");
+    come_back(&mut machine, 2, 0, working(5), 20);
+    let other_host = Register { host: "elsewhere".into(), ring_address: address(300), ..register(0) };
+    let returning = Returning { run: RunId(7), worker: WorkerId(0), prepared: prepared(), whence: working(5) };
+    handle(&mut machine, Event::Connected { connection: Connection(3), address: address(3) }, 21);
+    let twice = Register { returning: Some(Box::new(returning.clone())), ..other_host };
+    assert!(outdated(&say(&mut machine, 3, WorkerMessage::Register(twice.clone()), 22)), "it is here already");
+    handle(&mut machine, Event::Connected { connection: Connection(4), address: address(4) }, 23);
+    let stranger = Register { returning: Some(Box::new(Returning { run: RunId(8), ..returning })), ..twice };
+    let commands = say(&mut machine, 4, WorkerMessage::Register(stranger), 24);
+    assert!(matches!(&commands[..], [Command::Send { message: CoordinatorMessage::End(Ending::Refused(_)), .. }, _]));
+}
+
+#[test]
+fn a_coordinator_that_stood_still_has_its_workers_keep_what_they_hold() {
+    // Their sessions broke; they come back to the same coordinator, which has begun to regroup.
+    let mut machine = running(2);
+    say(&mut machine, 0, WorkerMessage::Step(step_report(1)), 1);
+    lost(&mut machine, 0, "reset", 10);
+    lost(&mut machine, 1, "reset", 10);
+    let commands = come_back(&mut machine, 2, 0, working(5), 20);
+    assert_eq!(commands, [taken(2, 1), halt(2, 1)]);
+    let commands = say(&mut machine, 2, halted(5, Some((2, 7)), 100), 30);
+    assert_eq!(commands[0], persist(6, &[0], 2));
+    let kept = |command: &Command| matches!(command, Command::Send { message: CoordinatorMessage::Assign(assign), .. } if assign.keeps && assign.start == Step(2));
+    assert!(commands.iter().any(kept), "it goes on from what it holds: {commands:?}");
+}
