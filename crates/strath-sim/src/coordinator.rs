@@ -27,6 +27,8 @@ pub struct Folder {
     generation: Generation,
     /// The newest step on record.
     recorded: Step,
+    /// The steps whose evaluations are on record.
+    evaluated: BTreeSet<Step>,
     /// The newest checkpoint.
     checkpoint: Option<(Step, Arc<[u8]>)>,
 }
@@ -34,7 +36,9 @@ pub struct Folder {
 impl Folder {
     /// What a coordinator that goes on with the run is told: the newest checkpoint, and the record cut to its step.
     fn resume(&mut self) -> (Generation, Option<Start>) {
-        self.recorded = self.checkpoint.as_ref().map_or(Step(0), |(step, _)| *step);
+        let kept = self.checkpoint.as_ref().map_or(Step(0), |(step, _)| *step);
+        self.recorded = kept;
+        self.evaluated.retain(|step| *step <= kept);
         let start = self.checkpoint.clone().map(|(step, model)| Start {
             step,
             source: format!("step-{step}"),
@@ -52,8 +56,6 @@ pub struct Process {
     /// Which one.
     pub id: ProcessId,
     machine: Coordinator,
-    /// Its sessions that are open on its side.
-    sessions: BTreeSet<StreamId>,
     /// States on their way to the disk.
     saving: Vec<Sent>,
     /// When the newest of them is there.
@@ -81,6 +83,7 @@ impl Process {
             configuration: String::new(),
             job: Job::Train,
             gather: Gather::AtLeast { workers: scenario.min_workers, quiet: Duration::from_millis(100) },
+            most_workers: strath_core::config::MOST_WORKERS as usize,
             generation,
             start,
         };
@@ -90,7 +93,6 @@ impl Process {
         let mut process = Self {
             id,
             machine: Coordinator::new(settings, now),
-            sessions: BTreeSet::new(),
             saving: Vec::new(),
             saved: now,
             timer: None,
@@ -107,7 +109,6 @@ impl Process {
         }
         let event = match input {
             Input::Packet(stream, Packet::Opened) => {
-                self.sessions.insert(stream);
                 let address: SocketAddr = Host(1).address(1000 + (stream.0 % 60_000) as u16);
                 Event::Connected { connection: connection(stream), address }
             }
@@ -115,7 +116,6 @@ impl Process {
                 Event::Message { connection: connection(stream), message }
             }
             Input::Packet(stream, Packet::Closed(closing)) => {
-                self.sessions.remove(&stream);
                 env.network.close(stream, Side::Listener);
                 Event::Disconnected { connection: connection(stream), cause: format!("{closing:?}") }
             }
@@ -157,7 +157,6 @@ impl Process {
                     env.send(stream(connection), Side::Listener, Packet::ToWorker(message));
                 }
                 Command::Close(connection) => {
-                    self.sessions.remove(&stream(connection));
                     env.close(stream(connection), Side::Listener, Closing::Ended);
                 }
                 Command::PersistGeneration(generation) => {
@@ -168,7 +167,12 @@ impl Process {
                     folder.recorded = report.step;
                     env.note(Fact::Recorded(report.step));
                 }
-                Command::Record(Record::Eval(report)) => env.note(Fact::Evaluated(report.step)),
+                Command::Record(Record::Eval(report)) => {
+                    // One that is there already is passed over.
+                    if folder.evaluated.insert(report.step) {
+                        env.note(Fact::Evaluated(report.step));
+                    }
+                }
                 Command::Record(record) => env.log(|| format!("coordinator records {record:?}")),
                 Command::Save(state) => {
                     // The disk takes one after the other.
@@ -199,8 +203,8 @@ impl Process {
     /// Takes no more sessions, and closes those that are open.
     fn end(&mut self, env: &mut Env) {
         env.coordinator = None;
-        for session in std::mem::take(&mut self.sessions) {
-            env.close(session, Side::Listener, Closing::Ended);
+        for (session, side, _) in env.network.of(self.id) {
+            env.close(session, side, Closing::Ended);
         }
     }
 

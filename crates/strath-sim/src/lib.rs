@@ -26,6 +26,7 @@ pub mod peers;
 pub mod quadratic;
 pub mod queue;
 pub mod scenario;
+pub mod scale;
 pub mod seed;
 pub mod worker;
 pub mod world;

@@ -108,6 +108,17 @@ pub struct Peers {
     bug: Option<Bug>,
 }
 
+/// Which of the two streams between two ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The one that the peer has dialled, and sends on.
+    Inbound,
+    /// The one that this rank has dialled, and sends on.
+    Outbound,
+    /// The same, not answered yet.
+    Unanswered,
+}
+
 /// What came of a hello or an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Greeted {
@@ -193,11 +204,15 @@ impl Peers {
         self.peers.iter().find(|(_, peer)| !is_here(peer)).map(|(rank, _)| *rank)
     }
 
-    /// Whose stream this is, and whether it was dialled here and is not answered.
-    pub fn of(&self, stream: StreamId) -> Option<(Rank, bool)> {
-        let is_its = |peer: &Peer| peer.inbound == Some(stream) || peer.outbound.is_some_and(|(s, _)| s == stream);
-        let (rank, peer) = self.peers.iter().find(|(_, peer)| is_its(peer))?;
-        Some((*rank, peer.outbound == Some((stream, false))))
+    /// Whose stream this is, and which of its two.
+    pub fn of(&self, stream: StreamId) -> Option<(Rank, Way)> {
+        let way = |peer: &Peer| match peer.outbound {
+            _ if peer.inbound == Some(stream) => Some(Way::Inbound),
+            Some((dialled, true)) if dialled == stream => Some(Way::Outbound),
+            Some((dialled, false)) if dialled == stream => Some(Way::Unanswered),
+            _ => None,
+        };
+        self.peers.iter().find_map(|(rank, peer)| Some((*rank, way(peer)?)))
     }
 
     /// The stream on which a peer is sent to.
@@ -228,14 +243,16 @@ impl Peers {
         let Identity { run, generation, rank, world_size } = self.identity;
         let tag = Tag { run, generation, step, bucket, group: 0..world_size, rank };
         self.machine = Some(self.algorithm.start(tag, Payload::Integers(values)));
-        if let Some((rank, _)) = self.peers.iter().find(|(_, peer)| peer.has_left) {
-            self.lost.get_or_insert(*rank);
-        }
         for rank in self.ranks() {
             let kept = self.peers.get_mut(&rank).map(|peer| std::mem::take(&mut peer.early)).unwrap_or_default();
             for frame in kept {
                 self.take(rank, frame, accepted);
             }
+        }
+        let awaits = |rank: Rank| self.machine.as_ref().is_some_and(|machine| machine.awaits(rank));
+        let left = self.peers.iter().find(|(rank, peer)| peer.has_left && awaits(**rank));
+        if let Some(rank) = left.map(|(rank, _)| *rank) {
+            self.lost.get_or_insert(rank);
         }
     }
 

@@ -1,5 +1,8 @@
 //! One seed: a run, and what came of it.
 
+use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::bug::Bug;
@@ -63,4 +66,57 @@ pub fn check(seed: u64) -> Result<Summary, Failure> {
         Some(violation) => Err(Failure { seed, violation }),
         None => Ok(summary),
     }
+}
+
+/// What came of many seeds.
+#[derive(Debug, Default)]
+pub struct Sweep {
+    /// How many there were.
+    pub seeds: u64,
+    /// Faults that fell into their runs.
+    pub faults: usize,
+    /// Occurrences.
+    pub occurrences: u64,
+    /// The longest that a run took from its last fault to its end, and its seed.
+    pub longest: (Duration, u64),
+    /// Those that went wrong, in order.
+    pub failures: Vec<Failure>,
+}
+
+/// Runs seeds on every core.
+pub fn sweep(seeds: Range<u64>) -> Sweep {
+    let next = AtomicU64::new(seeds.start);
+    let total = Mutex::new(Sweep::default());
+    let work = || {
+        let mut part = Sweep::default();
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                break;
+            }
+            part.seeds += 1;
+            match check(seed) {
+                Ok(summary) => {
+                    part.faults += summary.faults;
+                    part.occurrences += summary.occurrences;
+                    part.longest = part.longest.max((summary.calm, seed));
+                }
+                Err(failure) => part.failures.push(failure),
+            }
+        }
+        let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
+        total.seeds += part.seeds;
+        total.faults += part.faults;
+        total.occurrences += part.occurrences;
+        total.longest = total.longest.max(part.longest);
+        total.failures.extend(part.failures);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(work);
+        }
+    });
+    let mut total = total.into_inner().unwrap_or_else(PoisonError::into_inner);
+    total.failures.sort_by_key(|failure| failure.seed);
+    total
 }

@@ -46,6 +46,7 @@ impl World {
             trajectory: crate::quadratic::trajectory(scenario.micro_batches, Step(scenario.steps)),
             micro_batches: scenario.micro_batches,
             steps: Step(scenario.steps),
+            evaluate_every: scenario.evaluate_every,
             patience: PATIENCE,
         };
         let mut env = Env::new(scenario, draws, Invariants::new(run), bug, is_logged);
@@ -78,12 +79,11 @@ impl World {
             let is_end = matches!(occurrence, Occurrence::Ends);
             self.happen(occurrence);
             let is_over = self.complete_at.is_some() && self.living() == 0;
-            let is_end = is_end || self.occurrences >= MOST_OCCURRENCES;
-            if is_over || is_end || self.env.invariants.violation().is_some() {
-                let late = self.complete_at.map_or(Duration::ZERO, |at| self.env.now().since(at));
-                if is_over || self.complete_at.is_none() || late >= FAREWELL || self.env.invariants.violation().is_some() {
-                    break;
-                }
+            // What was planned as the end of a run that would not end is none of one that has.
+            let is_end = is_end && self.complete_at.is_none_or(|at| self.env.now().since(at) >= FAREWELL);
+            let goes_round = self.occurrences >= MOST_OCCURRENCES;
+            if is_over || is_end || goes_round || self.env.invariants.violation().is_some() {
+                break;
             }
         }
         let living = self.living();
@@ -154,7 +154,9 @@ impl World {
                 let host = process.host();
                 self.env.log(|| format!("process {} on host {} has ended: {end:?}", id.0, host.0));
                 self.env.listeners.retain(|_, listener| *listener != id);
-                if end == End::WithError && self.complete_at.is_none() {
+                // One that was asked to leave stays away, unless somebody is needed.
+                let is_wanted = end == End::WithError || self.is_calm;
+                if is_wanted && self.complete_at.is_none() {
                     self.env.queue.after(RESTART, Occurrence::Starts(host));
                 }
             }
@@ -170,8 +172,12 @@ impl World {
                 self.env.queue.after(FAREWELL, Occurrence::Ends);
             }
             Some(_) => {
+                // The owner goes on with it: with another coordinator, and workers on the same hosts.
                 self.coordinator = None;
                 self.env.queue.after(RESTART, Occurrence::StartsCoordinator);
+                for host in 1..=self.env.scenario.workers {
+                    self.env.queue.after(RESTART, Occurrence::Starts(Host(host)));
+                }
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use strath_core::config::{MOST_WORKERS, Numerics};
+use strath_core::config::Numerics;
 use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
@@ -59,10 +59,9 @@ impl Coordinator {
         if matches!(self.stage, Stage::Draining(_)) {
             return Some("this run has failed and is about to end; start it again with --resume".into());
         }
-        if self.sessions.values().filter(|s| s.identity.is_some()).count() >= MOST_WORKERS as usize {
-            return Some(format!(
-                "this run has {MOST_WORKERS} workers already, the most there can be; add threads, not workers"
-            ));
+        let most = self.settings.most_workers;
+        if self.sessions.values().filter(|s| s.identity.is_some()).count() >= most {
+            return Some(format!("this run has {most} workers already, the most there can be; add threads, not workers"));
         }
         if register.ring_address.ip().is_unspecified() || register.ring_address.port() == 0 {
             return Some(format!(

@@ -105,6 +105,8 @@ pub struct Run {
     pub micro_batches: usize,
     /// Steps of the run.
     pub steps: Step,
+    /// Steps between two evaluations; the last step has one too.
+    pub evaluate_every: u64,
     /// Time within which a run ends once no faults happen.
     pub patience: Duration,
 }

@@ -161,6 +161,7 @@ impl Process {
         runtime.halt(env);
         env.close(runtime.session, Side::Dialler, Closing::Finished);
         stop_listening(runtime.listener.take(), env);
+        self.timer = None;
         self.life = match outcome {
             WorkerOutcome::Done | WorkerOutcome::Released | WorkerOutcome::Stopped => Life::Gone(End::InOrder),
             WorkerOutcome::Lost { .. } if self.is_prepared => {

@@ -12,7 +12,7 @@ use crate::bug::Bug;
 use crate::env::{Env, Input};
 use crate::invariant::Fact;
 use crate::network::{Closing, Host, Packet, Plane, ProcessId, Side, StreamId};
-use crate::peers::{Frame, Greeted, Hello, Identity, Peers};
+use crate::peers::{Frame, Greeted, Hello, Identity, Peers, Way};
 use crate::quadratic::State;
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
@@ -188,10 +188,14 @@ impl Thread {
 
     /// A stream is over.
     pub(crate) fn hear_closed(&mut self, stream: StreamId, closing: Closing, env: &mut Env) {
-        let Some((rank, was_unanswered)) = self.peers.of(stream) else { return };
-        if self.stage == Stage::Connecting && was_unanswered {
+        let Some((rank, way)) = self.peers.of(stream) else { return };
+        if way == Way::Unanswered {
             let pause = env.draws.millis(5, 200);
             return env.within(pause, self.process, Input::DialsPeer(self.id, rank));
+        }
+        // What the peer still had to say comes on the other stream, and then the end of that.
+        if way == Way::Outbound && matches!(closing, Closing::Finished | Closing::Ended) {
+            return;
         }
         self.peers.lose(rank, closing == Closing::Finished);
         match self.stage {
@@ -204,7 +208,7 @@ impl Thread {
 
     /// A segment has come.
     pub(crate) fn hear_frame(&mut self, stream: StreamId, frame: Frame, env: &mut Env) {
-        if let Some((rank, false)) = self.peers.of(stream) {
+        if let Some((rank, Way::Inbound)) = self.peers.of(stream) {
             self.take(rank, frame, env);
         }
     }
