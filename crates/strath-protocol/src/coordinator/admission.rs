@@ -262,7 +262,8 @@ impl Coordinator {
             steps,
             state,
             keeps: false,
-            unsettled: again.is_some() && start > Step(0),
+            // Whoever made the state that a run is resumed from may have ended before it did what follows.
+            unsettled: start > Step(0),
             some_are_sent,
         };
         for (rank, (_, connection, _)) in (0..).map(Rank).zip(&ready) {

@@ -134,6 +134,8 @@ enum Stage {
 impl Coordinator {
     /// A coordinator that has heard of no worker yet.
     pub fn new(settings: Settings, now: Timestamp) -> Self {
+        // A state with its optimizer's is a checkpoint, and on the disk.
+        let checkpoint = settings.start.as_ref().filter(|start| start.optimizer.is_some()).map(|start| start.step);
         Self {
             generation: settings.generation,
             settings,
@@ -147,7 +149,7 @@ impl Coordinator {
             steps: Step(0),
             assignment: None,
             last_step: None,
-            results: Results::default(),
+            results: Results::after(checkpoint),
             agreed: None,
             agreed_since: None,
             ended_at: None,
