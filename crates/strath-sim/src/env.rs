@@ -1,6 +1,6 @@
 //! What every process of the simulation acts upon: time, the network, draws, the log and the invariants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use crate::draws::Draws;
 use crate::fault::Fault;
 use crate::invariant::{Fact, Invariants};
 use crate::network::{Closing, Host, Network, Packet, Plane, ProcessId, Side, StreamId};
+use crate::peers::Frame;
 use crate::queue::Queue;
 use crate::scenario::Scenario;
 use crate::worker::{Report, ThreadId};
@@ -76,8 +77,6 @@ pub enum Input {
     Computed(ThreadId),
     /// A thread reports to the session.
     Reports(ThreadId, Report),
-    /// A frame that was sent long ago comes once more.
-    Strays(u64),
 }
 
 /// The world around the processes.
@@ -100,14 +99,40 @@ pub struct Env {
     pub bug: Option<Bug>,
     /// Words of the log, where one is wanted.
     pub log: Option<Vec<String>>,
-    /// Frames that were sent, the newest: what may come once more.
-    pub sent: Vec<crate::peers::Frame>,
+    /// Frames that were sent: what may come once more.
+    pub past: Past,
+    /// Workers to whom one of them comes as soon as it may be taken for one that is due.
+    pub lurking: BTreeSet<ProcessId>,
     /// Processes and threads that have begun.
     begun: u64,
 }
 
-/// Frames that are remembered.
-const REMEMBERED: usize = 64;
+/// Frames that are remembered of a generation.
+const REMEMBERED: usize = 24;
+
+/// The newest frames of the generation at work, and the last of those before it.
+#[derive(Debug, Default)]
+pub struct Past {
+    current: VecDeque<Frame>,
+    old: Vec<Frame>,
+}
+
+impl Past {
+    fn note(&mut self, frame: &Frame) {
+        if self.current.back().is_some_and(|newest| newest.truth.generation < frame.truth.generation) {
+            self.old = std::mem::take(&mut self.current).into();
+        }
+        if self.current.len() == REMEMBERED {
+            self.current.pop_front();
+        }
+        self.current.push_back(frame.clone());
+    }
+
+    /// The last frames of generations that are over.
+    pub fn old(&self) -> &[Frame] {
+        &self.old
+    }
+}
 
 impl Env {
     /// A world in which nothing has happened.
@@ -122,7 +147,8 @@ impl Env {
             coordinator: None,
             bug,
             log: is_logged.then(Vec::new),
-            sent: Vec::new(),
+            past: Past::default(),
+            lurking: BTreeSet::new(),
             begun: 0,
         }
     }
@@ -155,10 +181,7 @@ impl Env {
     /// Sends something on a stream.
     pub fn send(&mut self, stream: StreamId, by: Side, packet: Packet) {
         if let Packet::Frame(frame) = &packet {
-            if self.sent.len() == REMEMBERED {
-                self.sent.remove(0);
-            }
-            self.sent.push(frame.clone());
+            self.past.note(frame);
         }
         let to = if by == Side::Dialler { Side::Listener } else { Side::Dialler };
         if let Some(at) = self.network.send(stream, by, self.queue.now(), &mut self.draws) {

@@ -58,8 +58,8 @@ pub enum Fault {
     Leaves(Host),
     /// A worker comes, where the host has none.
     Joins(Host),
-    /// A segment of long ago comes once more.
-    Strays(Host, u64),
+    /// A segment of an old generation comes once more, to the worker of a host, as soon as it may be taken for one that is due.
+    Strays(Host),
     /// The coordinator dies, and is started again after a while.
     CoordinatorCrashes {
         /// Whether nobody is told.

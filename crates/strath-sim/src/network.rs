@@ -191,7 +191,16 @@ impl Network {
             stream.stuck[to as usize].push_back(packet);
             return Arrival::Nowhere;
         }
+        // The coordinator may come to a word only after the end of the session that it was said in.
         let is_late_word = stream.plane == Plane::Control && to == Side::Listener;
+        if is_local_news && !is_late_word {
+            stream.stuck[to as usize].clear();
+            let was_closed = std::mem::replace(&mut stream.closed[to as usize], true);
+            return match stream.ends[to as usize] {
+                Some(process) if !was_closed => Arrival::To(process, packet),
+                _ => Arrival::Nowhere,
+            };
+        }
         if (stream.is_cut && !is_local_news) || (stream.closed[to as usize] && !is_late_word) {
             return Arrival::Nowhere;
         }

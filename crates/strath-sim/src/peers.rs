@@ -102,7 +102,7 @@ struct Peer {
 pub struct Peers {
     identity: Identity,
     algorithm: Algorithm,
-    peers: BTreeMap<Rank, Peer>,
+    others: BTreeMap<Rank, Peer>,
     machine: Option<Box<dyn Machine>>,
     lost: Option<Rank>,
     bug: Option<Bug>,
@@ -133,9 +133,9 @@ pub enum Greeted {
 impl Peers {
     /// A rank that is connected to nobody yet.
     pub fn new(identity: Identity, algorithm: Algorithm, bug: Option<Bug>) -> Self {
-        let others = (0..identity.world_size).map(Rank).filter(|rank| *rank != identity.rank);
-        let peers = others.map(|rank| (rank, Peer::default())).collect();
-        Self { identity, algorithm, peers, machine: None, lost: None, bug }
+        let ranks = (0..identity.world_size).map(Rank).filter(|rank| *rank != identity.rank);
+        let others = ranks.map(|rank| (rank, Peer::default())).collect();
+        Self { identity, algorithm, others, machine: None, lost: None, bug }
     }
 
     /// Who this rank is.
@@ -145,7 +145,7 @@ impl Peers {
 
     /// All others.
     pub fn ranks(&self) -> Vec<Rank> {
-        self.peers.keys().copied().collect()
+        self.others.keys().copied().collect()
     }
 
     /// What this rank says to a peer.
@@ -155,7 +155,7 @@ impl Peers {
 
     /// Notes the stream on which a peer was dialled.
     pub fn dialled(&mut self, peer: Rank, stream: StreamId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
+        if let Some(peer) = self.others.get_mut(&peer) {
             peer.outbound = Some((stream, false));
         }
     }
@@ -163,7 +163,7 @@ impl Peers {
     fn greeted(&self, hello: &Hello) -> Greeted {
         let Identity { run, generation, rank, world_size } = self.identity;
         let found = hello.from;
-        let is_let_in = self.bug == Some(Bug::AcceptsOldGenerations) && self.peers.contains_key(&found.rank);
+        let is_let_in = self.bug == Some(Bug::AcceptsOldGenerations) && self.others.contains_key(&found.rank);
         if is_let_in {
             return Greeted::Peer;
         }
@@ -171,13 +171,13 @@ impl Peers {
             return Greeted::MayFollow;
         }
         let same = (found.run, found.generation, found.world_size, hello.to) == (run, generation, world_size, rank);
-        if same && self.peers.contains_key(&found.rank) { Greeted::Peer } else { Greeted::Wrong(found.rank) }
+        if same && self.others.contains_key(&found.rank) { Greeted::Peer } else { Greeted::Wrong(found.rank) }
     }
 
     /// Whoever has connected on a stream says this.
     pub fn hear_hello(&mut self, stream: StreamId, hello: &Hello) -> Greeted {
         let greeted = self.greeted(hello);
-        if let (Greeted::Peer, Some(peer)) = (greeted, self.peers.get_mut(&hello.from.rank)) {
+        if let (Greeted::Peer, Some(peer)) = (greeted, self.others.get_mut(&hello.from.rank)) {
             peer.inbound = Some(stream);
         }
         greeted
@@ -186,7 +186,7 @@ impl Peers {
     /// Whoever was connected to answers this.
     pub fn hear_answer(&mut self, stream: StreamId, answer: &Hello) -> Greeted {
         let greeted = self.greeted(answer);
-        let peer = self.peers.values_mut().find(|peer| peer.outbound == Some((stream, false)));
+        let peer = self.others.values_mut().find(|peer| peer.outbound == Some((stream, false)));
         if let (Greeted::Peer, Some(peer)) = (greeted, peer) {
             peer.outbound = Some((stream, true));
         }
@@ -201,7 +201,7 @@ impl Peers {
     /// A peer that is not connected both ways.
     pub fn missing(&self) -> Option<Rank> {
         let is_here = |peer: &Peer| peer.inbound.is_some() && peer.outbound.is_some_and(|(_, answered)| answered);
-        self.peers.iter().find(|(_, peer)| !is_here(peer)).map(|(rank, _)| *rank)
+        self.others.iter().find(|(_, peer)| !is_here(peer)).map(|(rank, _)| *rank)
     }
 
     /// Whose stream this is, and which of its two.
@@ -212,18 +212,18 @@ impl Peers {
             Some((dialled, false)) if dialled == stream => Some(Way::Unanswered),
             _ => None,
         };
-        self.peers.iter().find_map(|(rank, peer)| Some((*rank, way(peer)?)))
+        self.others.iter().find_map(|(rank, peer)| Some((*rank, way(peer)?)))
     }
 
     /// The stream on which a peer is sent to.
     pub fn stream_to(&self, rank: Rank) -> Option<StreamId> {
-        self.peers.get(&rank)?.outbound.map(|(stream, _)| stream)
+        self.others.get(&rank)?.outbound.map(|(stream, _)| stream)
     }
 
     /// A stream that was set up is over. One that ends in order matters only where something of the peer is missing.
     pub fn lose(&mut self, rank: Rank, in_order: bool) {
         if in_order {
-            if let Some(peer) = self.peers.get_mut(&rank) {
+            if let Some(peer) = self.others.get_mut(&rank) {
                 peer.has_left = true;
             }
             if self.machine.as_ref().is_none_or(|machine| !machine.awaits(rank)) {
@@ -244,16 +244,23 @@ impl Peers {
         let tag = Tag { run, generation, step, bucket, group: 0..world_size, rank };
         self.machine = Some(self.algorithm.start(tag, Payload::Integers(values)));
         for rank in self.ranks() {
-            let kept = self.peers.get_mut(&rank).map(|peer| std::mem::take(&mut peer.early)).unwrap_or_default();
+            let kept = self.others.get_mut(&rank).map(|peer| std::mem::take(&mut peer.early)).unwrap_or_default();
             for frame in kept {
                 self.take(rank, frame, accepted);
             }
         }
         let awaits = |rank: Rank| self.machine.as_ref().is_some_and(|machine| machine.awaits(rank));
-        let left = self.peers.iter().find(|(rank, peer)| peer.has_left && awaits(**rank));
+        let left = self.others.iter().find(|(rank, peer)| peer.has_left && awaits(**rank));
         if let Some(rank) = left.map(|(rank, _)| *rank) {
             self.lost.get_or_insert(rank);
         }
+    }
+
+    /// The peer from whom a frame of an old generation would be due now, were it of this one.
+    pub fn would_take(&self, frame: &Frame) -> Option<Rank> {
+        let header = Header { generation: self.identity.generation, ..frame.header };
+        let machine = self.machine.as_ref()?;
+        self.others.keys().copied().find(|rank| machine.admit(*rank, &header).is_ok())
     }
 
     /// Takes a frame of a peer; one that does not fit breaks the connection. Notes those that a machine has `accepted`.
@@ -279,7 +286,7 @@ impl Peers {
 
     /// Keeps what may become due, as the transport does; what is of another generation breaks the connection.
     fn keep(&mut self, from: Rank, frame: Frame, is_of_here: bool) {
-        match self.peers.get_mut(&from) {
+        match self.others.get_mut(&from) {
             Some(peer) if is_of_here => peer.early.push(frame),
             _ => _ = self.lost.get_or_insert(from),
         }

@@ -45,7 +45,7 @@ impl<T> Queue<T> {
     }
 
     /// The next thing that happens; it is then the moment of that.
-    pub fn next(&mut self) -> Option<T> {
+    pub fn advance(&mut self) -> Option<T> {
         let Planned { at, what, .. } = self.heap.pop()?;
         self.now = at;
         Some(what)

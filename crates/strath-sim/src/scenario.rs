@@ -65,18 +65,18 @@ impl Scenario {
             verify_every: draws.among(1, 10),
             evaluate_every: draws.among(3, 15),
             algorithm: draws.pick(&[Algorithm::Ring, Algorithm::Ring, Algorithm::Direct, Algorithm::Exchange]),
-            micro_batch_takes: draws.millis(2, 15),
+            micro_batch_takes: draws.millis(3, 40),
             config: config(steps, micro_batches, checkpoint_every, lease_ms, min_workers),
             faults: Vec::new(),
             calm: Timestamp::default(),
             is_reinforced: draws.percent(80),
         };
         // Faults come soon after one another, so that one is not over when the next comes, and now and then long after.
-        let mut at = Timestamp(draws.millis(0, 600));
+        let mut at = Timestamp(draws.millis(0, 500));
         for _ in 0..draws.among(1, 9) {
             let fault = scenario.fault(draws, lease_ms);
             scenario.faults.push((at, fault));
-            at = at.after(if draws.percent(80) { draws.millis(0, 500) } else { draws.millis(500, 4000) });
+            at = at.after(if draws.percent(85) { draws.millis(0, 300) } else { draws.millis(300, 4000) });
         }
         scenario.calm = at.after(draws.millis(0, 1000));
         scenario
@@ -99,8 +99,8 @@ impl Scenario {
             56..70 => Fault::Resets { plane: draws.pick(&[Plane::Control, Plane::Data]), one: any, other },
             70..76 => Fault::Slows { one: any, other, by: draws.millis(1, 300), lasting },
             76..84 => Fault::Leaves(host),
-            84..91 => Fault::Joins(host),
-            91..95 => Fault::Strays(host, draws.among(0, 1000)),
+            84..89 => Fault::Joins(host),
+            89..95 => Fault::Strays(host),
             95..98 => Fault::CoordinatorCrashes { silently: draws.percent(30), back_after: draws.millis(10, 3000) },
             _ => Fault::OwnerStops,
         }

@@ -74,7 +74,7 @@ impl World {
 
     /// Runs until an invariant does not hold, all is over, or the time is.
     pub(crate) fn run(&mut self) {
-        while let Some(occurrence) = self.env.queue.next() {
+        while let Some(occurrence) = self.env.queue.advance() {
             self.occurrences += 1;
             let is_end = matches!(occurrence, Occurrence::Ends);
             self.happen(occurrence);
@@ -253,11 +253,7 @@ impl World {
                 }
             }
             Fault::Joins(host) => self.start(host),
-            Fault::Strays(host, which) => {
-                if let Some(id) = self.of_host(host) {
-                    self.within(id, Input::Strays(which));
-                }
-            }
+            Fault::Strays(host) => self.env.lurking.extend(self.of_host(host)),
             Fault::CoordinatorCrashes { silently, back_after } => {
                 if let Some(process) = self.coordinator.take() {
                     self.env.coordinator = None;

@@ -146,11 +146,12 @@ impl Invariants {
     /// Those of a run that has not begun.
     pub fn new(run: Run) -> Self {
         let all: Vec<Box<dyn Invariant>> = vec![
-            Box::<weights_agree::WeightsAgree>::default(),
+            // Causes before effects: a wrong sum makes wrong weights.
             Box::<one_holder::OneHolder>::default(),
-            Box::<steps_advance::StepsAdvance>::default(),
-            Box::<counted_once::CountedOnce>::default(),
             Box::<no_stale::NoStale>::default(),
+            Box::<counted_once::CountedOnce>::default(),
+            Box::<weights_agree::WeightsAgree>::default(),
+            Box::<steps_advance::StepsAdvance>::default(),
             Box::<liveness::Liveness>::default(),
         ];
         Self { run, all, violation: None }

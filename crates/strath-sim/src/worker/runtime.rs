@@ -192,12 +192,6 @@ impl Runtime {
             Input::DialsPeer(id, rank) if id == thread.id => thread.dial(rank, host, env),
             Input::ConnectDeadline(id) if id == thread.id => thread.check_deadline(env),
             Input::Computed(id) if id == thread.id => thread.computed(env),
-            Input::Strays(which) => {
-                let frame = env.sent.get(which as usize % env.sent.len().max(1)).cloned();
-                if let Some(frame) = frame.filter(|frame| frame.truth.generation < thread.identity().generation) {
-                    thread.hear_stray(frame, env);
-                }
-            }
             _ => {}
         }
         self.stop_listening_if_connected(env);

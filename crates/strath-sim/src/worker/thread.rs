@@ -213,12 +213,21 @@ impl Thread {
         }
     }
 
-    /// A segment of long ago has come once more, on some stream.
-    pub(crate) fn hear_stray(&mut self, frame: Frame, env: &mut Env) {
-        if matches!(self.stage, Stage::Summing(..) | Stage::Computing)
-            && let Some(rank) = self.peers.ranks().first().copied()
-        {
-            self.take(rank, frame, env);
+    /// A segment of an old generation comes once more, if one is to and there is one that nothing but its generation tells from one
+    /// that is due.
+    fn hear_stray(&mut self, env: &mut Env) {
+        if !env.lurking.contains(&self.process) {
+            return;
+        }
+        let generation = self.identity().generation;
+        let mut old = env.past.old().iter().filter(|frame| frame.truth.generation < generation);
+        let fitting = old.find_map(|frame| Some((self.peers.would_take(frame)?, frame.clone())));
+        if let Some((rank, frame)) = fitting {
+            env.lurking.remove(&self.process);
+            env.log(|| format!("         {:?} comes once more", frame.truth));
+            let mut accepted = Vec::new();
+            self.peers.take(rank, frame, &mut accepted);
+            self.note_accepted(accepted, env);
         }
     }
 
@@ -297,6 +306,7 @@ impl Thread {
         let mut accepted = Vec::new();
         self.peers.start(self.trainer.state.step, bucket, term, &mut accepted);
         self.note_accepted(accepted, env);
+        self.hear_stray(env);
         self.go_on(env);
     }
 
@@ -324,7 +334,7 @@ impl Thread {
                 self.report(Report::Told(Told::Stepped(step)), env);
             }
             Task::Evaluate => self.report(Report::Told(Told::Evaluated(self.trainer.state.step)), env),
-            Task::Verify if !self.trainer.agrees(sum) => return self.end(Some(FailureKind::Own), env),
+            Task::Verify if !Trainer::agree(sum) => return self.end(Some(FailureKind::Own), env),
             _ => {}
         }
         self.proceed(env);

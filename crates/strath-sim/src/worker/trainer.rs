@@ -138,7 +138,7 @@ impl Trainer {
     }
 
     /// Whether all ranks hold the same state.
-    pub(crate) fn agrees(&self, all: &[i64]) -> bool {
+    pub(crate) fn agree(all: &[i64]) -> bool {
         let (digests, _) = all.as_chunks::<WORDS>();
         digests.iter().all(|words| words == &digests[0])
     }
