@@ -61,7 +61,9 @@ impl Coordinator {
         }
         let most = self.settings.most_workers;
         if self.sessions.values().filter(|s| s.identity.is_some()).count() >= most {
-            return Some(format!("this run has {most} workers already, the most there can be; add threads, not workers"));
+            return Some(format!(
+                "this run has {most} workers already, the most there can be; add threads, not workers"
+            ));
         }
         if register.ring_address.ip().is_unspecified() || register.ring_address.port() == 0 {
             return Some(format!(
@@ -122,6 +124,7 @@ impl Coordinator {
             self.reference = Some((name, prepared));
         }
         self.last_arrival = now;
+        self.somebody_came = true;
         self.update(connection, |session| {
             session.standing = Standing::Ready;
             session.progress.phase = Phase::Waiting;
@@ -169,12 +172,13 @@ impl Coordinator {
         if self.stage != Stage::Gathering {
             return;
         }
-        let ready = self.sessions.values().filter(|s| s.standing == Standing::Ready).count();
-        let preparing = self.sessions.values().any(|s| s.standing == Standing::Preparing);
+        let ready = || self.sessions.values().filter(|s| s.standing == Standing::Ready).count();
+        let preparing = || self.sessions.values().any(|s| s.standing == Standing::Preparing);
+        // What is known at once comes first: sessions are many.
         let enough = match self.settings.gather {
-            Gather::Exactly(wanted) => ready >= wanted,
+            Gather::Exactly(wanted) => self.sessions.len() >= wanted && ready() >= wanted,
             Gather::AtLeast { workers, quiet } => {
-                ready >= workers.max(1) && !preparing && now.since(self.last_arrival) >= quiet
+                now.since(self.last_arrival) >= quiet && !preparing() && ready() >= workers.max(1)
             }
         };
         if enough {
@@ -210,6 +214,7 @@ impl Coordinator {
             }
         }
         ready.sort_unstable();
+        self.somebody_came = false;
         self.generation = Generation(self.generation.0 + 1);
         let generation = self.generation;
         let assignment = Assignment::balanced(&plan, ready.len());
@@ -304,11 +309,12 @@ impl Coordinator {
         if self.stage != Stage::Connecting {
             return;
         }
-        let ranked: Vec<Connection> =
-            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
-        if !ranked.iter().all(|c| self.sessions.get(c).is_some_and(|s| s.standing == Standing::Connected)) {
+        let is_missing = |session: &super::Session| session.rank.is_some() && session.standing != Standing::Connected;
+        if self.sessions.values().any(is_missing) {
             return;
         }
+        let ranked: Vec<Connection> =
+            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
         for connection in ranked {
             self.update(connection, |session| {
                 session.standing = Standing::Running;

@@ -40,6 +40,10 @@ pub struct Coordinator {
     reference: Option<(String, Prepared)>,
     last_arrival: Timestamp,
     last_handled: Timestamp,
+    /// Before this moment nobody can have been silent for a lease: sessions are looked through no more often.
+    none_silent_before: Timestamp,
+    /// Whether a worker has become ready since the last generation was formed.
+    somebody_came: bool,
     suspicion: Option<Suspicion>,
     /// The current generation; before the first, the one that came last.
     generation: Generation,
@@ -145,6 +149,8 @@ impl Coordinator {
             reference: None,
             last_arrival: now,
             last_handled: now,
+            none_silent_before: now,
+            somebody_came: false,
             suspicion: None,
             steps: Step(0),
             assignment: None,
