@@ -40,8 +40,10 @@ impl Bug {
 
     /// What a faulty coordinator hears in place of this.
     pub fn to_coordinator(self, mut event: CoordinatorEvent) -> CoordinatorEvent {
-        if let (Self::FormsBehindTheFurthest, CoordinatorEvent::Message { message: WorkerMessage::Halted(halted), .. }) =
-            (self, &mut event)
+        if let (
+            Self::FormsBehindTheFurthest,
+            CoordinatorEvent::Message { message: WorkerMessage::Halted(halted), .. },
+        ) = (self, &mut event)
         {
             // Of states of even steps it is not told.
             halted.held = halted.held.filter(|(step, _)| !step.0.is_multiple_of(2) || *step == Step(0));

@@ -72,7 +72,7 @@ impl Process {
     /// A coordinator that begins, or goes on with what the folder holds.
     pub fn start(folder: &mut Folder, env: &mut Env) -> Self {
         let (generation, start) = folder.resume();
-        env.note(Fact::CoordinatorBegan { recorded: folder.recorded });
+        env.note(&Fact::CoordinatorBegan { recorded: folder.recorded });
         let scenario = &env.scenario;
         let settings = Settings {
             version: "1".into(),
@@ -161,16 +161,16 @@ impl Process {
                 }
                 Command::PersistGeneration(generation) => {
                     folder.generation = generation;
-                    env.note(Fact::Announced(generation));
+                    env.note(&Fact::Announced(generation));
                 }
                 Command::Record(Record::Step(report)) => {
                     folder.recorded = report.step;
-                    env.note(Fact::Recorded(report.step));
+                    env.note(&Fact::Recorded(report.step));
                 }
                 Command::Record(Record::Eval(report)) => {
                     // One that is there already is passed over.
                     if folder.evaluated.insert(report.step) {
-                        env.note(Fact::Evaluated(report.step));
+                        env.note(&Fact::Evaluated(report.step));
                     }
                 }
                 Command::Record(record) => env.log(|| format!("coordinator records {record:?}")),
@@ -181,7 +181,7 @@ impl Process {
                     self.saving.push(state);
                 }
                 Command::Finish(outcome) => {
-                    env.note(Fact::Ended(outcome.clone()));
+                    env.note(&Fact::Ended(outcome.clone()));
                     self.end(env);
                     self.outcome = Some(outcome);
                     return;
@@ -191,9 +191,11 @@ impl Process {
     }
 
     fn write(&mut self, step: Step, purpose: Purpose, folder: &mut Folder, env: &mut Env) {
-        let Some(at) = self.saving.iter().position(|state| (state.step, state.purpose) == (step, purpose)) else { return };
+        let Some(at) = self.saving.iter().position(|state| (state.step, state.purpose) == (step, purpose)) else {
+            return;
+        };
         let state = self.saving.remove(at);
-        env.note(Fact::Saved { step, digest: Digest::of(&state.model) });
+        env.note(&Fact::Saved { step, digest: Digest::of(&state.model) });
         let is_newest = folder.checkpoint.as_ref().is_none_or(|(newest, _)| *newest < step);
         if purpose != Purpose::Final && is_newest {
             folder.checkpoint = Some((step, state.model));

@@ -173,9 +173,9 @@ impl Env {
     }
 
     /// States a fact.
-    pub fn note(&mut self, fact: Fact) {
+    pub fn note(&mut self, fact: &Fact) {
         self.log(|| format!("         {fact:?}"));
-        self.invariants.observe(&fact, self.queue.now());
+        self.invariants.observe(fact, self.queue.now());
     }
 
     /// Sends something on a stream.

@@ -146,7 +146,13 @@ pub enum Arrival {
 
 impl Network {
     /// Opens a stream.
-    pub fn open(&mut self, plane: Plane, from: (ProcessId, Host), to: SocketAddr, listener: Option<ProcessId>) -> StreamId {
+    pub fn open(
+        &mut self,
+        plane: Plane,
+        from: (ProcessId, Host),
+        to: SocketAddr,
+        listener: Option<ProcessId>,
+    ) -> StreamId {
         let id = StreamId(self.opened);
         self.opened += 1;
         let stream = Stream {

@@ -83,7 +83,6 @@ impl State {
     pub fn digest(&self) -> Digest {
         Digest::of(&self.encode())
     }
-
 }
 
 /// Where the quadratic of a micro-batch has its least value.

@@ -28,8 +28,12 @@ pub fn table(sizes: &[usize]) -> String {
         "| workers | until the first step, ms | events a second | events that come a second | messages a step | \
          after a loss, ms | memory, MiB |\n| --- | --- | --- | --- | --- | --- | --- |\n",
     );
-    for workers in sizes {
-        let Row { begin, events_per_s, come_per_s, messages_per_step, regroup, bytes } = measure(*workers);
+    // All are kept until the last is made, as what is let go of would serve the next.
+    let copies: Vec<(usize, Vec<Coordinator>)> = sizes.iter().map(|workers| copies_of(*workers)).collect();
+    let bytes: Vec<usize> = copies.iter().map(|(bytes, _)| *bytes).collect();
+    drop(copies);
+    for (workers, bytes) in sizes.iter().zip(bytes) {
+        let Row { begin, events_per_s, come_per_s, messages_per_step, regroup } = measure(*workers);
         let (begin, regroup) = (1e3 * begin.as_secs_f64(), 1e3 * regroup.as_secs_f64());
         let mib = bytes as f64 / f64::from(1 << 20);
         // Writing to a text does not fail.
@@ -53,12 +57,10 @@ struct Row {
     messages_per_step: f64,
     /// Time in the machine from the loss of a worker to the start of the next generation.
     regroup: Duration,
-    /// What a copy of it takes.
-    bytes: usize,
 }
 
 fn measure(workers: usize) -> Row {
-    let mut cluster = Cluster::new(workers);
+    let mut cluster = Cluster::new(workers, workers);
     cluster.settle();
     let begin = std::mem::take(&mut cluster.spent);
     (cluster.events, cluster.messages) = (0, 0);
@@ -79,19 +81,20 @@ fn measure(workers: usize) -> Row {
         come_per_s: events as f64 / virtual_seconds,
         messages_per_step,
         regroup,
-        bytes: bytes_of(&cluster.machine, 1 + 100_000 / workers),
     }
 }
 
-/// Memory of a copy, from what the process has more after many.
-fn bytes_of(machine: &Coordinator, copies: usize) -> usize {
+/// Many copies of a machine to which so many workers have come, and what each takes of the process's memory.
+fn copies_of(workers: usize) -> (usize, Vec<Coordinator>) {
+    let mut cluster = Cluster::new(workers, workers + 1);
+    cluster.settle();
     let resident = || {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
         4096 * pages.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or_default()
     };
     let before = resident();
-    let copies = vec![machine.clone(); copies];
-    resident().saturating_sub(before) / copies.len()
+    let copies = vec![cluster.machine.clone(); 1 + 100_000 / workers];
+    (resident().saturating_sub(before) / copies.len(), copies)
 }
 
 struct Cluster {
@@ -107,9 +110,10 @@ struct Cluster {
 }
 
 impl Cluster {
-    fn new(workers: usize) -> Self {
+    /// Workers that have come, to a coordinator that waits for `wanted`.
+    fn new(workers: usize, wanted: usize) -> Self {
         let text = "[run]\nsteps = 1000\n[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\n[batch]\nsize = 256\n[sam]\nm = 2\n";
-        let layers = Layers::new().file(text, "measured", Path::new("/")).and_then(|layers| layers.resolve());
+        let layers = Layers::new().file(text, "measured", Path::new("/")).and_then(Layers::resolve);
         let settings = Settings {
             version: "1".into(),
             token: None,
@@ -118,8 +122,8 @@ impl Cluster {
             config: layers.expect("the configuration holds").config,
             configuration: String::new(),
             job: Job::Train,
-            gather: Gather::Exactly(workers),
-            most_workers: workers,
+            gather: Gather::Exactly(wanted),
+            most_workers: wanted,
             generation: Generation(0),
             start: None,
         };

@@ -113,6 +113,6 @@ fn config(steps: u64, micro_batches: usize, checkpoint_every: u64, lease_ms: u64
          [checkpoint]\nevery_steps = {checkpoint_every}\n[cluster]\nlease_ms = {lease_ms}\nmin_workers = {min_workers}\n",
         MICRO * micro_batches
     );
-    let layers = Layers::new().file(&text, "simulated", Path::new("/")).and_then(|layers| layers.resolve());
+    let layers = Layers::new().file(&text, "simulated", Path::new("/")).and_then(Layers::resolve);
     layers.expect("every run that is drawn has a configuration that holds").config
 }

@@ -41,7 +41,12 @@ pub struct World {
 }
 
 impl World {
-    pub(crate) fn new(scenario: Scenario, draws: crate::draws::Draws, bug: Option<crate::bug::Bug>, is_logged: bool) -> Self {
+    pub(crate) fn new(
+        scenario: Scenario,
+        draws: crate::draws::Draws,
+        bug: Option<crate::bug::Bug>,
+        is_logged: bool,
+    ) -> Self {
         let run = Run {
             trajectory: crate::quadratic::trajectory(scenario.micro_batches, Step(scenario.steps)),
             micro_batches: scenario.micro_batches,
@@ -87,7 +92,7 @@ impl World {
             }
         }
         let living = self.living();
-        self.env.note(Fact::Over { living });
+        self.env.note(&Fact::Over { living });
     }
 
     fn living(&self) -> usize {
@@ -310,7 +315,7 @@ impl World {
         if self.coordinator.is_none() {
             self.env.queue.after(RESTART, Occurrence::StartsCoordinator);
         }
-        self.env.note(Fact::Calm);
+        self.env.note(&Fact::Calm);
         self.env.queue.after(PATIENCE, Occurrence::Ends);
     }
 }

@@ -44,7 +44,9 @@ impl Invariant for CountedOnce {
                 for micro_batch in 0..run.micro_batches {
                     let ranks = of_step.get(&micro_batch).map_or(&[][..], Vec::as_slice);
                     if ranks.len() != 1 {
-                        return Err(format!("{who} completed step {step}, whose micro-batch {micro_batch} {ranks:?} computed"));
+                        return Err(format!(
+                            "{who} completed step {step}, whose micro-batch {micro_batch} {ranks:?} computed"
+                        ));
                     }
                 }
                 Ok(())

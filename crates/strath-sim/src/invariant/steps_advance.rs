@@ -41,10 +41,8 @@ impl Invariant for StepsAdvance {
                 }
                 self.recorded = *step;
             }
-            Fact::Evaluated(step) => {
-                if !self.evaluated.insert(*step) {
-                    return Err(format!("the evaluation of step {step} is on record twice"));
-                }
+            Fact::Evaluated(step) if !self.evaluated.insert(*step) => {
+                return Err(format!("the evaluation of step {step} is on record twice"));
             }
             Fact::Assigned { identity, start, held: Some(held), .. } if start < held => {
                 let who = place(identity.generation, identity.rank);
@@ -53,7 +51,10 @@ impl Invariant for StepsAdvance {
             Fact::Ended(Outcome::Done { steps, .. }) => {
                 if [*steps, self.recorded] != [run.steps; 2] {
                     let recorded = self.recorded;
-                    return Err(format!("the run of {} steps ended after {steps}, with {recorded} on record", run.steps));
+                    return Err(format!(
+                        "the run of {} steps ended after {steps}, with {recorded} on record",
+                        run.steps
+                    ));
                 }
                 let is_due = |step: &u64| step.is_multiple_of(run.evaluate_every) || *step == run.steps.0;
                 let due: BTreeSet<Step> = (1..=run.steps.0).filter(is_due).map(Step).collect();

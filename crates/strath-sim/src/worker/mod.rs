@@ -104,7 +104,7 @@ impl Process {
                     self.happen(event, env);
                 }
             }
-            (Life::InSession(runtime), input) => runtime.of_thread(input, env),
+            (Life::InSession(runtime), input) => runtime.of_thread(&input, env),
             _ => {}
         }
     }
@@ -112,7 +112,8 @@ impl Process {
     /// Tries to reach the coordinator.
     fn dial(&mut self, since: Timestamp, env: &mut Env) {
         let coordinator = Host(0);
-        let is_open = env.network.is_blocked(self.host, coordinator).or(env.network.is_blocked(coordinator, self.host)).is_none();
+        let is_open =
+            env.network.is_blocked(self.host, coordinator).or(env.network.is_blocked(coordinator, self.host)).is_none();
         let Some(listener) = env.coordinator.filter(|_| is_open) else {
             if env.now().since(since) >= CONNECT_TIMEOUT {
                 env.log(|| format!("process {} gives up the coordinator", self.id.0));

@@ -144,13 +144,13 @@ impl Runtime {
             (None, Some(sent)) => State::decode(&sent.model),
             (None, None) => State::initial(),
         };
-        env.note(Fact::Holds { step: state.step, digest: state.digest() });
+        env.note(&Fact::Holds { step: state.step, digest: state.digest() });
         (self.generation, self.start, self.is_ready) = (assign.generation, assign.start, false);
         let (process, bounds) = (self.process.0, assign.bounds.clone());
         let start = assign.start;
         let thread = Thread::begin(self.process, assign, state, self.run, env);
         let identity = thread.identity();
-        env.note(Fact::Assigned { process, identity, start, held: held.map(|held| held.step), bounds });
+        env.note(&Fact::Assigned { process, identity, start, held: held.map(|held| held.step), bounds });
         self.thread = Some(thread);
         let knocks = self.listener.as_mut().map(|listener| std::mem::take(&mut listener.knocks)).unwrap_or_default();
         for (stream, hello) in knocks {
@@ -185,13 +185,13 @@ impl Runtime {
     }
 
     /// Something that concerns the thread of the generation alone.
-    pub(crate) fn of_thread(&mut self, input: Input, env: &mut Env) {
+    pub(crate) fn of_thread(&mut self, input: &Input, env: &mut Env) {
         let host = self.process.1;
         let Some(thread) = &mut self.thread else { return };
         match input {
-            Input::DialsPeer(id, rank) if id == thread.id => thread.dial(rank, host, env),
-            Input::ConnectDeadline(id) if id == thread.id => thread.check_deadline(env),
-            Input::Computed(id) if id == thread.id => thread.computed(env),
+            Input::DialsPeer(id, rank) if *id == thread.id => thread.dial(*rank, host, env),
+            Input::ConnectDeadline(id) if *id == thread.id => thread.check_deadline(env),
+            Input::Computed(id) if *id == thread.id => thread.computed(env),
             _ => {}
         }
         self.stop_listening_if_connected(env);
@@ -216,7 +216,7 @@ impl Runtime {
         let ring_address = listen(self.process.0, self.process.1, env);
         self.listener = Some(Listener { address: ring_address, knocks: Vec::new() });
         let held = Some((state.step, state.digest()));
-        env.note(Fact::Holds { step: state.step, digest: state.digest() });
+        env.note(&Fact::Holds { step: state.step, digest: state.digest() });
         self.held = Some(state);
         self.later.push_back(WorkerEvent::Rested { generation: self.generation, held, ring_address });
     }
@@ -253,11 +253,7 @@ impl Runtime {
             }
             Report::NotConnected(kind, state) => {
                 self.rests(state, env);
-                if is_over {
-                    WorkerEvent::Tick
-                } else {
-                    failed(generation, self.start, Phase::Connecting, kind)
-                }
+                if is_over { WorkerEvent::Tick } else { failed(generation, self.start, Phase::Connecting, kind) }
             }
             Report::Rested(state) => {
                 self.rests(state, env);
@@ -292,12 +288,9 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             WorkerEvent::Evaluated(EvalReport { generation, step, split: Split::Test, loss: 1.0, error: 0.5 })
         }
         Told::State(state, purpose) => WorkerEvent::StateReady(sent(&state, generation, purpose)),
-        Told::Finished { state, stopped } => WorkerEvent::Finished(Finished {
-            generation,
-            step: state.step,
-            weights: state.digest(),
-            stopped,
-        }),
+        Told::Finished { state, stopped } => {
+            WorkerEvent::Finished(Finished { generation, step: state.step, weights: state.digest(), stopped })
+        }
         Told::Failed { step, kind } => failed(generation, step, Phase::Reduce, kind),
     }
 }

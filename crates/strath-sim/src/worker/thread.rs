@@ -75,15 +75,29 @@ pub(crate) struct Thread {
 
 impl Thread {
     /// A thread that begins to connect its ring.
-    pub(crate) fn begin(process: (ProcessId, Host), assign: Assign, state: State, run: strath_core::RunId, env: &mut Env) -> Self {
+    pub(crate) fn begin(
+        process: (ProcessId, Host),
+        assign: Assign,
+        state: State,
+        run: strath_core::RunId,
+        env: &mut Env,
+    ) -> Self {
         let id = ThreadId(env.number());
         let world_size = assign.members.len() as u32;
         let identity = Identity { run, generation: assign.generation, rank: assign.rank, world_size };
         let peers = Peers::new(identity, env.scenario.algorithm, env.bug);
         let trainer = Trainer::new(&assign, state, &env.scenario);
         let told = env.now();
-        let mut thread =
-            Self { id, process: process.0, assign, peers, trainer, stage: Stage::Connecting, told, is_cancelled: false };
+        let mut thread = Self {
+            id,
+            process: process.0,
+            assign,
+            peers,
+            trainer,
+            stage: Stage::Connecting,
+            told,
+            is_cancelled: false,
+        };
         for rank in thread.peers.ranks() {
             thread.dial(rank, process.1, env);
         }
@@ -246,7 +260,7 @@ impl Thread {
     fn note_accepted(&self, accepted: Vec<crate::peers::Truth>, env: &mut Env) {
         let (identity, step) = (self.identity(), self.trainer.state.step);
         for truth in accepted {
-            env.note(Fact::Accepted { identity, step, truth });
+            env.note(&Fact::Accepted { identity, step, truth });
         }
     }
 
@@ -290,7 +304,7 @@ impl Thread {
             let identity = self.identity();
             let step = self.trainer.state.step;
             for micro_batch in self.trainer.micro_batches(env.bug == Some(Bug::ComputesOneTooMany)) {
-                env.note(Fact::Computed { identity, step, micro_batch });
+                env.note(&Fact::Computed { identity, step, micro_batch });
             }
             self.proceed(env);
         }
@@ -330,7 +344,7 @@ impl Thread {
             Task::Reduce => {
                 let counts = self.trainer.step(sum);
                 let (step, digest, identity) = (self.trainer.state.step, self.trainer.digest(), self.identity());
-                env.note(Fact::Stepped { identity, step, digest, counts });
+                env.note(&Fact::Stepped { identity, step, digest, counts });
                 self.report(Report::Told(Told::Stepped(step)), env);
             }
             Task::Evaluate => self.report(Report::Told(Told::Evaluated(self.trainer.state.step)), env),

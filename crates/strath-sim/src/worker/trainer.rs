@@ -110,7 +110,11 @@ impl Trainer {
         let (counts, stop) = self.state.advance(sum);
         let stopping = stop && self.state.step < self.steps;
         self.settle(stopping);
-        if stopping { self.tasks.push_back(Task::Finish(true)) } else { self.go_on() }
+        if stopping {
+            self.tasks.push_back(Task::Finish(true));
+        } else {
+            self.go_on();
+        }
         counts
     }
 
