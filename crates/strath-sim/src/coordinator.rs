@@ -1,6 +1,6 @@
 //! The coordinator's process: its machine, its sessions, and the run's folder, which outlives it.
 //!
-//! A coordinator that dies ends its run; the owner starts another, which resumes from the newest checkpoint ([`Folder::resume`]). Whatever
+//! A coordinator that dies ends its run; the owner starts another, which resumes from the newest checkpoint (`Folder::resume`). Whatever
 //! else a coordinator may one day recover from its folder belongs there.
 
 use std::collections::BTreeSet;
