@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use strath_core::config::Config;
+use strath_core::config::{Config, MOST_WORKERS};
 use strath_core::{RingKey, Step, Timestamp};
 use strath_protocol::message::{DataSummary, EvalReport, Job};
 use strath_protocol::{
@@ -116,6 +116,7 @@ pub async fn run(
             config: settings.config.clone(),
             job: settings.job,
             gather: settings.gather,
+            most_workers: MOST_WORKERS as usize,
             generation,
             start: settings.start.clone(),
             former,

@@ -179,6 +179,9 @@ impl Worker {
             Event::Stepped(report) => {
                 self.expect_at_work(report.generation, "Stepped")?;
                 keep_newest(&mut self.recent, MOST_STEPS_TOLD, report.clone());
+                if !self.is_away() {
+                    self.backlog.go_on();
+                }
                 if self.rank == Rank(0) {
                     self.send(WorkerMessage::Step(report));
                 }
@@ -196,7 +199,7 @@ impl Worker {
                 } else {
                     self.expect_at_work(state.generation, "StateReady")?;
                 }
-                self.backlog.keep(&state, self.is_away());
+                self.backlog.keep(&state);
                 self.send(WorkerMessage::State(state));
             }
             Event::Finished(finished) => {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use strath_core::config::{MOST_WORKERS, Numerics};
+use strath_core::config::Numerics;
 use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
@@ -64,9 +64,10 @@ impl Coordinator {
         if matches!(self.stage, Stage::Draining(_)) {
             return Some("this run has failed and is about to end; start it again with --resume".into());
         }
-        if self.sessions.values().filter(|s| s.identity.is_some()).count() >= MOST_WORKERS as usize {
+        let most = self.settings.most_workers;
+        if self.sessions.values().filter(|s| s.identity.is_some()).count() >= most {
             return Some(format!(
-                "this run has {MOST_WORKERS} workers already, the most there can be; add threads, not workers"
+                "this run has {most} workers already, the most there can be; add threads, not workers"
             ));
         }
         if register.ring_address.ip().is_unspecified() || register.ring_address.port() == 0 {
@@ -128,6 +129,7 @@ impl Coordinator {
             self.reference = Some((name, prepared));
         }
         self.last_arrival = now;
+        self.somebody_came = true;
         self.update(connection, |session| {
             session.standing = Standing::Ready;
             session.progress.phase = Phase::Waiting;
@@ -175,15 +177,17 @@ impl Coordinator {
         if self.stage != Stage::Gathering {
             return;
         }
-        let ready = self.sessions.values().filter(|s| s.standing == Standing::Ready).count();
-        let preparing = self.sessions.values().any(|s| s.standing == Standing::Preparing);
+        let ready = || self.sessions.values().filter(|s| s.standing == Standing::Ready).count();
+        let preparing = || self.sessions.values().any(|s| s.standing == Standing::Preparing);
+        // What is known at once comes first: sessions are many.
         let enough = match self.settings.gather {
-            Gather::Exactly(wanted) => ready >= wanted,
+            Gather::Exactly(wanted) => self.sessions.len() >= wanted && ready() >= wanted,
             Gather::AtLeast { workers, quiet } => {
-                ready >= workers.max(1) && !preparing && now.since(self.last_arrival) >= quiet
+                now.since(self.last_arrival) >= quiet && !preparing() && ready() >= workers.max(1)
             }
         };
         if enough {
+            self.rewind();
             self.form(None, |_| false);
         }
     }
@@ -216,6 +220,7 @@ impl Coordinator {
             }
         }
         ready.sort_unstable();
+        self.somebody_came = false;
         self.generation = Generation(self.generation.0 + 1);
         let generation = self.generation;
         let assignment = Assignment::balanced(&plan, ready.len());
@@ -273,7 +278,8 @@ impl Coordinator {
             steps,
             state,
             keeps: false,
-            unsettled: again.is_some() && start > Step(0),
+            // Whoever made the state that a run is resumed from may have ended before it did what follows.
+            unsettled: start > Step(0),
             some_are_sent,
         };
         for (rank, (_, connection, _)) in (0..).map(Rank).zip(&ready) {
@@ -314,11 +320,12 @@ impl Coordinator {
         if self.stage != Stage::Connecting {
             return;
         }
-        let ranked: Vec<Connection> =
-            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
-        if !ranked.iter().all(|c| self.sessions.get(c).is_some_and(|s| s.standing == Standing::Connected)) {
+        let is_missing = |session: &super::Session| session.rank.is_some() && session.standing != Standing::Connected;
+        if self.sessions.values().any(is_missing) {
             return;
         }
+        let ranked: Vec<Connection> =
+            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
         for connection in ranked {
             self.update(connection, |session| {
                 session.standing = Standing::Running;

@@ -22,6 +22,13 @@ pub(super) struct Results {
     pub(super) evaluated: Option<EvalReport>,
 }
 
+impl Results {
+    /// Those of a run that goes on from a checkpoint.
+    pub(super) fn after(checkpoint: Option<Step>) -> Self {
+        Self { checkpoint, ..Self::default() }
+    }
+}
+
 impl Coordinator {
     /// A session has ended by itself.
     pub(super) fn disconnected(&mut self, connection: Connection, cause: &str) -> Result<(), Rejected> {

@@ -28,8 +28,8 @@ impl Coordinator {
             let given_up = self.debtor(self.last_handled).map(|session| session.heard.after(lease));
             return [given_up, drain.until].into_iter().flatten().fold(earliest, Timestamp::min);
         }
-        for session in self.sessions.values() {
-            earliest = earliest.min(session.heard.after(lease));
+        if !self.sessions.is_empty() {
+            earliest = earliest.min(self.none_silent_before);
         }
         if let Some(suspicion) = &self.suspicion {
             earliest = earliest.min(suspicion.until);
@@ -66,6 +66,15 @@ impl Coordinator {
         if matches!(self.stage, Stage::Draining(_) | Stage::Ended) {
             return;
         }
+        self.end_the_silent(now);
+        self.settle_suspicion(now);
+    }
+
+    fn end_the_silent(&mut self, now: Timestamp) {
+        // Whoever is heard is silent later, and whoever comes has just been heard: what was found before holds at least.
+        if now < self.none_silent_before {
+            return;
+        }
         let lease = self.settings.lease();
         let silent: Vec<(Connection, String)> = self
             .sessions
@@ -94,6 +103,7 @@ impl Coordinator {
                 return self.fail(message);
             }
         }
-        self.settle_suspicion(now);
+        let longest = self.sessions.values().map(|session| session.heard).min().unwrap_or(now);
+        self.none_silent_before = longest.after(lease);
     }
 }

@@ -42,6 +42,10 @@ pub struct Coordinator {
     reference: Option<(String, Prepared)>,
     last_arrival: Timestamp,
     last_handled: Timestamp,
+    /// Before this moment nobody can have been silent for a lease: sessions are looked through no more often.
+    none_silent_before: Timestamp,
+    /// Whether a worker has become ready since the last generation was formed.
+    somebody_came: bool,
     suspicion: Option<Suspicion>,
     /// The current generation; before the first, the one that came last.
     generation: Generation,
@@ -142,6 +146,8 @@ impl Coordinator {
     pub fn new(settings: Settings, now: Timestamp) -> Self {
         let members = settings.former.members.clone();
         let stage = if members.is_empty() { Stage::Gathering } else { Stage::Returning(now.after(settings.lease())) };
+        // A state with its optimizer's is a checkpoint, and on the disk.
+        let checkpoint = settings.start.as_ref().filter(|start| start.optimizer.is_some()).map(|start| start.step);
         Self {
             generation: settings.generation,
             members,
@@ -152,11 +158,13 @@ impl Coordinator {
             reference: None,
             last_arrival: now,
             last_handled: now,
+            none_silent_before: now,
+            somebody_came: false,
             suspicion: None,
             steps: Step(0),
             assignment: None,
             last_step: None,
-            results: Results::default(),
+            results: Results::after(checkpoint),
             agreed: None,
             agreed_since: None,
             ended_at: None,

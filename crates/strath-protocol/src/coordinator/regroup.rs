@@ -181,6 +181,7 @@ impl Coordinator {
             || self.settings.job != Job::Train
             || self.stop_requested
             || self.agreed.is_some()
+            || !self.somebody_came
         {
             return;
         }

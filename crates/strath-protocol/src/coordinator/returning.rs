@@ -15,7 +15,7 @@ use strath_core::{Rank, Step, Timestamp, WorkerId};
 use super::{Coordinator, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::Connection;
-use crate::message::{CoordinatorMessage, Ending, Member, Phase, Register, Returning, Whence};
+use crate::message::{CoordinatorMessage, Ending, Halted, Member, Phase, Register, Returning, Whence};
 
 /// What the coordinator before this one has left of a run that was at work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -56,7 +56,7 @@ impl Coordinator {
         let may_be_waited_for = matches!(self.stage, Stage::Returning(_) | Stage::Regrouping(_) | Stage::Gathering);
         let is_outdated = match &whence {
             Whence::Working(generation) => *generation != self.generation || place.is_none() || !may_be_waited_for,
-            Whence::Halted(halted) => halted.generation > self.generation,
+            Whence::Halted(halted) => halted.generation > self.generation || self.is_of_another_course(halted),
         };
         if is_there || is_outdated {
             let reason = format!("generation {} has begun without it", self.generation);
@@ -69,6 +69,7 @@ impl Coordinator {
             self.reference = Some((name, prepared));
         }
         self.last_arrival = now;
+        self.somebody_came = true;
         let (generation, recorded) = (self.generation, self.recorded());
         self.next_worker = self.next_worker.max(worker.0 + 1);
         self.update(connection, |session| session.identity = Some((worker, register)));
@@ -97,6 +98,15 @@ impl Coordinator {
         }
     }
 
+    /// Whether the run has gone on without a worker from an older state than it holds, and makes again what lies between: the record would
+    /// have a gap if it went on from there.
+    fn is_of_another_course(&self, halted: &Halted) -> bool {
+        let told = halted.unrecorded.iter().map(|report| report.step);
+        let reach = told.fold(self.recorded(), |reach, step| if step.0 == reach.0 + 1 { step } else { reach });
+        let is_of_this = halted.generation == self.generation && !self.members.is_empty();
+        !is_of_this && halted.held.is_some_and(|(step, _)| step > reach)
+    }
+
     /// Goes on where the coordinator before this one stopped, once everyone is back, or without those who are not after a lease.
     pub(super) fn settle_returning(&mut self, now: Timestamp) {
         let Stage::Returning(until) = self.stage else { return };
@@ -118,15 +128,22 @@ impl Coordinator {
         if self.sessions.values().any(holds_something) {
             return self.regroup(cause);
         }
-        let start = self.kept_step().unwrap_or_default();
-        self.settings.former.recorded = Step(0);
-        self.settings.former.evaluated = None;
-        self.commands.push_back(Command::Rewind(start));
         self.commands.push_back(Command::Record(Record::Warning(format!(
-            "none of the {all} workers of generation {} has come back within cluster.lease_ms; the run goes on from step {start}",
-            self.generation
+            "none of the {all} workers of generation {} has come back within cluster.lease_ms; if none does, the run goes on from step {}",
+            self.generation,
+            self.kept_step().unwrap_or_default()
         ))));
         self.stage = Stage::Gathering;
+    }
+
+    /// The run goes on from an older state than is on record: what comes after it is made again.
+    pub(super) fn rewind(&mut self) {
+        let start = self.kept_step().unwrap_or_default();
+        if self.recorded() > start {
+            (self.settings.former.recorded, self.settings.former.evaluated) = (Step(0), None);
+            (self.last_step, self.results.evaluated) = (None, None);
+            self.commands.push_back(Command::Rewind(start));
+        }
     }
 
     /// Every member went on meanwhile.

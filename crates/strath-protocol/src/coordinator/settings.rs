@@ -28,6 +28,8 @@ pub struct Settings {
     pub job: Job,
     /// When enough workers have come.
     pub gather: Gather,
+    /// How many workers it admits at once: as many as can be connected to each other.
+    pub most_workers: usize,
     /// The last generation that was announced; the next is one higher.
     pub generation: Generation,
     /// What to start from; `None`: the seed.

@@ -239,7 +239,7 @@ pub struct Assign {
     /// Whether the worker starts from the state that it holds.
     pub keeps: bool,
     /// Whether what follows step `start` (an evaluation, a checkpoint) may still be to be done, because the generation before this
-    /// one ended there.
+    /// one, or the run before it was resumed, ended there.
     pub unsettled: bool,
     /// Whether some worker is sent a state first, so that its ring may be late.
     pub some_are_sent: bool,

@@ -48,7 +48,7 @@ enum Attempt {
 /// What is told late, or again: a coordinator may be gone before it has read or kept it.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(super) struct Backlog {
-    /// The newest checkpoint that nobody was there to take.
+    /// The newest checkpoint, until the next step is complete; of one that nobody was there to take, until the next checkpoint.
     checkpoint: Option<State>,
     last: Option<State>,
     finished: Option<Finished>,
@@ -57,13 +57,18 @@ pub(super) struct Backlog {
 }
 
 impl Backlog {
-    /// Remembers the state of the end, and one that cannot be sent now.
-    pub(super) fn keep(&mut self, state: &State, is_away: bool) {
+    /// Remembers a state.
+    pub(super) fn keep(&mut self, state: &State) {
         match state.purpose {
             Purpose::Final => self.last = Some(state.clone()),
-            Purpose::Checkpoint if is_away => self.checkpoint = Some(state.clone()),
-            Purpose::Checkpoint | Purpose::Start | Purpose::Handover => {}
+            Purpose::Checkpoint => self.checkpoint = Some(state.clone()),
+            Purpose::Start | Purpose::Handover => {}
         }
+    }
+
+    /// A step is complete, and the coordinator there.
+    pub(super) fn go_on(&mut self) {
+        self.checkpoint = None;
     }
 
     pub(super) fn finish(&mut self, finished: Finished) {
@@ -194,7 +199,7 @@ impl Worker {
             steps.into_iter().for_each(|report| self.send(WorkerMessage::Step(report)));
             let evaluations: Vec<_> = self.evaluations.iter().cloned().collect();
             evaluations.into_iter().for_each(|report| self.send(WorkerMessage::Eval(report)));
-            for state in [checkpoint, last.clone()].into_iter().flatten() {
+            for state in [checkpoint.clone(), last.clone()].into_iter().flatten() {
                 self.send(WorkerMessage::State(state));
             }
         }
@@ -204,7 +209,7 @@ impl Worker {
         if let Some(failure) = failure {
             self.send(WorkerMessage::Failed(failure));
         }
-        self.backlog = Backlog { last, finished, ..Backlog::default() };
+        self.backlog = Backlog { checkpoint, last, finished, failure: None };
         Ok(())
     }
 

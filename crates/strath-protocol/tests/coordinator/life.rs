@@ -93,8 +93,8 @@ fn a_run_from_the_first_registration_to_its_end() {
     assert_eq!(machine.next_deadline(), None);
 }
 
-#[test]
-fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
+/// Two workers' run that goes on from the checkpoint of step 2.
+fn resumed() -> Settings {
     let start = Start {
         step: Step(2),
         source: "step-2".into(),
@@ -103,7 +103,12 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
         data: None,
         numerics: None,
     };
-    let mut machine = Coordinator::new(Settings { start: Some(start), ..settings(Gather::Exactly(2)) }, at(0));
+    Settings { start: Some(start), ..settings(Gather::Exactly(2)) }
+}
+
+#[test]
+fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
+    let mut machine = Coordinator::new(resumed(), at(0));
     join(&mut machine, 0, 0);
     join(&mut machine, 1, 0);
     say(&mut machine, 0, WorkerMessage::Prepared(prepared()), 0);
@@ -119,7 +124,7 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
             steps: Step(3),
             state: Some(announced.clone()),
             keeps: false,
-            unsettled: false,
+            unsettled: true,
             some_are_sent: true,
         })
     };
@@ -142,6 +147,16 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
             send(1, sent),
         ]
     );
+}
+
+#[test]
+fn a_resumed_run_makes_up_the_evaluation_of_its_first_step_and_writes_no_checkpoint_twice() {
+    // Its state may have been handed over by a worker whose evaluation was interrupted.
+    let mut machine = run_with(resumed(), 2);
+    let evaluated = EvalReport { step: Step(2), ..eval_report(5) };
+    let record = Command::Record(Record::Eval(evaluated.clone()));
+    assert_eq!(say(&mut machine, 0, WorkerMessage::Eval(evaluated), 1), [record]);
+    assert_eq!(say(&mut machine, 0, WorkerMessage::State(state(2, Purpose::Checkpoint)), 2), []);
 }
 
 #[test]

@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use strath_core::{Generation, RunId, Step, WorkerId};
 use strath_protocol::message::{
-    CoordinatorMessage, Ending, Halted, Member, Purpose, Register, Returning, Whence, WorkerMessage,
+    CoordinatorMessage, Ending, Halted, Member, Purpose, Register, Returning, StepReport, Whence, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Record, Settings,
 };
 
 use crate::support::{
-    address, at, halted, handle, lost, persist, prepared, register, running, say, send, settings, state, step_report,
+    address, at, halted, handle, join, lost, persist, prepared, register, running, say, send, settings, state,
+    step_report,
 };
 
 /// Started again in generation 5 of this many workers, with 2 of 3 steps on record.
@@ -95,14 +96,25 @@ fn after_a_lease_it_goes_on_without_those_who_are_not_back_from_the_furthest_sta
 fn if_nobody_comes_back_the_record_is_cut_to_the_state_that_the_run_goes_on_from() {
     let mut machine = restarted(2);
     let commands = handle(&mut machine, Event::Tick, 2000);
-    assert!(matches!(&commands[..], [Command::Rewind(Step(0)), Command::Record(Record::Warning(_))]), "{commands:?}");
+    assert!(matches!(&commands[..], [Command::Record(Record::Warning(_))]), "{commands:?}");
     assert_eq!(machine.status(at(2000)).stage, "gathering");
     // One that comes late, and holds what is further, is what the run goes on from.
-    let commands = come_back(&mut machine, 0, 1, waiting(5, 3), 2100);
-    assert!(commands.contains(&taken(0, 0)), "{commands:?}");
-    let mut all = commands;
-    all.extend(handle(&mut machine, Event::Tick, 2200));
-    assert!(all.iter().any(|c| matches!(c, Command::PersistGeneration { generation: Generation(6), .. })), "{all:?}");
+    let mut late = machine.clone();
+    let mut commands = come_back(&mut late, 0, 1, waiting(5, 3), 2100);
+    assert!(commands.contains(&taken(0, 2)), "{commands:?}");
+    commands.extend(handle(&mut late, Event::Tick, 2200));
+    let goes_on = |c: &Command| matches!(c, Command::Record(Record::Generation { step: Step(3), .. }));
+    assert!(commands.iter().any(goes_on), "{commands:?}");
+    // If newcomers begin before it comes, what it holds is of another course.
+    join(&mut machine, 3, 2100);
+    say(&mut machine, 3, WorkerMessage::Prepared(prepared()), 2100);
+    let commands = handle(&mut machine, Event::Tick, 2200);
+    assert_eq!(commands[0], Command::Rewind(Step(0)));
+    let first = WorkerMessage::Step(StepReport { generation: Generation(6), ..step_report(1) });
+    say(&mut machine, 3, WorkerMessage::RingReady { generation: Generation(6) }, 2201);
+    assert_eq!(say(&mut machine, 3, first, 2202).len(), 1, "it is on record anew");
+    let commands = come_back(&mut machine, 2, 1, waiting(5, 3), 2300);
+    assert!(matches!(&commands[..], [Command::Send { message: CoordinatorMessage::End(Ending::Outdated(_)), .. }, _]));
 }
 
 #[test]

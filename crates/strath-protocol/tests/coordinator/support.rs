@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strath_core::config::{Config, Layers};
+use strath_core::config::{Config, Layers, MOST_WORKERS};
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
 use strath_protocol::message::{
     CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Member, Phase,
@@ -35,6 +35,7 @@ pub(crate) fn settings(gather: Gather) -> Settings {
         config,
         job: Job::Train,
         gather,
+        most_workers: MOST_WORKERS as usize,
         generation: Generation(4),
         start: None,
         former: Former::default(),
