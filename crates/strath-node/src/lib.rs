@@ -27,3 +27,5 @@ pub mod trainer;
 pub mod verify;
 mod whereabouts;
 pub mod worker;
+
+pub use generation::ring_tls;

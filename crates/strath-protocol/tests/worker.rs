@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
+use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, Timestamp, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
     Halted, Job, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport,
@@ -25,7 +25,7 @@ fn register() -> Register {
 
 fn admitted() -> Admitted {
     let (configuration, lease) = ("[run]".into(), Duration::from_secs(2));
-    Admitted { worker: WorkerId(3), run: RunId(1), configuration, job: Job::Train, lease, ring_key: RingKey([9; 16]) }
+    Admitted { worker: WorkerId(3), run: RunId(1), configuration, job: Job::Train, lease }
 }
 
 fn prepared() -> Prepared {
@@ -66,6 +66,7 @@ fn assign(with_state: bool) -> Assign {
         keeps: false,
         unsettled: false,
         some_are_sent: false,
+        ticket: Ticket([9; 32]),
     }
 }
 

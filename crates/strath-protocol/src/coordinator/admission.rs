@@ -29,7 +29,6 @@ impl Coordinator {
             configuration: self.settings.configuration.clone(),
             job: self.settings.job,
             lease: self.settings.lease(),
-            ring_key: self.settings.ring_key,
         };
         self.update(connection, |session| {
             session.identity = Some((worker, register));
@@ -265,6 +264,7 @@ impl Coordinator {
             keeps: false,
             unsettled: again.is_some() && start > Step(0),
             some_are_sent,
+            ticket: self.settings.ring_key.ticket(self.settings.run, generation),
         };
         for (rank, (_, connection, _)) in (0..).map(Rank).zip(&ready) {
             let keeps = self.sessions.get(connection).is_some_and(&keeps);
