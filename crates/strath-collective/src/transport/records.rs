@@ -314,3 +314,128 @@ impl Opener {
         Ok(false)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::Arc;
+
+    use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+    use rustls::RootCertStore;
+    use rustls::pki_types::PrivateKeyDer;
+
+    use super::*;
+    use crate::tls::RingTls;
+    use crate::transport::session::{Progress, Session, Unbuffered};
+
+    fn worker() -> RingTls {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let mut roots = RootCertStore::empty();
+        roots.add(params.self_signed(&key).unwrap().der().clone()).unwrap();
+        let issuer = Issuer::new(params, key);
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["worker.strath".to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        RingTls::new(Arc::new(roots), vec![certificate.der().clone()], key, "worker.strath").unwrap()
+    }
+
+    /// Says what this end has to say; `true`: it is through.
+    fn shake<C: Unbuffered>(session: &mut Session<C>, mut stream: &TcpStream) -> bool {
+        let mut outgoing = Vec::new();
+        let progress = session.shake(&mut outgoing, &mut Vec::new()).unwrap();
+        stream.write_all(&outgoing).unwrap();
+        progress == Progress::Established
+    }
+
+    /// Both ends of a session, each with its connection.
+    fn session() -> ((TcpStream, Sealer), (TcpStream, Opener)) {
+        let tls = worker();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let dialling = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepting, _) = listener.accept().unwrap();
+        let (mut client, mut server) = (Session::new(tls.dial().unwrap()), Session::new(tls.accept().unwrap()));
+        let mut is_through = shake(&mut client, &dialling);
+        while !is_through {
+            server.fill(&accepting).unwrap();
+            shake(&mut server, &accepting);
+            client.fill(&dialling).unwrap();
+            is_through = shake(&mut client, &dialling);
+        }
+        server.fill(&accepting).unwrap();
+        while !shake(&mut server, &accepting) {
+            server.fill(&accepting).unwrap();
+        }
+        assert_eq!(client.secret(), server.secret());
+        accepting.set_nonblocking(true).unwrap();
+        dialling.set_nonblocking(true).unwrap();
+        let sealer = Sealer::new(client.into_secrets().unwrap()).unwrap();
+        let opener = Opener::new(server.into_secrets().unwrap()).unwrap();
+        ((dialling, sealer), (accepting, opener))
+    }
+
+    /// Reads what there is, through rooms of these lengths in turns.
+    fn heard(stream: &TcpStream, opener: &mut Opener, rooms: &[usize], bytes: usize) -> io::Result<Vec<u8>> {
+        let mut heard = Vec::new();
+        for room in rooms.iter().cycle() {
+            if heard.len() == bytes {
+                break;
+            }
+            let mut room = vec![0; *room];
+            let filled = opener.read_many(stream, &mut room)?;
+            assert_ne!(filled, Filled::End);
+            heard.extend_from_slice(&room[..filled.bytes()]);
+        }
+        Ok(heard)
+    }
+
+    #[test]
+    fn words_of_every_length_arrive_whole_through_rooms_of_every_length_and_any_number_of_keys() {
+        for key_records in [KEY_RECORDS, 3] {
+            let ((dialling, mut sealer), (accepting, mut opener)) = session();
+            sealer.key_records = key_records;
+            let mut said = Vec::new();
+            for (round, length) in
+                (0_u8..).zip([1, 88, PLAIN_BYTES, PLAIN_BYTES + 1, 0, 17, 3 * PLAIN_BYTES - 1].repeat(4))
+            {
+                let words = vec![round; length];
+                sealer.seal(&words).unwrap();
+                assert!(sealer.flush(&dialling).unwrap(), "it fits the buffers of the kernel");
+                said.extend(words);
+                if round % 7 == 6 {
+                    let heard = heard(&accepting, &mut opener, &[88, 5, 16 * 1024, 100_000], said.len()).unwrap();
+                    assert!(heard == std::mem::take(&mut said), "round {round}, keys of {key_records} records");
+                }
+            }
+            // The last keys are young where keys are changed often.
+            assert_eq!(sealer.keys.number <= 4, key_records == 3);
+            assert_eq!(sealer.keys.number, opener.keys.number);
+            assert!(!opener.has_more());
+        }
+    }
+
+    #[test]
+    fn a_record_that_was_changed_left_out_or_said_twice_is_found() {
+        let changed: [fn(&mut Vec<u8>); 4] = [
+            |records| records[70] ^= 1,
+            |records| drop(records.drain(..88 + 22)),
+            |records| records.extend_from_within(..88 + 22),
+            |records| records[3..5].copy_from_slice(&[0xff, 0xff]),
+        ];
+        for (at, change) in changed.into_iter().enumerate() {
+            let ((dialling, mut sealer), (accepting, mut opener)) = session();
+            sealer.seal(&[1; 88]).unwrap();
+            sealer.seal(&[2; 88]).unwrap();
+            let mut records: Vec<u8> =
+                sealer.sealed.iter().flat_map(|record| sealer.slots[record.clone()].to_vec()).collect();
+            assert_eq!(records.len(), 2 * (88 + 22));
+            change(&mut records);
+            { &dialling }.write_all(&records).unwrap();
+            let error = heard(&accepting, &mut opener, &[100], 300).unwrap_err().to_string();
+            assert!(error.contains("changed on the way") || error.contains("no record"), "change {at}: {error}");
+        }
+    }
+}
