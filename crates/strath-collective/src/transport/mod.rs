@@ -2,7 +2,7 @@
 //!
 //! [`mesh`] connects: every pair of ranks [`dial`]s and is received ([`reception`]), each with a [`handshake`] and, where workers have
 //! certificates, a TLS [`session`]. [`link`] is one peer's two connections, with what is being read ([`inbound`]) and
-//! written ([`outbound`]), in clear or in [`records`] of TLS, [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what
+//! written ([`outbound`]), in clear or in [`records`] of TLS under the session's [`keys`], [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what
 //! that thread sleeps on. Once they are connected the ranks come to an [`agreement`]: [`share`] has those of one host go on through
 //! [`pipe`]s in shared memory ([`map`]), and [`probe`] measures what links can do.
 
@@ -14,6 +14,7 @@ mod engine;
 mod farewell;
 mod handshake;
 mod inbound;
+mod keys;
 mod link;
 mod map;
 mod mesh;

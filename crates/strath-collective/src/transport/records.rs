@@ -15,13 +15,14 @@ use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::ops::Range;
 
-use ring::aead::{AES_128_GCM, AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use ring::aead::Aad;
+use rustls::Error;
 use rustls::client::ClientConnectionData;
 use rustls::kernel::KernelConnection;
 use rustls::server::ServerConnectionData;
-use rustls::{ConnectionTrafficSecrets, Error};
 
 use super::inbound::Filled;
+use super::keys::Keys;
 use super::session::Secrets;
 
 /// Bytes of plaintext in a full record.
@@ -42,60 +43,6 @@ const HANDSHAKE: u8 = 22;
 const KEY_UPDATE: [u8; 5] = [24, 0, 0, 1, 0];
 /// Records after which the keys are updated: half of what AES-GCM is safe for (RFC 8446, 5.5).
 const KEY_RECORDS: u64 = 1 << 23;
-
-/// One direction's key, the number of its next record, and what makes the keys after it.
-struct Keys<Data> {
-    key: LessSafeKey,
-    iv: [u8; NONCE_LEN],
-    number: u64,
-    next: KernelConnection<Data>,
-}
-
-impl<Data> std::fmt::Debug for Keys<Data> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keys").field("number", &self.number).finish_non_exhaustive()
-    }
-}
-
-impl<Data> Keys<Data> {
-    fn new(secrets: (u64, ConnectionTrafficSecrets), next: KernelConnection<Data>) -> Result<Self, Error> {
-        let (key, iv, number) = Self::read(secrets)?;
-        Ok(Self { key, iv, number, next })
-    }
-
-    /// Goes on with the keys that come next, in the direction that `update` names.
-    fn update(
-        &mut self,
-        update: impl FnOnce(&mut KernelConnection<Data>) -> Result<(u64, ConnectionTrafficSecrets), Error>,
-    ) -> io::Result<()> {
-        let secrets = update(&mut self.next).and_then(Self::read);
-        (self.key, self.iv, self.number) = secrets.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
-        Ok(())
-    }
-
-    fn read((number, secrets): (u64, ConnectionTrafficSecrets)) -> Result<(LessSafeKey, [u8; NONCE_LEN], u64), Error> {
-        let (algorithm, key, iv) = match &secrets {
-            ConnectionTrafficSecrets::Aes128Gcm { key, iv } => (&AES_128_GCM, key, iv),
-            ConnectionTrafficSecrets::Aes256Gcm { key, iv } => (&AES_256_GCM, key, iv),
-            ConnectionTrafficSecrets::Chacha20Poly1305 { key, iv } => (&CHACHA20_POLY1305, key, iv),
-            _ => return Err(Error::General("a cipher that is not known here".into())),
-        };
-        let key =
-            UnboundKey::new(algorithm, key.as_ref()).map_err(|_| Error::General("a key of another length".into()))?;
-        let iv = iv.as_ref().try_into().map_err(|_| Error::General("a nonce of another length".into()))?;
-        Ok((LessSafeKey::new(key), iv, number))
-    }
-
-    /// The nonce of the next record: no two of a key are alike (RFC 8446, 5.3).
-    fn nonce(&mut self) -> Nonce {
-        let mut nonce = self.iv;
-        for (byte, number) in nonce[NONCE_LEN - 8..].iter_mut().zip(self.number.to_be_bytes()) {
-            *byte ^= number;
-        }
-        self.number += 1;
-        Nonce::assume_unique_for_key(nonce)
-    }
-}
 
 fn invalid(what: &str) -> io::Error {
     io::Error::new(ErrorKind::InvalidData, what)
@@ -217,7 +164,8 @@ impl Opener {
 
     /// Whether something can be had without the connection.
     pub(super) fn has_more(&self) -> bool {
-        !self.plain.is_empty() || self.record().is_ok_and(|record| record.is_some())
+        // What is no record is an error to be had.
+        !self.plain.is_empty() || self.record().map_or(true, |record| record.is_some())
     }
 
     /// Reads plaintext to the front of `room` as a connection would: what is left of a record, or the next one once it is there.
