@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strath_collective::{Bucket, Collective, Identity, Member, Payload};
 use strath_core::config::{Algorithm, Transport};
-use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
+use strath_core::{Fault, Generation, Rank, RunId, Step, Ticket};
 
 /// The program's own.
 #[global_allocator]
@@ -67,8 +67,8 @@ impl World {
             let (rounds, to_do) = channel::<Round>();
             let (members, (tell, told)) = (members.clone(), channel());
             let thread = thread::spawn(move || {
-                let (run, generation, key) = (RunId(1), Generation(1), RingKey([1; 16]));
-                let identity = Identity { run, generation, rank: Rank(rank), world_size, key };
+                let (run, generation, ticket) = (RunId(1), Generation(1), Ticket([1; 32]));
+                let identity = Identity { run, generation, rank: Rank(rank), world_size, ticket };
                 let peers = Collective::connect(listener, identity, &members, (algorithm, transport), DEADLINE);
                 let peers = peers.expect("the ranks of this process find each other");
                 if rank == 0 {

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
 use strath_core::config::{Algorithm, Transport};
-use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
+use strath_core::{Fault, Generation, Rank, RunId, Step, Ticket};
 
 use crate::bucket::Bucket;
 use crate::choice::{Choice, Message, choose};
@@ -25,6 +25,7 @@ use crate::rates::Rates;
 use crate::reduction::{Reduction, Tag};
 use crate::ring::Ring;
 use crate::spares::Spares;
+use crate::tls::RingTls;
 use crate::transport::{self, Engine, Outcome, ShortSum};
 
 /// The largest world that [`Collective::connect`] serves: every rank holds two connections to every other, which lane
@@ -42,8 +43,8 @@ pub struct Identity {
     pub rank: Rank,
     /// Ranks of the world.
     pub world_size: u32,
-    /// What proves that it is of this run.
-    pub key: RingKey,
+    /// The secret of the generation, by which its ranks know each other.
+    pub ticket: Ticket,
 }
 
 /// Where a peer listens.
@@ -80,7 +81,7 @@ pub struct Collective {
 impl Collective {
     /// The only rank of a world of one, which needs no sockets.
     pub fn alone(run: RunId, generation: Generation) -> Self {
-        let identity = Identity { run, generation, rank: Rank(0), world_size: 1, key: RingKey::default() };
+        let identity = Identity { run, generation, rank: Rank(0), world_size: 1, ticket: Ticket::default() };
         Self {
             identity,
             algorithm: Algorithm::Auto,
@@ -97,8 +98,9 @@ impl Collective {
     ///
     /// `members` names each of them once, and all ranks are given the same: ranks with one address are on one host, this rank on
     /// that of its own entry or, without one, of its listener. Peers that are not up yet are dialled again until the deadline.
-    /// Both sides check magic, protocol version, run, generation, world size, both ranks and the run's key; whoever connects
-    /// without passing is dropped, hinders no one and without the key learns nothing. The listener is closed at the end.
+    /// Both sides prove that they know the generation's ticket, and check protocol version, run, generation, world size and both ranks;
+    /// whoever connects without passing is dropped, hinders no one and without the ticket learns nothing. Frames are in clear. The
+    /// listener is closed at the end.
     ///
     /// Ranks of one host then have their frames go through shared memory, as [`Transport`] says: where they cannot (containers that
     /// do not see each other's processes, say), they stay on their connections. Under [`Algorithm::Auto`] the ranks last measure their
@@ -106,8 +108,9 @@ impl Collective {
     ///
     /// # Errors
     /// [`CollectiveError::Members`] or [`WorldTooLarge`](CollectiveError::WorldTooLarge) where the world is none;
-    /// [`Handshake`](CollectiveError::Handshake) where a peer is not the one expected (at once, except for a peer of an
-    /// older generation, which may be about to follow); [`Unreachable`](CollectiveError::Unreachable) after the deadline;
+    /// [`Handshake`](CollectiveError::Handshake) where a peer is not the one expected, at once;
+    /// [`Unreachable`](CollectiveError::Unreachable) after the deadline, also where another generation's rank has its address, which may
+    /// be about to follow;
     /// [`NotShared`](CollectiveError::NotShared) under [`Transport::Shm`] only; [`Local`](CollectiveError::Local) where this process
     /// has no descriptors or threads left; while ranks agree and measure, as [`Pending::wait`].
     pub fn connect(
@@ -117,19 +120,21 @@ impl Collective {
         how: (Algorithm, Transport),
         deadline: Duration,
     ) -> Result<Self, CollectiveError> {
-        Self::connect_unless(listener, identity, members, how, deadline, &AtomicBool::new(false))
+        Self::connect_unless(listener, identity, members, how, None, deadline, &AtomicBool::new(false))
     }
 
     /// The same, for as long as it is not `cancelled`: then it fails with [`Unreachable`](CollectiveError::Unreachable) soon, where
-    /// peers are not all there yet.
+    /// peers are not all there yet. With `tls` every connection is encrypted, and both its ends show a worker's certificate, once they
+    /// have proven that they know the ticket; what goes through shared memory of one host is not.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect).
+    /// As [`connect`](Self::connect); [`Untrusted`](CollectiveError::Untrusted) where a certificate is not good enough.
     pub fn connect_unless(
         listener: TcpListener,
         identity: Identity,
         members: &[Member],
         (algorithm, transport): (Algorithm, Transport),
+        tls: Option<&RingTls>,
         deadline: Duration,
         cancelled: &AtomicBool,
     ) -> Result<Self, CollectiveError> {
@@ -137,7 +142,7 @@ impl Collective {
         let hosts = hosts(&listener, &identity, members, &peers);
         let (mut shared, mut rates, mut engine) = (Vec::new(), None, None);
         if !peers.is_empty() {
-            let connected = engine.insert(transport::connect(listener, identity, &peers, deadline, cancelled)?);
+            let connected = engine.insert(transport::connect(listener, identity, &peers, tls, deadline, cancelled)?);
             let mut agreement = transport::Agreement::new(connected, identity, deadline);
             shared = transport::share(&mut agreement, &hosts, transport)?;
             if algorithm == Algorithm::Auto {
@@ -345,7 +350,7 @@ mod tests {
             generation: Generation(1),
             rank: Rank(1),
             world_size: 3,
-            key: RingKey::default(),
+            ticket: Ticket::default(),
         };
         let member = |rank| Member { rank: Rank(rank), address: ([127, 0, 0, 1], 1).into() };
         let ranks = |list: &[u32]| checked_peers(&identity, &list.iter().map(|r| member(*r)).collect::<Vec<_>>());

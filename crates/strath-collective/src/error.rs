@@ -66,7 +66,7 @@ pub enum CollectiveError {
     },
     /// A peer that is not the one this rank expects at that address, or does not speak its language.
     #[error(
-        "handshake with rank {rank} at {peer}: {mismatch}; workers of one run need the same binary, run and generation"
+        "handshake with rank {rank} at {peer}: {mismatch}; workers of one run need the same binary, run and generation, and certificates all or none"
     )]
     Handshake {
         /// The rank that should be there.
@@ -75,6 +75,18 @@ pub enum CollectiveError {
         peer: SocketAddr,
         /// What differs.
         mismatch: Mismatch,
+    },
+    /// A peer that knows the generation's ticket and whose certificate is not good enough, or that does not take this worker's.
+    #[error(
+        "rank {rank} at {peer} is not to be trusted: {cause}; every worker of a run needs worker.pem, worker.key and ca.pem of one authority (strath certs DIR makes them) and a right clock"
+    )]
+    Untrusted {
+        /// The rank that it is.
+        rank: Rank,
+        /// Its address.
+        peer: SocketAddr,
+        /// What is wrong.
+        cause: String,
     },
     /// A peer that was not there in time.
     #[error(

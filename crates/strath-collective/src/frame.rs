@@ -15,8 +15,8 @@ pub const HEADER_BYTES: usize = 88;
 const CHECKSUMS_AT: usize = 80;
 /// Version of the wire format, checked in the handshake and in every header. Raised whenever the same bytes would mean something
 /// else: 2 cut longer segments and packed exact sums to the fewest bytes; since 3 ranks of one host agree on shared memory; since 4
-/// frames carry checksums.
-pub const VERSION: u16 = 4;
+/// frames carry checksums; since 5 ranks prove a ticket to each other.
+pub const VERSION: u16 = 5;
 /// The first four bytes of every header, "STRS" in ASCII.
 const MAGIC: u32 = u32::from_le_bytes(*b"STRS");
 
@@ -56,7 +56,8 @@ pub fn checksum(bytes: &[u8]) -> u32 {
 }
 
 /// What stands above the values of a segment: 88 bytes, little-endian, in the order of the fields, then the checksums of the values and
-/// of the header's first 84 bytes. Between ranks that share memory, which the machine checks like any other, both are 0.
+/// of the header's first 84 bytes. Between ranks that share memory, which the machine checks like any other,
+/// and within records of TLS, which have their own, both are 0.
 ///
 /// ```text
 ///  0 magic u32 | 4 version u16 | 6 phase u8 | 7 encoding u8 | 8 run u64 | 16 generation u64 | 24 step u64
@@ -289,7 +290,7 @@ mod tests {
     fn a_header_survives_the_wire_in_its_documented_places() {
         let bytes = header().to_bytes();
         assert_eq!(Header::parse(&bytes), Ok(header()));
-        assert_eq!(&bytes[..8], b"STRS\x04\x00\x01\x01");
+        assert_eq!(&bytes[..8], b"STRS\x05\x00\x01\x01");
         assert_eq!(&bytes[8..16], &[8, 7, 6, 5, 4, 3, 2, 1]);
         let low_bytes = [16, 24, 32, 36, 40, 44, 48, 56, 64, 68, 72].map(|at| bytes[at]);
         assert_eq!(low_bytes, [2, 3, 4, 5, 6, 7, 8, 9, 10, 8, 11]);
@@ -337,8 +338,8 @@ mod tests {
     #[test]
     fn a_header_of_the_version_before_is_refused_with_both() {
         let mut bytes = header().to_bytes();
-        bytes[4] = 3;
-        assert_eq!(Header::parse(&bytes), Err(Mismatch { field: "version", expected: 4, found: 3 }));
+        bytes[4] = 4;
+        assert_eq!(Header::parse(&bytes), Err(Mismatch { field: "version", expected: 5, found: 4 }));
     }
 
     #[test]

@@ -14,7 +14,7 @@
 //! owns what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes; `totals`: complete sums in one pass), [`frame`] what
 //! stands above them, [`spares`] what memory is at hand. [`choice`] says which algorithm serves a message, by what [`cost`] predicts
 //! from the [`rates`] of links (measured with a [`shift`]) and from the [`hosts`] of ranks. None of these performs IO or reads a clock.
-//! Only `transport` does.
+//! Only `transport` does; [`tls`] says who may be at the other end, where workers have certificates.
 
 mod arithmetic;
 pub mod bucket;
@@ -39,6 +39,7 @@ pub mod reduction;
 pub mod ring;
 pub mod shift;
 pub mod spares;
+pub mod tls;
 mod totals;
 mod transport;
 
@@ -47,3 +48,4 @@ pub use choice::Choice;
 pub use collective::{Collective, FULL_MESH_LIMIT, Identity, Member, Pending};
 pub use error::{CollectiveError, Mismatch};
 pub use payload::{Payload, Reduced};
+pub use tls::RingTls;

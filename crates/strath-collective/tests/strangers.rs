@@ -13,7 +13,7 @@ use std::thread;
 use std::time::Duration;
 
 use common::{Kind, term};
-use ranks::{LONG, hello_of_rank_1, identity, listeners};
+use ranks::{LONG, identity, listeners, shake_as_dialled, shake_as_dialler};
 use strath_collective::frame::checksum;
 use strath_collective::{Bucket, Collective, CollectiveError, Member};
 use strath_core::config::{Algorithm, Transport};
@@ -34,16 +34,13 @@ fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
     let (mut listeners, members) = listeners(2);
     let theirs = listeners.pop().unwrap();
     let address = members[0].address;
-    let hello = hello_of_rank_1(4);
     let (over, until_over) = channel::<()>();
     let words = words.to_vec();
     let peer = thread::spawn(move || {
         let mut sending = TcpStream::connect(address).unwrap();
-        sending.write_all(&hello).unwrap();
-        sending.read_exact(&mut [0; 52]).unwrap();
+        shake_as_dialler(&mut sending);
         let (mut receiving, _) = theirs.accept().unwrap();
-        receiving.read_exact(&mut [0; 52]).unwrap();
-        receiving.write_all(&hello).unwrap();
+        shake_as_dialled(&mut receiving);
         sending.write_all(&words).unwrap();
         if then == Then::Closes {
             return;
@@ -64,7 +61,7 @@ fn peer_that_says(words: &[u8], then: Then) -> CollectiveError {
 
 /// A header as rank 1 would send it over a network, but for these bytes.
 fn header(changes: &[(usize, u8)]) -> Vec<u8> {
-    let mut bytes = Vec::from(*b"STRS\x04\0\x01\x01");
+    let mut bytes = Vec::from(*b"STRS\x05\0\x01\x01");
     for word in [0xfeedu64, 3, 0, 0] {
         bytes.extend(word.to_le_bytes());
     }
@@ -82,7 +79,7 @@ fn a_peer_that_sends_no_valid_header_breaks_the_protocol() {
     damaged[40] ^= 1;
     for (words, field) in [
         (vec![0xab; 4096], "magic"),
-        (header(&[(4, 3)]), "version"),
+        (header(&[(4, 4)]), "version"),
         (header(&[(6, 9)]), "phase"),
         (header(&[(7, 9)]), "encoding"),
         (header(&[(68, 3)]), "width"),
@@ -99,7 +96,7 @@ fn a_peer_that_sends_no_valid_header_breaks_the_protocol() {
 
 #[test]
 fn a_peer_that_stops_within_a_header_is_lost_if_it_closes_and_silent_if_not() {
-    let half = b"STRS\x04\0\x01\x01";
+    let half = b"STRS\x05\0\x01\x01";
     let error = peer_that_says(half, Then::Closes);
     assert!(matches!(error, CollectiveError::PeerLost { rank: Rank(1), .. }), "{error}");
     let error = peer_that_says(half, Then::Stays);
@@ -128,9 +125,9 @@ fn damage(from: &TcpListener, to: SocketAddr, at: usize) {
 
 #[test]
 fn a_bit_turned_over_between_two_ranks_never_reaches_a_sum() {
-    // After the hello: in a short frame's header and values, in a long one's, and in the last of many.
+    // After hello and proof: in a short frame's header and values, in a long one's, and in the last of many.
     for (len, at) in
-        [(10, 52 + 33), (10, 52 + 88 + 3), (200_000, 52 + 70), (200_000, 52 + 88 + 100_001), (200_000, 650_000)]
+        [(10, 132 + 33), (10, 132 + 88 + 3), (200_000, 132 + 70), (200_000, 132 + 88 + 100_001), (200_000, 650_000)]
     {
         let (listeners, members) = listeners(2);
         let proxy = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -3,6 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($inner:ty)) => {
         $(#[$doc])*
@@ -51,13 +54,35 @@ impl fmt::Display for RunId {
     }
 }
 
-/// What a rank shows to its peers when it connects: a secret of the run, handed out with the admission.
+/// What a coordinator makes the tickets of its generations from: random, drawn when its process begins, never told to anybody.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub struct RingKey(pub [u8; 16]);
+
+impl RingKey {
+    /// The ticket of a generation: HMAC-SHA-256 (RFC 2104) of its name under this key. Whoever has the tickets of any number of
+    /// generations knows nothing of another one's.
+    pub fn ticket(&self, run: RunId, generation: Generation) -> Ticket {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(b"strath ticket");
+        mac.update(&run.0.to_le_bytes());
+        mac.update(&generation.0.to_le_bytes());
+        Ticket(mac.finalize().into_bytes().into())
+    }
+}
 
 impl fmt::Debug for RingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RingKey(secret)")
+    }
+}
+
+/// The secret of one generation, which its members prove to each other that they know before their ring connects.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ticket(pub [u8; 32]);
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Ticket(secret)")
     }
 }
 
@@ -75,5 +100,25 @@ impl Timestamp {
     /// Time passed from `earlier` to here; zero where `earlier` lies in the future.
     pub fn since(self, earlier: Self) -> Duration {
         self.0.saturating_sub(earlier.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_generation_run_and_key_has_a_ticket_of_its_own() {
+        let key = RingKey([1; 16]);
+        let ticket = key.ticket(RunId(2), Generation(3));
+        assert_eq!(ticket, key.ticket(RunId(2), Generation(3)));
+        let others = [
+            key.ticket(RunId(2), Generation(4)),
+            key.ticket(RunId(3), Generation(3)),
+            key.ticket(RunId(3), Generation(2)),
+            RingKey([2; 16]).ticket(RunId(2), Generation(3)),
+        ];
+        assert!(others.iter().all(|other| *other != ticket));
+        assert_eq!(format!("{key:?} {ticket:?}"), "RingKey(secret) Ticket(secret)");
     }
 }

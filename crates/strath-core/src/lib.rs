@@ -15,7 +15,7 @@ pub mod shape;
 
 pub use digest::Digest;
 pub use fault::Fault;
-pub use ids::{Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
+pub use ids::{Generation, Rank, RingKey, RunId, Step, Ticket, Timestamp, WorkerId};
 pub use layout::Layout;
 pub use plan::{Assignment, Plan};
 pub use shape::ImageShape;

@@ -44,7 +44,7 @@ pub struct CoordinatorSettings {
     pub tls: Option<ServerTls>,
     /// The token that workers must present.
     pub token: Option<String>,
-    /// What ranks show to each other when their rings connect.
+    /// What the tickets of generations are made from.
     pub ring_key: RingKey,
     /// What to start from.
     pub start: Option<Start>,

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use strath_collective::{Collective, CollectiveError, Identity, Member};
+use strath_collective::{Collective, CollectiveError, Identity, Member, RingTls};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::{Assignment, Digest, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
+use strath_rpc::{ClientTls, Credentials};
 use strath_sam::Optimizer;
 
 use crate::checkpoint;
@@ -64,6 +65,8 @@ pub(crate) fn held(state: TrainingState) -> Held {
 pub(crate) struct Beginning {
     pub(crate) prepared: Prepared,
     pub(crate) listener: TcpListener,
+    /// The worker's certificate, where it has one: then its ring is encrypted too.
+    pub(crate) tls: Option<ClientTls>,
     pub(crate) admitted: Admitted,
     pub(crate) assign: Assign,
     /// The state that the coordinator sent.
@@ -83,7 +86,7 @@ pub(crate) struct NotConnected {
 
 /// Connects the ring of a generation and makes everything ready for its first step, unless it is `cancelled` before.
 pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Ready, NotConnected> {
-    let Beginning { prepared, listener, admitted, assign, sent, kept } = beginning;
+    let Beginning { prepared, listener, tls, admitted, assign, sent, kept } = beginning;
     let own = |error: &dyn std::fmt::Display| NotConnected {
         message: error.to_string(),
         kind: FailureKind::Own,
@@ -103,7 +106,8 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let bytes = size_of::<f32>() * (state.weights.len() + state.statistics.len() + slots);
     let to_be_sent = if assign.some_are_sent { bytes.div_ceil(LEAST_BYTES_PER_S) } else { 0 };
     let deadline = RING_DEADLINE + Duration::from_secs(to_be_sent as u64);
-    let peers = match ring(listener, &admitted, &assign, &config, deadline, cancelled) {
+    let tls = tls.map(|tls| ring_tls(tls.credentials())).transpose().map_err(|error| own(&error))?;
+    let peers = match ring(listener, &admitted, &assign, &config, tls.as_ref(), deadline, cancelled) {
         Ok(peers) => Arc::new(peers),
         Err(error) => {
             let kind = kind_of_collective(&error);
@@ -191,18 +195,29 @@ fn ring(
     admitted: &Admitted,
     assign: &Assign,
     config: &Config,
+    tls: Option<&RingTls>,
     deadline: Duration,
     cancelled: &AtomicBool,
 ) -> Result<Collective, CollectiveError> {
     let world_size = assign.members.len() as u32;
-    let Admitted { run, ring_key: key, .. } = *admitted;
-    let identity = Identity { run, generation: assign.generation, rank: assign.rank, world_size, key };
+    let Assign { generation, rank, ticket, .. } = *assign;
+    let identity = Identity { run: admitted.run, generation, rank, world_size, ticket };
     let members: Vec<Member> = (0..world_size)
         .zip(&assign.members)
         .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
         .collect();
     let how = (config.cluster.algorithm, config.cluster.transport);
-    Collective::connect_unless(listener, identity, &members, how, deadline, cancelled)
+    Collective::connect_unless(listener, identity, &members, how, tls, deadline, cancelled)
+}
+
+/// What a worker with this certificate shows to its peers.
+///
+/// # Errors
+/// rustls's, where certificate and key do not fit together.
+pub fn ring_tls(credentials: &Credentials) -> Result<RingTls, String> {
+    let Credentials { authority, chain, key, name } = credentials;
+    let tls = RingTls::new(authority.clone(), chain.clone(), key.clone_key(), name);
+    tls.map_err(|error| format!("this worker's certificate cannot be used on the ring: {error}"))
 }
 
 /// `cluster.threads`, or the cores of this host over the members on it.

@@ -28,3 +28,5 @@ pub mod trainer;
 pub mod verify;
 mod whereabouts;
 pub mod worker;
+
+pub use generation::ring_tls;

@@ -310,6 +310,7 @@ pub(crate) fn lost_peer(error: &CollectiveError) -> Option<Rank> {
         | CollectiveError::PeerSilent { rank, .. }
         | CollectiveError::Unreachable { rank, .. }
         | CollectiveError::Handshake { rank, .. }
+        | CollectiveError::Untrusted { rank, .. }
         | CollectiveError::Protocol { rank, .. } => Some(*rank),
         _ => None,
     }

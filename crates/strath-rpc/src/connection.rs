@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after an error of the listener (no file descriptors left, for example), so as not to spin on it.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections of which it is said why they were refused: more lines would let strangers fill a disk, or a pipe that nobody empties.
+const MOST_TOLD: usize = 100;
+
 /// Accepts until nobody takes connections any more. Above `limit` connections at a time, further ones are dropped; one on
 /// which no session begins within `handshake` fails, that of TLS included. Nobody waits for another's.
 pub(crate) async fn accept(
@@ -33,6 +36,12 @@ pub(crate) async fn accept(
     accepted: mpsc::Sender<io::Result<Accepted>>,
 ) {
     let slots = Arc::new(Semaphore::new(limit));
+    let told = Arc::new(AtomicUsize::new(0));
+    let refuse = move |peer: SocketAddr, why: &dyn std::fmt::Display| match told.fetch_add(1, Ordering::Relaxed) {
+        ..MOST_TOLD => tracing::info!("refused a connection from {peer}: {why}"),
+        MOST_TOLD => tracing::warn!("{MOST_TOLD} connections were refused; of further ones nothing is said"),
+        _ => tracing::debug!("refused a connection from {peer}: {why}"),
+    };
     loop {
         let (stream, peer) = match listener.accept().await {
             Ok(connection) => connection,
@@ -43,7 +52,7 @@ pub(crate) async fn accept(
             }
         };
         let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
-            tracing::warn!("dropped a connection from {peer}: {limit} are open already");
+            refuse(peer, &format_args!("{limit} are open already"));
             continue;
         };
         if let Err(error) = stream.set_nodelay(true) {
@@ -62,7 +71,7 @@ pub(crate) async fn accept(
         if accepted.is_closed() {
             return;
         }
-        let accepted = accepted.clone();
+        let (accepted, refuse) = (accepted.clone(), refuse.clone());
         tokio::spawn(async move {
             let mut deadline = deadline;
             let secured = tokio::select! {
@@ -75,7 +84,7 @@ pub(crate) async fn accept(
                     // Where nobody takes connections any more it is dropped.
                     let _ = accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await;
                 }
-                Err(error) => tracing::info!("refused a connection from {peer}: {error}"),
+                Err(error) => refuse(peer, &error),
             }
         });
     }

@@ -35,7 +35,7 @@ mod wire;
 pub use client::{Session, SessionSender, status};
 pub use error::RpcError;
 pub use server::{Server, SessionEvent, SessionHappening};
-pub use tls::{CertificateError, ClientTls, ServerTls};
+pub use tls::{CertificateError, ClientTls, Credentials, ServerTls};
 
 /// Largest message on the wire in either direction, bytes.
 const MESSAGE_LIMIT: usize = 4 << 20;

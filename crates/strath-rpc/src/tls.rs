@@ -3,6 +3,8 @@
 //! A certificate is for one role, by its extended key usage (RFC 5280, 4.2.1.12): a coordinator's serves and cannot call, a worker's calls
 //! and cannot serve. A coordinator is recognised by the name [`COORDINATOR`], whatever address it is dialled at, so a set made
 //! on one machine serves anywhere. TLS 1.3 only.
+//!
+//! Workers show the same certificate to each other on the ring, where all of them are of one role: `strath-collective`'s `tls` says how.
 
 mod authority;
 
@@ -64,7 +66,20 @@ pub struct ServerTls(pub(crate) Arc<ServerConfig>);
 
 /// A worker's certificate and key, and the authority whose coordinator it obeys.
 #[derive(Debug, Clone)]
-pub struct ClientTls(pub(crate) Arc<ClientConfig>);
+pub struct ClientTls(pub(crate) Arc<ClientConfig>, Arc<Credentials>);
+
+/// What a worker shows, to its coordinator and to its peers.
+#[derive(Debug)]
+pub struct Credentials {
+    /// Whose certificates are good.
+    pub authority: Arc<RootCertStore>,
+    /// The worker's certificate, and those between it and the authority's.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+    /// The name that is in every worker's certificate.
+    pub name: &'static str,
+}
 
 impl ServerTls {
     /// Reads `ca.pem`, `coordinator.pem` and `coordinator.key`.
@@ -106,10 +121,15 @@ impl ClientTls {
         let config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13])
             .map_err(|error| unusable(&error))?
-            .with_root_certificates(authority)
-            .with_client_auth_cert(chain, key)
+            .with_root_certificates(authority.clone())
+            .with_client_auth_cert(chain.clone(), key.clone_key())
             .map_err(|error| unusable(&error))?;
-        Ok(Self(Arc::new(config)))
+        Ok(Self(Arc::new(config), Arc::new(Credentials { authority, chain, key, name: WORKER })))
+    }
+
+    /// What the worker shows to its peers on the ring.
+    pub fn credentials(&self) -> &Credentials {
+        &self.1
     }
 }
 

@@ -105,7 +105,7 @@ pub fn random_word() -> Result<u64, Failure> {
     Ok(u64::from_le_bytes(bytes))
 }
 
-/// A key for the rings of a run.
+/// A key to make the tickets of a run's generations from.
 ///
 /// # Errors
 /// [`Failure::Other`] where the system gives no random bits.

@@ -126,7 +126,7 @@ impl Driver {
             if events.inbound(at) {
                 self.hear_ringing(at);
             }
-            if events.inbound(at) || self.links[at].inbound.shared.is_some() {
+            if events.inbound(at) || self.links[at].inbound.shared.is_some() || self.links[at].inbound.has_more() {
                 self.read(at);
             }
             if events.outbound(at) {
@@ -159,7 +159,8 @@ impl Driver {
     pub(super) fn watch(&self) -> Watch {
         let is_read = |link: &Link| link.is_read() && self.ending.is_none();
         // Every peer is told, also once one has something.
-        let links_with_more = self.links.iter().filter(|link| link.say_asleep(is_read(link))).count();
+        let has_more = |link: &&Link| link.say_asleep(is_read(link)) || (is_read(link) && link.inbound.has_more());
+        let links_with_more = self.links.iter().filter(has_more).count();
         let mut watch = Watch::new(if links_with_more > 0 { Some(Duration::ZERO) } else { self.timeout() });
         for link in &self.links {
             let (is_shared, is_pending) = (link.outbound.shared.is_some(), link.outbound.is_pending());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::link::{KEPT_BYTES, Key, SMALL_BYTES};
 use super::pipe::Reader;
+use super::records::Opener;
 use crate::error::Mismatch;
 use crate::frame::{HEADER_BYTES, Header, checksum};
 
@@ -15,6 +16,8 @@ use crate::frame::{HEADER_BYTES, Header, checksum};
 pub(super) struct Inbound {
     /// The connection, shared with whoever sleeps until it has something to read.
     pub(super) stream: Arc<TcpStream>,
+    /// Decrypts what comes on the connection, where that is encrypted.
+    opener: Option<Box<Opener>>,
     /// Bytes `start..end` are read and not taken.
     buffer: Vec<u8>,
     start: usize,
@@ -46,7 +49,7 @@ pub(super) enum Filled {
 
 impl Filled {
     /// Bytes that came.
-    fn bytes(self) -> usize {
+    pub(super) fn bytes(self) -> usize {
         match self {
             Self::All(bytes) | Self::Some(bytes) => bytes,
             Self::Nothing | Self::End => 0,
@@ -66,10 +69,35 @@ fn filled(read: io::Result<usize>, room: usize) -> io::Result<Filled> {
 }
 
 impl Inbound {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        let buffer = vec![0; SMALL_BYTES];
-        let (stream, early) = (Arc::new(stream), BTreeMap::new());
-        Self { stream, buffer, start: 0, end: 0, placing: None, shared: None, taken: false, early, early_bytes: 0 }
+    pub(super) fn new(stream: TcpStream, opener: Option<Box<Opener>>) -> Self {
+        Self {
+            stream: Arc::new(stream),
+            opener,
+            buffer: vec![0; SMALL_BYTES],
+            start: 0,
+            end: 0,
+            placing: None,
+            shared: None,
+            taken: false,
+            early: BTreeMap::new(),
+            early_bytes: 0,
+        }
+    }
+
+    /// Has frames come from shared memory from now on. Of the connection only its bytes that wake and its end are heard.
+    pub(super) fn share(&mut self, reader: Reader) {
+        self.shared = Some(reader);
+        self.opener = None;
+    }
+
+    /// Whether something can be read that is not on the connection any more.
+    pub(super) fn has_more(&self) -> bool {
+        self.opener.as_ref().is_some_and(|opener| opener.has_more())
+    }
+
+    /// Whether frames come with checksums: not where the memory or the records have their own.
+    fn has_checksums(&self) -> bool {
+        self.shared.is_none() && self.opener.is_none()
     }
 
     /// Bytes that are kept for operations that have not been started here.
@@ -104,6 +132,9 @@ impl Inbound {
     /// Reads once to the room of the frame being placed, and the next frame's header to the buffer.
     pub(super) fn fill_room(&mut self, room: &mut [u8]) -> io::Result<Filled> {
         let Some((_, have, _)) = &mut self.placing else { return Ok(Filled::Nothing) };
+        if let Some(opener) = &mut self.opener {
+            return opener.read_many(&self.stream, &mut room[*have..]).inspect(|filled| *have += filled.bytes());
+        }
         let missing = room.len() - *have;
         let mut parts = [IoSliceMut::new(&mut room[*have..]), IoSliceMut::new(&mut self.buffer[..HEADER_BYTES])];
         let read = (&*self.stream).read_vectored(&mut parts);
@@ -117,6 +148,9 @@ impl Inbound {
     /// Once all values of the frame being placed are in their `room`, whether they are what was sent; then it is no longer being placed.
     pub(super) fn placed(&mut self, room: &[u8]) -> Option<Result<(), Mismatch>> {
         let (_, _, sent) = self.placing.take_if(|(_, have, _)| *have == room.len())?;
+        if !self.has_checksums() {
+            return Some(Ok(()));
+        }
         Some(Mismatch::check("checksum", u64::from(checksum(room)), u64::from(sent)))
     }
 
@@ -128,6 +162,10 @@ impl Inbound {
         let room = self.buffer.len().min(self.wanted()).saturating_sub(self.end);
         if room == 0 {
             return Ok(Filled::Nothing);
+        }
+        if let Some(opener) = &mut self.opener {
+            let room = &mut self.buffer[self.end..self.end + room];
+            return opener.read(&self.stream, room).inspect(|filled| self.end += filled.bytes());
         }
         let read = (&*self.stream).read(&mut self.buffer[self.end..self.end + room]);
         filled(read, room).inspect(|filled| self.end += filled.bytes())
@@ -150,7 +188,8 @@ impl Inbound {
     /// The header of the next frame, once it is there.
     pub(super) fn header(&self) -> Result<Option<Header>, Mismatch> {
         let Some(reader) = &self.shared else {
-            return self.unread().first_chunk().map(Header::parse_checked).transpose();
+            let parse = if self.has_checksums() { Header::parse_checked } else { Header::parse };
+            return self.unread().first_chunk().map(parse).transpose();
         };
         let unread = reader.unread().len();
         if unread == 0 {
@@ -169,9 +208,9 @@ impl Inbound {
         self.unread().first_chunk().map_or(0, Header::checksum_of_values)
     }
 
-    /// Checks the values of the next frame, all of which are there, as they arrived over a network.
+    /// Checks the values of the next frame, all of which are there, as they arrived over a network in clear.
     pub(super) fn check(&self, body: &[u8]) -> Result<(), Mismatch> {
-        if self.shared.is_some() {
+        if !self.has_checksums() {
             return Ok(());
         }
         Mismatch::check("checksum", u64::from(checksum(body)), u64::from(self.checksum()))

@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::net::sockopt;
 use strath_core::Step;
 
+use super::dial::Dialled;
 use super::inbound::Inbound;
 use super::outbound::Outbound;
 use super::pipe::{Reader, Writer};
+use super::reception::Accepted;
 use crate::bucket::Bucket;
 use crate::collective::Member;
 use crate::frame::HEADER_BYTES;
@@ -57,12 +59,12 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A link over two connections that are through their handshake.
+    /// A link over two connections that are through their handshake, which accepted one and dialled the other.
     ///
     /// Buffer sizes are left to the kernel: asking for one turns its tuning off and is cut to a limit below what tuning
     /// reaches.
-    pub(super) fn new(member: Member, inbound: TcpStream, outbound: TcpStream) -> io::Result<Self> {
-        for stream in [&inbound, &outbound] {
+    pub(super) fn new(member: Member, accepted: Accepted, dialled: Dialled) -> io::Result<Self> {
+        for stream in [&accepted.stream, &dialled.stream] {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
             notice_silence(stream)?;
@@ -71,8 +73,8 @@ impl Link {
             member,
             presence: Presence::Here,
             broken_since: None,
-            inbound: Inbound::new(inbound),
-            outbound: Outbound::new(outbound),
+            inbound: Inbound::new(accepted.stream, accepted.opener),
+            outbound: Outbound::new(dialled.stream, dialled.sealer),
         })
     }
 
@@ -84,8 +86,8 @@ impl Link {
 
     /// Has frames go through shared memory from now on. Nothing may be under way on the connections, on either side.
     pub(super) fn share(&mut self, writer: Writer, reader: Reader) {
-        self.outbound.shared = Some(writer);
-        self.inbound.shared = Some(reader);
+        self.outbound.share(writer);
+        self.inbound.share(reader);
         // One that has gone on before this rank may have gone for good, and said why there.
         if matches!(self.presence, Presence::Lost(_)) {
             self.presence = Presence::Here;

@@ -172,7 +172,7 @@ impl Pages {
     ///
     /// # Safety
     /// The writer has published them, and the reader has not said that it is done with them: nobody writes them meanwhile. (A
-    /// peer that does so all the same runs this program as this user and knows the run's key; what it could do to these bytes it
+    /// peer that does so all the same runs this program as this user and knows the ticket; what it could do to these bytes it
     /// could do to this process.)
     ///
     /// # Panics

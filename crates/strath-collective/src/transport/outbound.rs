@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::link::SMALL_BYTES;
 use super::pipe::Writer;
+use super::records::{BATCH_RECORDS, PLAIN_BYTES, Sealer};
 use crate::frame::{HEADER_BYTES, Header};
 
 /// Values of so few bytes are copied behind their header: one piece of memory is written faster than two.
@@ -22,6 +23,8 @@ const MOST_LYING: usize = 8;
 pub(super) struct Outbound {
     /// The connection, until it breaks.
     pub(super) stream: Option<Arc<TcpStream>>,
+    /// Encrypts what goes over the connection, where that is encrypted.
+    sealer: Option<Box<Sealer>>,
     /// Takes the place of the connection, on which then only bytes are written that wake the peer.
     pub(super) shared: Option<Writer>,
     /// Whether a frame was handed over there since this was last asked.
@@ -39,14 +42,31 @@ pub(super) struct Outbound {
 }
 
 impl Outbound {
-    pub(super) fn new(stream: TcpStream) -> Self {
-        let (stream, queue, scratch, lying) = (Some(Arc::new(stream)), VecDeque::new(), Vec::new(), VecDeque::new());
-        Self { stream, shared: None, published: false, queue, scratch, sent: 0, filled: 0, lying, lying_sent: 0 }
+    pub(super) fn new(stream: TcpStream, sealer: Option<Box<Sealer>>) -> Self {
+        Self {
+            stream: Some(Arc::new(stream)),
+            sealer,
+            shared: None,
+            published: false,
+            queue: VecDeque::new(),
+            scratch: Vec::new(),
+            sent: 0,
+            filled: 0,
+            lying: VecDeque::new(),
+            lying_sent: 0,
+        }
+    }
+
+    /// Has frames go to shared memory from now on. Bytes that wake go over the connection as they are: nobody reads them.
+    pub(super) fn share(&mut self, writer: Writer) {
+        self.shared = Some(writer);
+        self.sealer = None;
     }
 
     /// Whether there is something to write and a connection to write it on.
     pub(super) fn is_pending(&self) -> bool {
-        self.stream.is_some() && (self.has_batch() || !self.queue.is_empty())
+        let is_sealed = || self.sealer.as_ref().is_some_and(|sealer| sealer.is_pending());
+        self.stream.is_some() && (self.has_batch() || !self.queue.is_empty() || is_sealed())
     }
 
     /// Whether frames were handed over in shared memory since this was last asked.
@@ -108,7 +128,8 @@ impl Outbound {
         if self.lying.len() == MOST_LYING {
             return false;
         }
-        self.make_room(HEADER_BYTES).copy_from_slice(&header.to_bytes_above(values));
+        let head = self.head(header, values);
+        self.make_room(HEADER_BYTES).copy_from_slice(&head);
         self.filled += HEADER_BYTES;
         self.lying.push_back((*header, self.filled));
         true
@@ -121,11 +142,18 @@ impl Outbound {
         if self.filled > 0 && self.filled + whole > SMALL_BYTES {
             return false;
         }
+        let has_checksums = self.sealer.is_none();
         let (head, body) = self.make_room(whole).split_at_mut(HEADER_BYTES);
         let header = values(body);
-        head.copy_from_slice(&header.to_bytes_above(&body[..header.body_bytes()]));
+        let body = &body[..header.body_bytes()];
+        head.copy_from_slice(&if has_checksums { header.to_bytes_above(body) } else { header.to_bytes() });
         self.filled += HEADER_BYTES + header.body_bytes();
         true
+    }
+
+    /// A header as it travels, with checksums where nothing else finds what was changed on the way.
+    fn head(&self, header: &Header, values: &[u8]) -> [u8; HEADER_BYTES] {
+        if self.sealer.is_none() { header.to_bytes_above(values) } else { header.to_bytes() }
     }
 
     fn make_room(&mut self, bytes: usize) -> &mut [u8] {
@@ -170,6 +198,11 @@ impl Outbound {
     /// Writes the batch as far as the kernel takes it, with `values` as they lie. `true`: all of it.
     pub(super) fn write<'a>(&mut self, values: impl Fn(&Header) -> &'a [u8]) -> io::Result<bool> {
         let Some(stream) = self.stream.clone() else { return Ok(true) };
+        if let Some(mut sealer) = self.sealer.take() {
+            let written = self.write_sealed(&stream, &mut sealer, values);
+            self.sealer = Some(sealer);
+            return written;
+        }
         while self.sent < self.filled || !self.lying.is_empty() {
             let mut parts = [IoSlice::new(&[]); 2 * MOST_LYING + 1];
             let (mut at, mut skipped) = (self.sent, self.lying_sent);
@@ -187,6 +220,33 @@ impl Outbound {
             }
         }
         Ok(true)
+    }
+
+    /// The same in records of TLS: what is encrypted counts as written, as it need not stay where it lies.
+    fn write_sealed<'a>(
+        &mut self,
+        stream: &TcpStream,
+        sealer: &mut Sealer,
+        values: impl Fn(&Header) -> &'a [u8],
+    ) -> io::Result<bool> {
+        while sealer.flush(stream)? {
+            if !self.has_batch() {
+                return Ok(true);
+            }
+            let mut records = BATCH_RECORDS;
+            while records > 0 && self.has_batch() {
+                let next = match self.lying.front() {
+                    Some((_, end)) if self.sent < *end => &self.scratch[self.sent..*end],
+                    Some((header, _)) => &values(header)[self.lying_sent..],
+                    None => &self.scratch[self.sent..self.filled],
+                };
+                let bytes = next.len().min(records * PLAIN_BYTES);
+                sealer.seal(&next[..bytes])?;
+                self.advance(bytes);
+                records -= bytes.div_ceil(PLAIN_BYTES);
+            }
+        }
+        Ok(false)
     }
 
     /// Counts bytes of the batch that were written.
@@ -269,7 +329,7 @@ mod tests {
             let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let (mut peer, _) = listener.accept().unwrap();
             stream.set_nonblocking(true).unwrap();
-            let mut outbound = Outbound::new(stream);
+            let mut outbound = Outbound::new(stream, None);
             let expected = batch(&mut outbound, &values);
             let (mut found, mut calls) = (vec![0; expected.len()], 0);
             let mut have = 0;

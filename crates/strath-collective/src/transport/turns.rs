@@ -344,7 +344,7 @@ mod tests {
     use std::net::TcpListener;
 
     use strath_core::config::{Algorithm, Transport};
-    use strath_core::{Fault, Generation, RingKey, RunId};
+    use strath_core::{Fault, Generation, RunId, Ticket};
 
     use super::*;
     use crate::collective::{Collective, Member};
@@ -372,7 +372,7 @@ mod tests {
                         generation: Generation(1),
                         rank: Rank(rank),
                         world_size: 2,
-                        key: RingKey::default(),
+                        ticket: Ticket::default(),
                     };
                     scope.spawn(move || {
                         let peers = {

@@ -2,21 +2,29 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use strath_collective::{Collective, CollectiveError, Identity, Member};
 use strath_core::config::Algorithm;
-use strath_core::{Generation, Rank, RingKey, RunId};
+use strath_core::{Generation, Rank, RingKey, RunId, Ticket};
 
 use crate::CARRIER;
 
 pub(crate) const LONG: Duration = Duration::from_secs(20);
 
+/// The ticket of a generation of the tests' run.
+pub(crate) fn ticket(generation: u64) -> Ticket {
+    RingKey([3; 16]).ticket(RunId(0xfeed), Generation(generation))
+}
+
 pub(crate) fn identity(rank: u32, world_size: u32) -> Identity {
-    Identity { run: RunId(0xfeed), generation: Generation(3), rank: Rank(rank), world_size, key: RingKey([3; 16]) }
+    Identity { run: RunId(0xfeed), generation: Generation(3), rank: Rank(rank), world_size, ticket: ticket(3) }
 }
 
 pub(crate) fn listeners(world_size: u32) -> (Vec<TcpListener>, Vec<Member>) {
@@ -26,13 +34,59 @@ pub(crate) fn listeners(world_size: u32) -> (Vec<TcpListener>, Vec<Member>) {
     (listeners, members)
 }
 
-/// What rank 1 of a world of two says to rank 0, in a version of the protocol.
-pub(crate) fn hello_of_rank_1(version: u8) -> [u8; 52] {
-    let mut hello = Vec::from([b'S', b'T', b'R', b'L', version, 0, 0, 0]);
+/// A hello without its MAC.
+pub(crate) type Signed = [u8; 68];
+
+/// What one rank of a world of two says to the other at first, without its MAC.
+pub(crate) fn hello(from: u32, to: u32, nonce: u8) -> Signed {
+    let mut hello = Vec::from(*b"STRL\x05\0\0\0");
     hello.extend([0xfeed_u64, 3].iter().flat_map(|word| word.to_le_bytes()));
-    hello.extend([1u32, 0, 2].iter().flat_map(|word| word.to_le_bytes()));
-    hello.extend(identity(1, 2).key.0);
+    hello.extend([from, to, 2].iter().flat_map(|word| word.to_le_bytes()));
+    hello.resize(68, nonce);
     hello.try_into().unwrap()
+}
+
+/// The MAC of a word of the handshake in clear.
+pub(crate) fn mac(ticket: Ticket, word: &str, hello: &Signed, answer: &Signed) -> [u8; 32] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(&ticket.0).unwrap();
+    mac.update(format!("strath {word:<8}5").as_bytes());
+    mac.update(hello);
+    mac.update(answer);
+    mac.update(&[0; 32]);
+    mac.finalize().into_bytes().into()
+}
+
+/// A hello with its MAC.
+pub(crate) fn with_mac(hello: &Signed, mac: [u8; 32]) -> [u8; 100] {
+    [&hello[..], &mac].concat().try_into().unwrap()
+}
+
+/// Shakes hands by hand as rank 1, which dials; what rank 0 answered.
+pub(crate) fn shake_as_dialler(stream: &mut TcpStream) -> [u8; 100] {
+    let own = hello(1, 0, 7);
+    stream.write_all(&with_mac(&own, mac(ticket(3), "hello", &own, &[0; 68]))).unwrap();
+    let mut answer = [0; 100];
+    stream.read_exact(&mut answer).unwrap();
+    let theirs = answer[..68].try_into().unwrap();
+    assert_eq!(answer[68..], mac(ticket(3), "answer", &own, &theirs));
+    stream.write_all(&mac(ticket(3), "proof", &own, &theirs)).unwrap();
+    let mut welcome = [0; 32];
+    stream.read_exact(&mut welcome).unwrap();
+    assert_eq!(welcome, mac(ticket(3), "welcome", &own, &theirs));
+    answer
+}
+
+/// Shakes hands by hand as rank 1, which is dialled.
+pub(crate) fn shake_as_dialled(stream: &mut TcpStream) {
+    let mut said = [0; 100];
+    stream.read_exact(&mut said).unwrap();
+    let (theirs, own) = (said[..68].try_into().unwrap(), hello(1, 0, 8));
+    assert_eq!(said[68..], mac(ticket(3), "hello", &theirs, &[0; 68]));
+    stream.write_all(&with_mac(&own, mac(ticket(3), "answer", &theirs, &own))).unwrap();
+    let mut proof = [0; 32];
+    stream.read_exact(&mut proof).unwrap();
+    assert_eq!(proof, mac(ticket(3), "proof", &theirs, &own));
+    stream.write_all(&mac(ticket(3), "welcome", &theirs, &own)).unwrap();
 }
 
 /// Runs `rank_main` on a thread for each rank of a connected world; its results in order of rank.

@@ -172,9 +172,9 @@ impl Runtime {
         (self.generation, self.start, self.rank) = (generation, assign.start, assign.rank);
         self.cancelled = Arc::default();
         self.stop = Arc::default();
-        let (cancelled, kept) = (self.cancelled.clone(), self.held.take());
+        let (cancelled, kept, tls) = (self.cancelled.clone(), self.held.take(), self.settings.tls.clone());
         self.spawn(generation, Phase::Connecting, move |events| {
-            let beginning = Beginning { prepared, listener, admitted, assign, sent: state, kept };
+            let beginning = Beginning { prepared, listener, tls, admitted, assign, sent: state, kept };
             let ready = connect(beginning, &cancelled);
             let _ = events.blocking_send(Report::Connected(generation, Box::new(ready)));
         });

@@ -34,7 +34,6 @@ impl Coordinator {
             job: self.settings.job,
             lease: self.settings.lease(),
             rejoin_timeout: Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s),
-            ring_key: self.settings.ring_key,
         };
         self.update(connection, |session| {
             session.identity = Some((worker, register));
@@ -281,6 +280,7 @@ impl Coordinator {
             // Whoever made the state that a run is resumed from may have ended before it did what follows.
             unsettled: start > Step(0),
             some_are_sent,
+            ticket: self.settings.ring_key.ticket(self.settings.run, generation),
         };
         for (rank, (_, connection, _)) in (0..).map(Rank).zip(&ready) {
             let keeps = self.sessions.get(connection).is_some_and(&keeps);

@@ -16,7 +16,7 @@ pub struct Settings {
     pub version: String,
     /// Token that workers must present, where there is one.
     pub token: Option<String>,
-    /// What ranks show to each other when their rings connect: a secret of this coordinator.
+    /// What the tickets of generations are made from: a secret of this coordinator.
     pub ring_key: RingKey,
     /// The run.
     pub run: RunId,

@@ -7,7 +7,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
+use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 
 pub use report::{
     EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, Phase,
@@ -150,8 +150,6 @@ pub struct Admitted {
     pub job: Job,
     /// Silence of this length means death, on both sides.
     pub lease: Duration,
-    /// What ranks show to each other when their rings connect.
-    pub ring_key: RingKey,
     /// A worker that has nothing to do waits so long for a coordinator that is gone.
     pub rejoin_timeout: Duration,
 }
@@ -243,6 +241,8 @@ pub struct Assign {
     pub unsettled: bool,
     /// Whether some worker is sent a state first, so that its ring may be late.
     pub some_are_sent: bool,
+    /// The secret of the generation, which its ranks prove to each other that they know when their ring connects.
+    pub ticket: Ticket,
 }
 
 impl Assign {

@@ -26,7 +26,7 @@ fn eval_report(generation: u64) -> EvalReport {
 fn a_run_from_the_first_registration_to_its_end() {
     let mut machine = Coordinator::new(settings(Gather::Exactly(2)), at(0));
     let admitted = |worker| {
-        let (run, lease, ring_key) = (RunId(7), Duration::from_secs(2), RingKey([9; 16]));
+        let (run, lease) = (RunId(7), Duration::from_secs(2));
         let configuration = config(&[]).to_toml();
         CoordinatorMessage::Admitted(Admitted {
             worker: WorkerId(worker),
@@ -34,7 +34,6 @@ fn a_run_from_the_first_registration_to_its_end() {
             configuration,
             job: Job::Train,
             lease,
-            ring_key,
             rejoin_timeout: Duration::from_secs(300),
         })
     };
@@ -55,6 +54,7 @@ fn a_run_from_the_first_registration_to_its_end() {
             keeps: false,
             unsettled: false,
             some_are_sent: false,
+            ticket: RingKey([9; 16]).ticket(RunId(7), Generation(5)),
         })
     };
     let began = Record::Generation {
@@ -126,6 +126,7 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
             keeps: false,
             unsettled: true,
             some_are_sent: true,
+            ticket: RingKey([9; 16]).ticket(RunId(7), Generation(5)),
         })
     };
     let sent = CoordinatorMessage::State(State { purpose: Purpose::Start, ..state(2, Purpose::Start) });

@@ -63,7 +63,8 @@ fn at_work_it_goes_on_and_tells_what_is_not_on_record() {
     // A coordinator that is lost before it has kept the end hears of it again.
     lose(&mut machine, 60_005);
     tell(&mut machine, Event::Reconnected, 60_006);
-    let again = [WorkerMessage::State(last), WorkerMessage::Finished(finished)];
+    let checkpoint = State { purpose: Purpose::Checkpoint, ..state() };
+    let again = [WorkerMessage::State(checkpoint), WorkerMessage::State(last), WorkerMessage::Finished(finished)];
     assert_eq!(taken_back(&mut machine, 2, 9, 60_007), again.map(Command::Send));
     assert_eq!(hear(&mut machine, CoordinatorMessage::End(Ending::Done), 60_008), [Command::Exit(WorkerOutcome::Done)]);
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
+use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, Timestamp, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
     Halted, Job, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport,
@@ -32,7 +32,6 @@ fn admitted() -> Admitted {
         configuration: "[run]".into(),
         job: Job::Train,
         lease: Duration::from_secs(2),
-        ring_key: RingKey([9; 16]),
         rejoin_timeout: Duration::from_secs(300),
     }
 }
@@ -75,6 +74,7 @@ fn assign(with_state: bool) -> Assign {
         keeps: false,
         unsettled: false,
         some_are_sent: false,
+        ticket: Ticket([9; 32]),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use strath_core::{Rank, RingKey, RunId, Step, WorkerId};
+use strath_core::{Rank, RunId, Step, Ticket, WorkerId};
 use strath_protocol::message::{Admitted, Assign, Ending, Job, Member, StateRef};
 
 use super::{CONFIGURATION_LIMIT, address, bounded, clipped, digest, generation, split_in, split_out, text};
@@ -11,7 +11,7 @@ use crate::wire;
 
 impl From<Admitted> for wire::Admitted {
     fn from(admitted: Admitted) -> Self {
-        let Admitted { worker, run, configuration, job, lease, ring_key, rejoin_timeout } = admitted;
+        let Admitted { worker, run, configuration, job, lease, rejoin_timeout } = admitted;
         let evaluate = match job {
             Job::Train => None,
             Job::Evaluate(split) => Some(split_out(split).into()),
@@ -19,8 +19,7 @@ impl From<Admitted> for wire::Admitted {
         // Rounded up: a lease must not become none.
         let lease_ms = u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         let rejoin_timeout_s = rejoin_timeout.as_secs();
-        let ring_key = ring_key.0.into();
-        Self { worker: worker.0, run: run.0, configuration, evaluate, lease_ms, ring_key, rejoin_timeout_s }
+        Self { worker: worker.0, run: run.0, configuration, evaluate, lease_ms, rejoin_timeout_s }
     }
 }
 
@@ -28,7 +27,7 @@ impl TryFrom<wire::Admitted> for Admitted {
     type Error = RpcError;
 
     fn try_from(admitted: wire::Admitted) -> Result<Self, RpcError> {
-        let wire::Admitted { worker, run, configuration, evaluate, lease_ms, ring_key, rejoin_timeout_s } = admitted;
+        let wire::Admitted { worker, run, configuration, evaluate, lease_ms, rejoin_timeout_s } = admitted;
         let job = match evaluate {
             None => Job::Train,
             Some(split) => Job::Evaluate(split_in(split, "Admitted.evaluate")?),
@@ -43,16 +42,14 @@ impl TryFrom<wire::Admitted> for Admitted {
             job,
             lease: Duration::from_millis(lease_ms),
             rejoin_timeout: Duration::from_secs(rejoin_timeout_s),
-            ring_key: RingKey(ring_key[..].try_into().map_err(|_| {
-                RpcError::malformed("Admitted.ring_key", format!("{} bytes", ring_key.len()), "16 bytes")
-            })?),
         })
     }
 }
 
 impl From<Assign> for wire::Assign {
     fn from(assign: Assign) -> Self {
-        let Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled, some_are_sent } = assign;
+        let Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled, some_are_sent, ticket } =
+            assign;
         Self {
             generation: generation.0,
             rank: rank.0,
@@ -64,6 +61,7 @@ impl From<Assign> for wire::Assign {
             keeps,
             unsettled,
             some_are_sent,
+            ticket: ticket.0.into(),
         }
     }
 }
@@ -83,6 +81,7 @@ impl TryFrom<wire::Assign> for Assign {
             keeps,
             unsettled,
             some_are_sent,
+            ticket,
         } = assign;
         if keeps && state.is_some() {
             return Err(RpcError::malformed("Assign.keeps", "true, and a state is named", "one of the two"));
@@ -111,6 +110,11 @@ impl TryFrom<wire::Assign> for Assign {
             keeps,
             unsettled,
             some_are_sent,
+            ticket: Ticket(
+                ticket[..]
+                    .try_into()
+                    .map_err(|_| RpcError::malformed("Assign.ticket", format!("{} bytes", ticket.len()), "32 bytes"))?,
+            ),
         })
     }
 }

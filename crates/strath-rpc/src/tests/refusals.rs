@@ -128,17 +128,17 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     let bytes = vec![1; 32];
     let local = "[::1]:80".to_owned();
     let configuration = "x".repeat(1 << 20);
-    each_refused!(Admitted, wire::Admitted { configuration, lease_ms: 1, ring_key: vec![1; 16], ..Default::default() },
+    each_refused!(Admitted, wire::Admitted { configuration, lease_ms: 1, ..Default::default() },
         "Admitted.configuration": configuration = "x".repeat((1 << 20) + 1);
         "Admitted.evaluate": evaluate = Some(0);
         "Admitted.evaluate": evaluate = Some(3);
         "Admitted.lease_ms": lease_ms = 0;
-        "Admitted.ring_key": ring_key = vec![1; 15];
     );
     let member = wire::Member { worker: 0, ring_address: local.clone() };
     let members = vec![member.clone(), wire::Member { worker: 1, ring_address: local.clone() }];
-    each_refused!(Assign, wire::Assign { generation: 1, rank: 1, members, bounds: vec![0, 3, 3], ..Default::default() },
+    each_refused!(Assign, wire::Assign { generation: 1, rank: 1, members, bounds: vec![0, 3, 3], ticket: bytes.clone(), ..Default::default() },
         "Assign.generation": generation = 0;
+        "Assign.ticket": ticket = vec![1; 31];
         "Assign.rank": rank = 2;
         "Assign.rank": rank = u32::MAX;
         "Assign.rank": members = Vec::new();
@@ -152,7 +152,8 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     );
     let named = wire::StateRef { model: bytes.clone(), ..Default::default() };
     let members = vec![wire::Member { worker: 0, ring_address: local.clone() }];
-    let both = wire::Assign { generation: 1, members, bounds: vec![0, 1], state: Some(named), ..Default::default() };
+    let (state, ticket) = (Some(named), bytes.clone());
+    let both = wire::Assign { generation: 1, members, bounds: vec![0, 1], state, ticket, ..Default::default() };
     each_refused!(Assign, both, "Assign.keeps": keeps = true;);
     each_refused!(StateRef, wire::StateRef { model: bytes.clone(), optimizer: Some(bytes), ..Default::default() },
         "StateRef.source": source = long();

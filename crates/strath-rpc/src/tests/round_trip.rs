@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use prost::Message as _;
-use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
+use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
     Halted, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Returning, Split, State, StateRef,
@@ -198,7 +198,8 @@ fn assign() -> impl Strategy<Value = Assign> {
                 bounds.push(bounds[bounds.len() - 1] + held);
             }
             let keeps = keeps && state.is_none();
-            Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled, some_are_sent: keeps }
+            let (some_are_sent, ticket) = (keeps, Ticket([7; 32]));
+            Assign { generation, rank, members, bounds, start, steps, state, keeps, unsettled, some_are_sent, ticket }
         },
     )
 }
@@ -220,7 +221,6 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
                 configuration,
                 job: evaluate.map_or(Job::Train, Job::Evaluate),
                 lease: Duration::from_millis(lease_ms),
-                ring_key: RingKey([7; 16]),
                 rejoin_timeout: Duration::from_secs(lease_ms / 2),
             })
         ),
@@ -345,7 +345,6 @@ fn a_lease_is_never_rounded_to_none() {
         configuration: String::new(),
         job: Job::Train,
         lease: Duration::from_micros(1),
-        ring_key: RingKey::default(),
         rejoin_timeout: Duration::ZERO,
     };
     assert_eq!(wire::Admitted::from(admitted).lease_ms, 1);

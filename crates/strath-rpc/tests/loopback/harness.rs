@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
+use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, Finished, Job, Member, Phase, Progress, Purpose, Register, State,
     WorkerMessage,
@@ -129,7 +129,6 @@ pub(crate) fn admitted() -> CoordinatorMessage {
         configuration: "[run]\n".repeat(10_000),
         job: Job::Train,
         lease: Duration::from_secs(10),
-        ring_key: RingKey::default(),
         rejoin_timeout: Duration::from_secs(300),
     })
 }
@@ -147,6 +146,7 @@ pub(crate) fn assign() -> CoordinatorMessage {
         keeps: false,
         unsettled: false,
         some_are_sent: false,
+        ticket: Ticket::default(),
     })
 }
 

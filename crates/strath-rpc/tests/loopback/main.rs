@@ -4,6 +4,7 @@
 
 mod endings;
 mod harness;
+mod lengths;
 mod link;
 mod sessions;
 mod slow;

@@ -2,6 +2,7 @@
 
 mod allreduce;
 mod compute;
+mod encrypted;
 mod footprint;
 mod forecast;
 mod kernels;

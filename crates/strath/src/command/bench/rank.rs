@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, Read};
 use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Instant;
 
@@ -11,6 +13,8 @@ use strath_core::config::{Algorithm, Transport};
 use strath_core::fixed::FixedSum;
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Fault, Generation, Rank, RingKey, RunId, Step};
+use strath_node::ring_tls;
+use strath_rpc::ClientTls;
 
 use super::allreduce::{Carrier, DEADLINE, Format, Measured, RatesLine, Route, Timing};
 use crate::outcome::Failure;
@@ -30,6 +34,9 @@ pub struct AllreduceRank {
     /// What proves that it is of this run, in hexadecimal.
     #[arg(long, value_parser = key)]
     key: RingKey,
+    /// A folder with a worker's certificate: the ring is encrypted.
+    #[arg(long)]
+    certs: Option<PathBuf>,
 }
 
 fn key(text: &str) -> Result<RingKey, String> {
@@ -52,13 +59,16 @@ impl AllreduceRank {
         telling::print(&format!("{}\n", listener.local_addr().map_err(Failure::other)?))?;
         let members = members()?;
         end_with_the_parent();
+        let (run, generation) = (RunId(0), Generation(0));
         let identity = Identity {
-            run: RunId(0),
-            generation: Generation(0),
+            run,
+            generation,
             rank: Rank(self.rank),
             world_size: self.what.workers,
-            key: self.key,
+            ticket: self.key.ticket(run, generation),
         };
+        let tls = self.certs.as_deref().map(ClientTls::read).transpose().map_err(Failure::usage)?;
+        let tls = tls.map(|tls| ring_tls(tls.credentials())).transpose().map_err(Failure::Other)?;
         let algorithm = match self.what.algorithm {
             Route::Auto => Algorithm::Auto,
             Route::Ring => Algorithm::Ring,
@@ -70,7 +80,9 @@ impl AllreduceRank {
             Carrier::Shm => Transport::Shm,
         };
         let how = (algorithm, transport);
-        let peers = Collective::connect(listener, identity, &members, how, DEADLINE).map_err(Failure::other)?;
+        let until = AtomicBool::new(false);
+        let peers = Collective::connect_unless(listener, identity, &members, how, tls.as_ref(), DEADLINE, &until);
+        let peers = peers.map_err(Failure::other)?;
         if self.rank == 0 {
             let rates = peers.rates().copied().map(RatesLine::from);
             telling::print(&(serde_json::to_string(&rates).map_err(Failure::other)? + "\n"))?;
