@@ -23,6 +23,8 @@ pub struct Recorder {
     /// Microseconds of the host's clock at `began`.
     epoch_us: f64,
     entered: Mutex<Vec<(f64, u64, Phase)>>,
+    /// From when to when pieces of a step's gradient travelled while phases went on.
+    travelled: Mutex<Vec<(f64, f64, u64)>>,
 }
 
 /// One event of the format: a span (`X`) or a name (`M`).
@@ -53,7 +55,7 @@ struct Trace {
 impl Default for Recorder {
     fn default() -> Self {
         let epoch_us = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64() * 1e6;
-        Self { began: Instant::now(), epoch_us, entered: Mutex::default() }
+        Self { began: Instant::now(), epoch_us, entered: Mutex::default(), travelled: Mutex::default() }
     }
 }
 
@@ -64,6 +66,15 @@ impl Recorder {
         let mut entered = self.entered.lock().unwrap_or_else(PoisonError::into_inner);
         if entered.len() < MOST {
             entered.push((at, step, phase));
+        }
+    }
+
+    /// Pieces of a step's gradient travelled beside its phases.
+    pub fn travelled(&self, step: u64, pieces: &[(Instant, Instant)]) {
+        let at = |instant: Instant| instant.saturating_duration_since(self.began).as_secs_f64() * 1e6;
+        let mut travelled = self.travelled.lock().unwrap_or_else(PoisonError::into_inner);
+        if travelled.len() < MOST {
+            travelled.extend(pieces.iter().map(|(from, to)| (at(*from), at(*to), step)));
         }
     }
 
@@ -91,6 +102,16 @@ impl Recorder {
             dur: Some(end - at),
             pid: rank.0,
             tid: 0,
+            args: serde_json::json!({ "step": step }),
+        }));
+        let travelled = self.travelled.lock().unwrap_or_else(PoisonError::into_inner);
+        events.extend(travelled.iter().map(|(from, to, step)| Event {
+            name: "reduce, a piece".into(),
+            ph: "X".into(),
+            ts: self.epoch_us + from,
+            dur: Some(to - from),
+            pid: rank.0,
+            tid: 1,
             args: serde_json::json!({ "step": step }),
         }));
         write(path, events)
@@ -131,6 +152,8 @@ mod tests {
             let recorder = Recorder::default();
             recorder.enter(0, Phase::Ascent);
             recorder.enter(0, Phase::Reduce);
+            let now = Instant::now();
+            recorder.travelled(0, &[(now, now)]);
             recorder.write(&parts[rank as usize], Rank(rank)).unwrap();
         }
         let whole = folder.path().join("trace.json");
@@ -138,7 +161,7 @@ mod tests {
         assert!(parts.iter().all(|part| !part.exists()), "the third was never there");
         let trace: Trace = serde_json::from_slice(&std::fs::read(&whole).unwrap()).unwrap();
         let names: Vec<(u32, &str)> = trace.events.iter().map(|event| (event.pid, event.name.as_str())).collect();
-        let one = |rank| [(rank, "process_name"), (rank, "ascent"), (rank, "reduce")];
+        let one = |rank| [(rank, "process_name"), (rank, "ascent"), (rank, "reduce"), (rank, "reduce, a piece")];
         assert_eq!(names, [one(0), one(1)].concat());
         let spans: Vec<&Event> = trace.events.iter().filter(|event| event.ph == "X").collect();
         assert!((spans[0].ts + spans[0].dur.unwrap() - spans[1].ts).abs() < 1.0, "{spans:?}");

@@ -183,6 +183,7 @@ impl Training {
                     here.enter(at, entered);
                 })
                 .map_err(|error| step_failure(phase, &error))?;
+            here.travelled(at, &outcome.travelled);
             let stopping = outcome.stop && self.state.step < self.steps;
             self.tell_rate(&outcome.seconds, here);
             tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });

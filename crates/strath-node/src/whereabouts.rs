@@ -1,6 +1,7 @@
 //! Where the training thread is, for whoever asks: written at every phase of every step, read at every heartbeat.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use strath_core::Step;
 use strath_protocol::message::Phase;
@@ -39,6 +40,13 @@ impl Whereabouts {
         }
         let code = Phase::ALL.iter().position(|known| *known == phase).expect("every phase is in the list of them");
         self.place.store(step << PHASE_BITS | code as u64, Ordering::Relaxed);
+    }
+
+    /// Says from when to when pieces of the step's gradient travelled.
+    pub fn travelled(&self, step: u64, pieces: &[(Instant, Instant)]) {
+        if let Some(recorder) = &self.recorder {
+            recorder.travelled(step, pieces);
+        }
     }
 
     /// Says what its own computing comes to, images per second.

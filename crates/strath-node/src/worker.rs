@@ -154,7 +154,7 @@ async fn take_part(
     let machine = Worker::new(settings.coordinator.clone(), register, now());
     let (mut runtime, mut inbox) =
         Runtime::new(machine, &session, settings.clone(), listener, here.clone(), prepared.take());
-    let (mut line, mut flush) = (Line::Up(session), FLUSH);
+    let (mut line, mut flush) = (Line::Up(Box::new(session)), FLUSH);
     let outcome = loop {
         if let Some(outcome) = runtime.carry_out(&mut line).await {
             break outcome;

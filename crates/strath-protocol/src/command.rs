@@ -111,9 +111,11 @@ pub enum WorkerCommand {
     Halt,
     /// Hand over the state that is held: answer with `StateReady`.
     HandOver(Generation),
-    /// Connect to the coordinator again, for as long as it takes, then answer with `Reconnected`, or with `Disconnected` where it did not
-    /// work out for a while.
-    Reconnect,
+    /// Look for the coordinator again, then answer with `Reconnected`, or with `Disconnected` where it was not found for a while.
+    Reconnect {
+        /// How it was lost, in one line; `None`: it was looked for before.
+        lost: Option<String>,
+    },
     /// The session is over: end every wait, and the process.
     Exit(WorkerOutcome),
 }

@@ -107,7 +107,8 @@ fn bench_scale_predicts_every_power_of_two_and_a_slow_link_shows_only_between_ho
         }
         for row in &rows[1..] {
             assert!(
-                ["exchange", "direct", "ring", "hierarchical"].contains(&row["algorithm"].as_str().unwrap()),
+                ["exchange", "doubling", "direct", "ring", "hierarchical"]
+                    .contains(&row["algorithm"].as_str().unwrap()),
                 "{row}"
             );
             positive(row, "logarithmic_ms");

@@ -12,7 +12,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use strath_protocol::message::{CoordinatorMessage, Ending, Register, WorkerMessage};
-use support::{Coordinator, finish, repository, run, stderr, strath, train};
+use support::{Coordinator, finish, repository, run, signal, stderr, strath, train};
 
 struct Refusal {
     code: Option<i32>,
@@ -324,8 +324,8 @@ fn a_later_worker_that_cannot_take_part_leaves_a_running_generation_alone() {
     let (_folder, out) = scratch();
     let more = ["--set", "run.steps=100000", "--min-workers", "1", "--set", "cluster.gather_ms=100"];
     let mut coordinator = Coordinator::start(&out, &more);
-    let first = ["worker", "--coordinator", &coordinator.address, "--connect-timeout", "2"];
-    let first = strath().args(first).spawn().unwrap();
+    let first = ["worker", "--coordinator", &coordinator.address];
+    let mut first = strath().args(first).spawn().unwrap();
     let begun = Instant::now();
     while !out.join("metrics.jsonl").exists()
         || !std::fs::read_to_string(out.join("metrics.jsonl")).unwrap().contains("step\"")
@@ -340,9 +340,13 @@ fn a_later_worker_that_cannot_take_part_leaves_a_running_generation_alone() {
     let line: serde_json::Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!((&line["generation"], line["workers"].as_array().unwrap().len()), (&serde_json::json!(1), 1));
     coordinator.end();
-    let ended = finish(first, Duration::from_secs(10));
-    assert_eq!(ended.status.code(), Some(1));
-    for part in ["coordinator", "step ", "--connect-timeout"] {
+    // It goes on without a coordinator, and ends at once when it is asked to.
+    std::thread::sleep(Duration::from_secs(4));
+    assert_eq!(first.try_wait().unwrap(), None);
+    signal(first.id(), "-TERM");
+    let ended = finish(first, Duration::from_secs(5));
+    assert_eq!(ended.status.code(), Some(130));
+    for part in ["coordinator", "was lost", "step ", "looking for it"] {
         assert!(stderr(&ended).contains(part), "{part:?} is not in {}", stderr(&ended));
     }
 }

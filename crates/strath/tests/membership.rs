@@ -4,69 +4,11 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
-use std::process::Child;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::{
-    Coordinator, DEADLINE, digits_in_shared_lanes, finish, gone, metrics, reach, sha, signal, stderr, strath, summary,
-    train, workers_of,
-};
-
-struct Place {
-    folder: tempfile::TempDir,
-    config: PathBuf,
-    undisturbed: Value,
-}
-
-impl Place {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let config = digits_in_shared_lanes(folder.path(), 400, "lease_ms = 1000\ngather_ms = 100\n");
-        let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "2"]);
-        Self { folder, config, undisturbed }
-    }
-
-    fn start(&self, name: &str, workers: &str) -> (Child, PathBuf) {
-        let out = self.folder.path().join(name);
-        let mut command = strath();
-        command.args(["train", self.config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", workers]);
-        (command.spawn().unwrap(), out)
-    }
-
-    /// The run is complete, each step is recorded once, and the weights are those of the undisturbed run.
-    #[track_caller]
-    fn ends_in_the_same_bits(&self, child: Child, out: &Path) -> String {
-        let output = finish(child, DEADLINE);
-        let said = stderr(&output);
-        assert!(output.status.success(), "{said}");
-        let found = summary(out);
-        assert_eq!(sha(&found), sha(&self.undisturbed), "{said}");
-        for key in ["test_error", "train_loss", "steps"] {
-            assert_eq!(found[key], self.undisturbed[key], "{key}");
-        }
-        let steps: Vec<u64> = metrics(out, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
-        assert_eq!(steps, (1..=400).collect::<Vec<u64>>(), "each step is recorded once");
-        let evaluated =
-            |out: &Path| metrics(out, "eval").iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>();
-        assert_eq!(evaluated(out), evaluated(&self.folder.path().join("whole")), "and so is each evaluation");
-        said
-    }
-}
-
-fn world_sizes(out: &Path) -> Vec<u64> {
-    metrics(out, "cluster").iter().map(|line| line["world_size"].as_u64().unwrap()).collect()
-}
-
-/// Waits until the run has had so many generations.
-fn generations(out: &Path, count: usize) {
-    let since = Instant::now();
-    while world_sizes(out).len() < count {
-        assert!(since.elapsed() < Duration::from_secs(30), "{:?}", world_sizes(out));
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+use support::place::{Place, generations, world_sizes};
+use support::{Coordinator, finish, gone, metrics, reach, signal, stderr, strath, workers_of};
 
 #[test]
 fn workers_that_are_killed_one_after_the_other_leave_the_rest_to_end_in_the_same_bits() {

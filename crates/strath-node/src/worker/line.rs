@@ -17,7 +17,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// A line to the coordinator.
 pub(super) enum Line {
-    Up(Session),
+    Up(Box<Session>),
     Sought(Pin<Box<dyn Future<Output = Result<Session, RpcError>> + Send>>),
     Down,
 }
@@ -54,7 +54,7 @@ impl Line {
             },
             Self::Sought(search) => match search.await {
                 Ok(session) => {
-                    *self = Self::Up(session);
+                    *self = Self::Up(Box::new(session));
                     Heard::Found
                 }
                 Err(error) => {

@@ -138,8 +138,10 @@ impl Runtime {
                 WorkerCommand::StopAfterStep => self.stop.store(true, Ordering::Relaxed),
                 WorkerCommand::Halt => self.halt(),
                 WorkerCommand::HandOver(generation) => self.hand_over(generation),
-                WorkerCommand::Reconnect => {
-                    tracing::warn!("the coordinator at {} is out of sight; looking for it", self.settings.coordinator);
+                WorkerCommand::Reconnect { lost } => {
+                    if let Some(lost) = lost {
+                        tracing::warn!("{lost}; looking for it");
+                    }
                     line.seek(&self.settings);
                 }
                 WorkerCommand::Exit(outcome) => return Some(outcome),

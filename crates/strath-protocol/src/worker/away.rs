@@ -118,16 +118,16 @@ impl Worker {
         );
         if let Some(away) = &mut self.away {
             away.session = Attempt::Sought;
-            return self.commands.push_back(Command::Reconnect);
+            return self.commands.push_back(Command::Reconnect { lost: None });
         }
         if self.can_stay() {
-            self.away = Some(Away { how: lost, idle_since: None, session: Attempt::Sought });
+            self.away = Some(Away { how: lost.clone(), idle_since: None, session: Attempt::Sought });
             if let Stage::Connecting(generation) | Stage::Connected(generation) = self.stage {
                 // Nobody is left to say that everyone is connected.
                 self.stage = Stage::Halting(generation, None);
                 self.commands.push_back(Command::Halt);
             }
-            return self.commands.push_back(Command::Reconnect);
+            return self.commands.push_back(Command::Reconnect { lost: Some(lost) });
         }
         // Nobody else may be left to tell of the failure.
         let outcome = match &self.stage {
@@ -196,9 +196,13 @@ impl Worker {
         }
         if self.rank == Rank(0) {
             let steps: Vec<_> = self.recent.iter().filter(|report| report.step > recorded).cloned().collect();
-            steps.into_iter().for_each(|report| self.send(WorkerMessage::Step(report)));
+            for report in steps {
+                self.send(WorkerMessage::Step(report));
+            }
             let evaluations: Vec<_> = self.evaluations.iter().cloned().collect();
-            evaluations.into_iter().for_each(|report| self.send(WorkerMessage::Eval(report)));
+            for report in evaluations {
+                self.send(WorkerMessage::Eval(report));
+            }
             for state in [checkpoint.clone(), last.clone()].into_iter().flatten() {
                 self.send(WorkerMessage::State(state));
             }

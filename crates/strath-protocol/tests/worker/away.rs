@@ -20,7 +20,8 @@ fn taken_back(machine: &mut Worker, generation: u64, recorded: u64, now: u64) ->
 }
 
 fn lose(machine: &mut Worker, now: u64) {
-    assert_eq!(tell(machine, Event::Disconnected { cause: "reset".into() }, now), [Command::Reconnect]);
+    let commands = tell(machine, Event::Disconnected { cause: "reset".into() }, now);
+    assert!(matches!(&commands[..], [Command::Reconnect { .. }]), "{commands:?}");
 }
 
 fn rested(step: u64) -> Event {
@@ -78,7 +79,7 @@ fn a_coordinator_that_does_not_answer_is_looked_for_again_and_one_that_has_gone_
     for now in (12_000..20_000).step_by(2000) {
         assert_eq!(tell(&mut machine, Event::Tick, now), []);
     }
-    assert_eq!(tell(&mut machine, Event::Tick, 20_030), [Command::Reconnect]);
+    assert_eq!(tell(&mut machine, Event::Tick, 20_030), [Command::Reconnect { lost: None }]);
     tell(&mut machine, Event::Reconnected, 20_040);
     let commands = hear(&mut machine, CoordinatorMessage::End(Ending::Outdated("generation 3".into())), 20_050);
     assert!(
@@ -122,7 +123,8 @@ fn while_it_connects_it_leaves_the_generation_as_nobody_can_start_it() {
         strath_protocol::message::Assign { generation: Generation(3), start: Step(8), keeps: true, ..assign(false) };
     hear(&mut machine, CoordinatorMessage::Assign(next), 3);
     let commands = tell(&mut machine, Event::Disconnected { cause: "reset".into() }, 4);
-    assert_eq!(commands, [Command::Halt, Command::Reconnect]);
+    let lost = "the coordinator at 127.0.0.1:7 was lost: reset, at step 8 in phase connecting".into();
+    assert_eq!(commands, [Command::Halt, Command::Reconnect { lost: Some(lost) }]);
 }
 
 #[test]

@@ -162,7 +162,7 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     );
     each_refused!(Ending, wire::Ending { kind: 4, ..Default::default() },
         "Ending.kind": kind = 0;
-        "Ending.kind": kind = 6;
+        "Ending.kind": kind = 7;
         "Ending.reason": reason = long();
     );
     let worker = wire::WorkerStatus { address: local, phase: 1, ..Default::default() };

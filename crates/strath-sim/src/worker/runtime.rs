@@ -130,7 +130,7 @@ impl Runtime {
                 }
                 Some(WorkerCommand::Halt) => self.halt(env),
                 Some(WorkerCommand::HandOver(generation)) => self.hand_over(generation, env),
-                Some(WorkerCommand::Reconnect) => {
+                Some(WorkerCommand::Reconnect { .. }) => {
                     env.close(self.session, Side::Dialler, Closing::Ended);
                     self.sought_since = Some(env.now());
                     let soon = env.draws.millis(20, 60);

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
+pub mod place;
+
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
