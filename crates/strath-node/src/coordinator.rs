@@ -167,8 +167,10 @@ pub async fn run(
     };
     let Runtime { server, record, config, machine, .. } = runtime;
     let data = lock(&machine).data().cloned();
-    // In order: whoever goes on waits for nobody.
-    record.as_ref().map(|record| lock(&record.folder).persist_end()).transpose()?;
+    // In order: whoever goes on waits for nobody. Where it cannot be written, a lease is waited in vain.
+    if let Some(Err(error)) = record.as_ref().map(|record| lock(&record.folder).persist_end()) {
+        tracing::warn!("{error}");
+    }
     server.shutdown(GRACE).await;
     if let Some(local) = local.take() {
         local.finish(GRACE).await;

@@ -34,7 +34,7 @@ pub fn open(config: &Config, out: &OutArguments) -> Result<Option<Opened>, Failu
         _ => Existing::Refuse,
     };
     let run = RunId(runtime::random_word()?);
-    let folder = loop {
+    let mut folder = loop {
         let path: PathBuf = match &out.out {
             Some(path) => path.clone(),
             None if out.resume || out.overwrite => newest_name(runs, &config.run.name),
@@ -54,6 +54,10 @@ pub fn open(config: &Config, out: &OutArguments) -> Result<Option<Opened>, Failu
             Failure::Other(format!("{}: {e}; start over with --overwrite or another --out", folder.path().display()))
         })?;
         resumable(&before, &config)?;
+        if !is_same_for_workers(&before, &config) {
+            // Whoever is at work goes by the old one: it joins again, and the run goes on from its newest checkpoint.
+            folder.persist_end().map_err(Failure::other)?;
+        }
         // What the run began with stays on record, wherever the flags point now.
         config.model.init = before.model.init;
         if let Some(summary) = folder.summary() {
@@ -67,4 +71,14 @@ pub fn open(config: &Config, out: &OutArguments) -> Result<Option<Opened>, Failu
     }
     folder.write_config(&config.to_toml()).map_err(Failure::other)?;
     Ok(Some(Opened { folder, start }))
+}
+
+/// Whether workers that were admitted with one configuration may go on under the other: they differ in nothing but what the coordinator alone
+/// goes by.
+fn is_same_for_workers(before: &Config, now: &Config) -> bool {
+    let mut before = before.clone();
+    before.model.init.clone_from(&now.model.init);
+    let (one, other) = (&mut before.cluster, &now.cluster);
+    (one.workers, one.min_workers, one.gather_ms) = (other.workers, other.min_workers, other.gather_ms);
+    before == *now
 }

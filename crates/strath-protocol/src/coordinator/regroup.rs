@@ -105,10 +105,15 @@ impl Coordinator {
 
     /// What a worker says that waits for the next generation.
     pub(super) fn note_halted(&mut self, connection: Connection, halted: Halted) {
+        // In order of step, so that the record can be cut at any.
+        let mut evaluations = halted.evaluations.into_iter().peekable();
         for report in halted.unrecorded {
+            while let Some(evaluation) = evaluations.next_if(|evaluation| evaluation.step < report.step) {
+                self.record_evaluation(evaluation);
+            }
             self.record_step(report);
         }
-        for report in halted.evaluations {
+        for report in evaluations {
             self.record_evaluation(report);
         }
         self.update(connection, |session| {

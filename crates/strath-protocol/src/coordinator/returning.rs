@@ -13,9 +13,12 @@
 use strath_core::{Rank, Step, Timestamp, WorkerId};
 
 use super::{Coordinator, Stage, Standing};
-use crate::command::{CoordinatorCommand as Command, Record};
+use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Ending, Halted, Member, Phase, Register, Returning, Whence};
+
+/// Workers that may have been admitted since the last generation was written down.
+const MOST_SINCE: u64 = 1 << 32;
 
 /// What the coordinator before this one has left of a run that was at work.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -46,6 +49,9 @@ impl Coordinator {
                 format!("it was at work in another run, {run}; this one is {}", self.settings.run),
             );
         }
+        if worker.0 >= self.next_worker.saturating_add(MOST_SINCE) {
+            return self.refuse(connection, format!("no worker of this run has the id {worker}"));
+        }
         let name = format!("worker {worker} ({})", register.host);
         if let Some(reason) = self.difference(&name, &prepared) {
             return self.refuse(connection, reason);
@@ -58,7 +64,8 @@ impl Coordinator {
             Whence::Working(generation) => *generation != self.generation || place.is_none() || !may_be_waited_for,
             Whence::Halted(halted) => halted.generation > self.generation || self.is_of_another_course(halted),
         };
-        if is_there || is_outdated {
+        // Without a generation that was at work there is none to come back to.
+        if is_there || is_outdated || self.members.is_empty() {
             let reason = format!("generation {} has begun without it", self.generation);
             self.send(connection, CoordinatorMessage::End(Ending::Outdated(reason)));
             self.commands.push_back(Command::Close(connection));
@@ -103,8 +110,7 @@ impl Coordinator {
     fn is_of_another_course(&self, halted: &Halted) -> bool {
         let told = halted.unrecorded.iter().map(|report| report.step);
         let reach = told.fold(self.recorded(), |reach, step| if step.0 == reach.0 + 1 { step } else { reach });
-        let is_of_this = halted.generation == self.generation && !self.members.is_empty();
-        !is_of_this && halted.held.is_some_and(|(step, _)| step > reach)
+        halted.generation < self.generation && halted.held.is_some_and(|(step, _)| step > reach)
     }
 
     /// Goes on where the coordinator before this one stopped, once everyone is back, or without those who are not after a lease.
@@ -124,6 +130,10 @@ impl Coordinator {
             return;
         }
         let cause = format!("the coordinator was started again, and {at_work} of {all} workers came back at work");
+        if at_work == 0 && self.stop_requested && back.is_empty() {
+            let step = self.kept_step().filter(|step| *step > Step(0));
+            return self.finish(Ending::Stopped, Outcome::Stopped { step });
+        }
         let holds_something = |session: &super::Session| session.rank.is_some() || session.held.is_some();
         if self.sessions.values().any(holds_something) {
             return self.regroup(cause);

@@ -196,10 +196,14 @@ impl Worker {
         }
         if self.rank == Rank(0) {
             let steps: Vec<_> = self.recent.iter().filter(|report| report.step > recorded).cloned().collect();
+            // In order of step, so that the record can be cut at any.
+            let mut evaluations = self.evaluations.clone().into_iter().peekable();
             for report in steps {
+                while let Some(evaluation) = evaluations.next_if(|evaluation| evaluation.step < report.step) {
+                    self.send(WorkerMessage::Eval(evaluation));
+                }
                 self.send(WorkerMessage::Step(report));
             }
-            let evaluations: Vec<_> = self.evaluations.iter().cloned().collect();
             for report in evaluations {
                 self.send(WorkerMessage::Eval(report));
             }

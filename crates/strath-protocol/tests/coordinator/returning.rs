@@ -7,7 +7,8 @@ use strath_protocol::message::{
     CoordinatorMessage, Ending, Halted, Member, Purpose, Register, Returning, StepReport, Whence, WorkerMessage,
 };
 use strath_protocol::{
-    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Record, Settings,
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome, Record,
+    Settings,
 };
 
 use crate::support::{
@@ -153,4 +154,11 @@ fn a_coordinator_that_stood_still_has_its_workers_keep_what_they_hold() {
     assert_eq!(commands[0], persist(6, &[0], 2));
     let kept = |command: &Command| matches!(command, Command::Send { message: CoordinatorMessage::Assign(assign), .. } if assign.keeps && assign.start == Step(2));
     assert!(commands.iter().any(kept), "it goes on from what it holds: {commands:?}");
+}
+
+#[test]
+fn asked_to_stop_while_nobody_is_back_it_ends_when_their_time_is_over() {
+    let mut machine = restarted(2);
+    assert_eq!(handle(&mut machine, Event::StopRequested, 10), []);
+    assert_eq!(handle(&mut machine, Event::Tick, 2000), [Command::Finish(Outcome::Stopped { step: None })]);
 }
