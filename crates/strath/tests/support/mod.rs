@@ -165,10 +165,11 @@ pub fn sha(summary: &serde_json::Value) -> String {
     summary["weights_sha256"].as_str().unwrap().to_string()
 }
 
-/// The lines of `metrics.jsonl` of one kind.
+/// The lines of `metrics.jsonl` of one kind, but for one that is being written.
 pub fn metrics(out: &Path, kind: &str) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    let lines = whole.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
     lines.filter(|line| line["kind"] == kind).collect()
 }
 
