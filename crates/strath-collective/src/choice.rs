@@ -72,16 +72,12 @@ impl Choice {
     }
 }
 
-/// The fastest algorithm by the model, and its predicted seconds.
-pub fn fastest(load: &Load, spread: &Spread, rates: &Rates) -> (Choice, f64) {
-    fastest_of(&Choice::ALL, load, spread, rates).expect("the ring serves every load")
-}
-
-fn fastest_of(of: &[Choice], load: &Load, spread: &Spread, rates: &Rates) -> Option<(Choice, f64)> {
+/// The fastest of some algorithms by the model; `None` where none of them serves the load.
+fn fastest(of: &[Choice], load: &Load, spread: &Spread, rates: &Rates) -> Option<Choice> {
     let offered = of.iter().copied().filter(|choice| choice.serves(load, spread));
     let priced = offered.map(|choice| (choice, seconds(Scheme::Built(choice), load, spread, rates)));
     let cheaper = |best: (Choice, f64), next: (Choice, f64)| if next.1 < best.1 { next } else { best };
-    priced.reduce(cheaper)
+    priced.reduce(cheaper).map(|(choice, _)| choice)
 }
 
 /// What the choice depends on.
@@ -110,8 +106,8 @@ pub fn choose(algorithm: Algorithm, message: &Message, rates: Option<&Rates>) ->
         encoding if encoding.order_matters() => return by_rule,
         _ => &Choice::ALL,
     };
-    fastest_of(offered, &load, &message.spread, rates)
-        .map_or(by_rule, |(choice, _)| (choice, "the model predicts the least time"))
+    fastest(offered, &load, &message.spread, rates)
+        .map_or(by_rule, |choice| (choice, "the model predicts the least time"))
 }
 
 fn by_rule(algorithm: Algorithm, message: &Message) -> (Choice, &'static str) {

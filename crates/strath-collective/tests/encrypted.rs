@@ -5,6 +5,8 @@
 #[path = "common/authority.rs"]
 mod authority;
 mod common;
+#[path = "common/proxy.rs"]
+mod proxy;
 #[path = "common/world.rs"]
 mod ranks;
 
@@ -16,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use authority::{Authority, Use, Valid};
 use common::{Kind, term};
+use proxy::damage;
 use ranks::{LONG, hello, identity, listeners, mac, ticket, with_mac};
 use strath_collective::{Bucket, Collective, CollectiveError, Identity, Member, Reduced, RingTls};
 use strath_core::config::{Algorithm, Transport};
@@ -184,26 +187,6 @@ fn what_follows_the_ticket_is_a_tls_session_of_bounded_length_or_the_end() {
         assert!(since.elapsed() < Duration::from_secs(2), "{:?}", since.elapsed());
         assert!(matches!(error, CollectiveError::Untrusted { rank: Rank(1), .. }), "{error}");
     }
-}
-
-/// Passes bytes on between a rank that dials `from` and the one at `to`, with one bit of the byte numbered `at` turned over on the way there.
-fn damage(from: &TcpListener, to: std::net::SocketAddr, at: usize) {
-    let (mut dialled, _) = from.accept().unwrap();
-    let mut passed_on = TcpStream::connect(to).unwrap();
-    let (mut answers, mut answered) = (passed_on.try_clone().unwrap(), dialled.try_clone().unwrap());
-    thread::spawn(move || std::io::copy(&mut answers, &mut answered));
-    thread::spawn(move || {
-        let (mut bytes, mut seen) = ([0; 4096], 0);
-        while let Ok(read @ 1..) = dialled.read(&mut bytes) {
-            if (seen..seen + read).contains(&at) {
-                bytes[at - seen] ^= 0x10;
-            }
-            seen += read;
-            if passed_on.write_all(&bytes[..read]).is_err() {
-                return;
-            }
-        }
-    });
 }
 
 #[test]

@@ -3,16 +3,19 @@
 #![allow(clippy::disallowed_methods, reason = "real connections take real time")]
 
 mod common;
+#[path = "common/proxy.rs"]
+mod proxy;
 #[path = "common/world.rs"]
 mod ranks;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
 use common::{Kind, term};
+use proxy::damage;
 use ranks::{LONG, identity, listeners, shake_as_dialled, shake_as_dialler};
 use strath_collective::frame::checksum;
 use strath_collective::{Bucket, Collective, CollectiveError, Member};
@@ -101,26 +104,6 @@ fn a_peer_that_stops_within_a_header_is_lost_if_it_closes_and_silent_if_not() {
     assert!(matches!(error, CollectiveError::PeerLost { rank: Rank(1), .. }), "{error}");
     let error = peer_that_says(half, Then::Stays);
     assert!(matches!(error, CollectiveError::PeerSilent { rank: Rank(1), .. }), "{error}");
-}
-
-/// Passes on what comes, with one bit of the byte numbered `at` turned over on its way to `to`.
-fn damage(from: &TcpListener, to: SocketAddr, at: usize) {
-    let (mut dialled, _) = from.accept().unwrap();
-    let mut passed_on = TcpStream::connect(to).unwrap();
-    let (mut answers, mut answered) = (passed_on.try_clone().unwrap(), dialled.try_clone().unwrap());
-    thread::spawn(move || std::io::copy(&mut answers, &mut answered));
-    thread::spawn(move || {
-        let (mut bytes, mut seen) = ([0; 4096], 0);
-        while let Ok(read @ 1..) = dialled.read(&mut bytes) {
-            if (seen..seen + read).contains(&at) {
-                bytes[at - seen] ^= 0x10;
-            }
-            seen += read;
-            if passed_on.write_all(&bytes[..read]).is_err() {
-                return;
-            }
-        }
-    });
 }
 
 #[test]

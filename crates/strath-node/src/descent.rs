@@ -60,7 +60,8 @@ struct Pieces {
     peers: Arc<Collective>,
     step: Step,
     all: Vec<Piece>,
-    /// What the last micro-batch's gradient was found to be at fault with.
+    /// Whether the last micro-batch's gradient is sent as it comes, and what it was found to be at fault with.
+    is_heard: bool,
     fault: Fault,
 }
 
@@ -101,7 +102,13 @@ impl Descent {
             travelled: (None, None),
         };
         let pieces = pieces.iter().map(empty).collect();
-        Self(Arc::new(Mutex::new(Pieces { peers: peers.clone(), step, all: pieces, fault: Fault::NONE })))
+        Self(Arc::new(Mutex::new(Pieces {
+            peers: peers.clone(),
+            step,
+            all: pieces,
+            is_heard: false,
+            fault: Fault::NONE,
+        })))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pieces> {
@@ -130,6 +137,7 @@ impl Descent {
         if pieces.all.len() < 2 {
             return None;
         }
+        pieces.is_heard = true;
         for piece in &mut pieces.all {
             if let Sum::Growing(sum) = &mut piece.sum {
                 sum.begin();
@@ -151,9 +159,10 @@ impl Descent {
         }))
     }
 
-    /// What the last micro-batch's gradient was found to be at fault with.
-    pub fn fault(&self) -> Fault {
-        self.lock().fault
+    /// What the last micro-batch's gradient was found to be at fault with, where it is sent as it comes.
+    pub fn heard(&self) -> Option<Fault> {
+        let pieces = self.lock();
+        pieces.is_heard.then_some(pieces.fault)
     }
 
     /// Sends what has not left, with the status word `fault`. `room` is asked for memory for a result that does not take the place of its
@@ -208,7 +217,7 @@ pub struct Reduction {
 impl Pieces {
     /// Adds what is told of the last micro-batch, and sends a piece that it completes.
     fn take(&mut self, range: Range<usize>, values: &[f32], last: &Last) {
-        let Self { peers, step, all: pieces, fault } = self;
+        let Self { peers, step, all: pieces, fault, .. } = self;
         let several = pieces.len();
         for (at, piece) in pieces.iter_mut().enumerate() {
             piece.look();
@@ -341,8 +350,8 @@ mod tests {
             listener(entry.range(), &gradient[entry.range()]);
         }
         let fault = Fault::new(3, Culprit::DescentGradient(1));
-        assert_eq!(descent.fault(), fault);
-        descent.send_rest(descent.fault(), Vec::new);
+        assert_eq!(descent.heard(), Some(fault));
+        descent.send_rest(fault, Vec::new);
         let sum = descent.wait(|| vec![0.0; layout.len()], Duration::from_secs(1)).unwrap();
         assert_eq!((sum.fault, sum.travelled.len()), (fault, 1));
     }

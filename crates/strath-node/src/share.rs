@@ -60,6 +60,11 @@ impl Share {
         &self.shared
     }
 
+    /// The micro-batch that this rank descends on last: shared lanes come after its own.
+    pub fn last(&self) -> Option<usize> {
+        self.shared.last().or(self.own.last()).map(|part| part.micro_batches.end - 1)
+    }
+
     /// Number of ranks.
     pub fn world_size(&self) -> u32 {
         self.world_size
@@ -79,7 +84,7 @@ mod tests {
         let share = Share::new(&plan, &assignment, Rank(1), true);
         let part = |lane, micro_batches, ranks, is_first| LanePart { lane, micro_batches, ranks, is_first };
         assert_eq!(share.shared(), [part(1, 5..8, 0..2, false), part(2, 8..10, 1..3, true)]);
-        assert_eq!(share.own(), []);
+        assert_eq!((share.own(), share.last()), (&[][..], Some(9)));
         let plain = Share::new(&plan, &assignment, Rank(1), false);
         assert_eq!(plain.own(), [part(1, 5..8, 1..2, false), part(2, 8..10, 1..2, true)]);
         assert_eq!(plain.shared(), []);

@@ -1,5 +1,6 @@
 //! One SAM step on this rank's share of the batch: the only place that knows its order.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use strath_collective::{Bucket, Collective, Pending, Reduced};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
-use strath_core::{Assignment, Plan, Rank, Step};
+use strath_core::{Assignment, Plan, Step};
 use strath_data::{Batch, Loader};
 use strath_kernels::vector;
 use strath_model::{BATCH_NORM_MOMENTUM, Listener, Model, ModelError, PassReport};
@@ -45,6 +46,8 @@ pub struct Stepper {
     loader: Loader,
     plan: Plan,
     share: Share,
+    /// Where the descent gradient is cut.
+    pieces: Vec<Range<usize>>,
     perturbation: Perturbation,
     config: Config,
     steps: u64,
@@ -72,7 +75,7 @@ impl From<ModelError> for Interrupted {
 }
 
 impl Stepper {
-    /// The steps of `rank` under `assignment`, `steps` in all.
+    /// The steps of this rank of `peers` under `assignment`, `steps` in all.
     ///
     /// # Errors
     /// [`strath_sam::NothingToPerturb`] where `sam.perturb` leaves no parameter.
@@ -82,14 +85,15 @@ impl Stepper {
         loader: Loader,
         plan: Plan,
         assignment: &Assignment,
-        rank: Rank,
+        peers: &Collective,
         steps: u64,
     ) -> Result<Self, strath_sam::NothingToPerturb> {
         let perturbation = Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
         // Without a perturbation nothing has to be exchanged before the descent: every lane is the rank's own.
-        let share = Share::new(&plan, assignment, rank, config.sam.rho > 0.0);
+        let share = Share::new(&plan, assignment, peers.identity().rank, config.sam.rho > 0.0);
         let buffers = Buffers::new(model.parameters().len());
-        Ok(Self { model, loader, plan, share, perturbation, config, steps, buffers })
+        let pieces = descent::cut(model.parameters(), peers.hosts().count());
+        Ok(Self { model, loader, plan, share, pieces, perturbation, config, steps, buffers })
     }
 
     /// The model.
@@ -121,9 +125,8 @@ impl Stepper {
     ) -> Result<StepOutcome, StepError> {
         let step = Step(state.step);
         let everyone = 0..self.share.world_size();
-        let pieces = descent::cut(self.model.parameters(), peers.hosts().count());
         let mut gathered = Gathered {
-            descent: Descent::new(self.config.cluster.reduce, &pieces, peers, step),
+            descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step),
             tally: Tally::new(self.model.statistics().len(), stop),
             clock: Clock::start(),
         };
@@ -137,33 +140,28 @@ impl Stepper {
             in_flight.push((self.exchange(peers, step, &part, ascent)?, batches, part));
         }
 
-        let own = self.share.own().to_vec();
-        let (shared, alone) = (in_flight.len(), own.len());
-        for (at, part) in own.into_iter().enumerate() {
-            let is_last = shared == 0 && at + 1 == alone;
+        for part in self.share.own().to_vec() {
             enter(Phase::Ascent);
             let batches = self.examples(step, &part, &mut gathered.clock);
             let done = if self.config.sam.rho == 0.0 {
-                self.plain(&state.weights, &part, &batches, is_last, &mut gathered)
+                self.plain(&state.weights, &part, &batches, &mut gathered)
             } else {
                 self.ascent(&state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
                     enter(Phase::Descent);
-                    // h_v at w + epsilon_v
-                    self.descend(&state.weights, &part, &batches, ascent.finish(), is_last, &mut gathered)
+                    self.descend(&state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
                 })
             };
             fault = fault.min(settle(done)?);
         }
 
-        for (at, (pending, batches, part)) in in_flight.into_iter().enumerate() {
+        for (pending, batches, part) in in_flight {
             enter(Phase::Exchange);
             let (ascent, lane_fault) = pending.wait(EXCHANGE_DEADLINE)?; // g_v, the same on every rank that shares it
             gathered.clock.lap(|s| &mut s.exchange);
             enter(Phase::Descent);
             fault = fault.min(lane_fault);
             if lane_fault.is_none() {
-                let done =
-                    self.descend(&state.weights, &part, &batches, floats(ascent), at + 1 == shared, &mut gathered);
+                let done = self.descend(&state.weights, &part, &batches, floats(ascent), &mut gathered);
                 fault = fault.min(settle(done)?);
             }
         }
@@ -264,12 +262,10 @@ impl Stepper {
         part: &LanePart,
         batches: &[Batch],
         mut ascent: Vec<f32>,
-        is_last: bool,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
         let Gathered { descent, tally, clock } = gathered;
-        let decay = self.decay_in_loss();
-        add_decay(&mut ascent, weights, decay);
+        add_decay(&mut ascent, weights, self.decay_in_loss());
         let mut lifted = self.buffers.take();
         let lift = self.perturbation.lift(&ascent, weights, &mut lifted); // w + rho * dual(g_v), equation 2
         let lifted = Arc::new(lifted);
@@ -280,18 +276,12 @@ impl Stepper {
         let mut gradient = ascent; // its values are spent, its memory serves again
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
-            let heard = self.listener(is_last, k, part, &lifted, descent);
-            let is_heard = heard.is_some();
+            let heard = self.listener(k, part, &lifted, descent);
             let pass = self.gradient(&lifted, batch, &mut gradient, heard)?; // h_v at w + epsilon_v
             tally
                 .add_perturbed(pass.loss, share)
                 .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::PerturbedLoss)))?;
-            if is_heard {
-                settle_heard(descent)?;
-            } else {
-                add_decay(&mut gradient, &lifted, decay);
-                self.contribute(&gradient, share, part.lane, descent)?;
-            }
+            self.contribute(&mut gradient, &lifted, share, part.lane, descent)?;
         }
         self.buffers.give(gradient);
         // The passes are over and have let go of it.
@@ -308,26 +298,19 @@ impl Stepper {
         weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
-        is_last: bool,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
         let mut gradient = self.buffers.take();
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
-            let heard = self.listener(is_last, k, part, weights, &gathered.descent);
-            let is_heard = heard.is_some();
+            let heard = self.listener(k, part, weights, &gathered.descent);
             let pass = self.gradient(weights, batch, &mut gradient, heard)?;
             self.take_clean(&pass, self.plan.micro_batches()[k].size, part.lane, &mut gathered.tally)?;
             gathered
                 .tally
                 .add_perturbed(pass.loss, share)
                 .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::CleanLoss)))?;
-            if is_heard {
-                settle_heard(&gathered.descent)?;
-            } else {
-                add_decay(&mut gradient, weights, self.decay_in_loss());
-                self.contribute(&gradient, share, part.lane, &gathered.descent)?;
-            }
+            self.contribute(&mut gradient, weights, share, part.lane, &gathered.descent)?;
         }
         self.buffers.give(gradient);
         gathered.clock.lap(|s| &mut s.ascent);
@@ -344,28 +327,35 @@ impl Stepper {
         })
     }
 
-    fn contribute(&self, gradient: &[f32], share: f64, lane: usize, descent: &Descent) -> Result<(), Interrupted> {
+    /// Adds the gradient of a micro-batch, taken at `at`, unless it was sent as it came.
+    fn contribute(
+        &self,
+        gradient: &mut [f32],
+        at: &[f32],
+        share: f64,
+        lane: usize,
+        descent: &Descent,
+    ) -> Result<(), Interrupted> {
+        if let Some(fault) = descent.heard() {
+            return if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) };
+        }
+        add_decay(gradient, at, self.decay_in_loss());
         descent
             .add(gradient, share)
             .map_err(|found| Interrupted::Fault(Fault::new(lane, Culprit::DescentGradient(self.tensor(found)))))
     }
 
-    /// Who hears the gradient of this rank's last micro-batch, taken at `at`, as it comes.
-    fn listener(
-        &self,
-        is_last: bool,
-        micro_batch: usize,
-        part: &LanePart,
-        at: &Arc<Vec<f32>>,
-        descent: &Descent,
-    ) -> Option<Listener> {
-        (is_last && micro_batch + 1 == part.micro_batches.end).then_some(())?;
-        descent.listener(Last {
-            share: self.batch_share(micro_batch),
-            lane: part.lane,
-            decay: (at.clone(), self.decay_in_loss()),
-            layout: self.model.parameters().clone(),
-        })
+    /// Who hears a micro-batch's gradient, taken at `at`, as it comes: the gradient of this rank's last.
+    fn listener(&self, micro_batch: usize, part: &LanePart, at: &Arc<Vec<f32>>, descent: &Descent) -> Option<Listener> {
+        let is_last = self.share.last() == Some(micro_batch);
+        is_last
+            .then(|| Last {
+                share: self.batch_share(micro_batch),
+                lane: part.lane,
+                decay: (at.clone(), self.decay_in_loss()),
+                layout: self.model.parameters().clone(),
+            })
+            .and_then(|last| descent.listener(last))
     }
 
     fn batch_share(&self, micro_batch: usize) -> f64 {
@@ -402,12 +392,6 @@ fn settle(done: Result<(), Interrupted>) -> Result<Fault, StepError> {
         Err(Interrupted::Fault(fault)) => Ok(fault),
         Err(Interrupted::Model(error)) => Err(error.into()),
     }
-}
-
-/// What was found in a gradient that was sent as it came.
-fn settle_heard(descent: &Descent) -> Result<(), Interrupted> {
-    let fault = descent.fault();
-    if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) }
 }
 
 /// `g + lambda w`, where the decay is part of the loss.

@@ -242,9 +242,7 @@ impl Worker {
         if self.stage == Stage::Ended {
             return None;
         }
-        // One that is sought is waited for otherwise, and hears nothing.
-        let is_there = !self.is_away() || self.is_asking();
-        let given_up = is_there.then(|| self.heard.after(self.patience()));
+        let given_up = self.may_hear().then(|| self.heard.after(self.patience()));
         // Often enough to tell a stall of its own from a wait that it asked for.
         let tick = self.last_handled.after(self.patience() / 4);
         let beat = self.lease.filter(|_| !self.is_away()).map(|lease| self.beaten.after(lease / 4));
@@ -399,9 +397,7 @@ impl Worker {
     }
 
     fn check_coordinator(&mut self, now: Timestamp) {
-        // One that is sought is waited for otherwise.
-        let is_there = !self.is_away() || self.is_asking();
-        if self.stage != Stage::Ended && is_there && now.since(self.heard) >= self.patience() {
+        if self.stage != Stage::Ended && self.may_hear() && now.since(self.heard) >= self.patience() {
             let silence = format!("was silent for {} ms", now.since(self.heard).as_millis());
             self.lose_coordinator(&silence);
         }

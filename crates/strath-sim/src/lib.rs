@@ -28,5 +28,6 @@ pub mod queue;
 pub mod scale;
 pub mod scenario;
 pub mod seed;
+mod words;
 pub mod worker;
 pub mod world;

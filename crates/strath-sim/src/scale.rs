@@ -12,11 +12,13 @@ use std::time::{Duration, Instant};
 
 use strath_core::config::Layers;
 use strath_core::{Digest, Generation, RingKey, RunId, Step, Timestamp};
-use strath_protocol::message::{CoordinatorMessage, DataSummary, Job, PhaseSeconds, Prepared, Register, StepReport};
+use strath_protocol::message::{CoordinatorMessage, Job, Register};
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand, CoordinatorEvent, Former, Gather, Settings, Worker, WorkerCommand,
     WorkerEvent,
 };
+
+use crate::words::{prepared, step_report};
 
 /// Steps that are measured.
 const STEPS: u64 = 50;
@@ -193,7 +195,7 @@ impl Cluster {
                         let connection = Connection(worker as u64);
                         self.tell(CoordinatorEvent::Message { connection, message });
                     }
-                    WorkerCommand::Prepare(_) => self.happen(worker, WorkerEvent::Prepared(prepared())),
+                    WorkerCommand::Prepare(_) => self.happen(worker, WorkerEvent::Prepared(prepared(100_000))),
                     WorkerCommand::Connect { assign, .. } => {
                         self.happen(worker, WorkerEvent::RingConnected(assign.generation));
                     }
@@ -212,7 +214,7 @@ impl Cluster {
     /// A step of all workers, and the heartbeats that fall into it.
     fn step(&mut self, step: Step) {
         self.now = self.now.after(STEP);
-        self.happen(0, WorkerEvent::Stepped(report(step)));
+        self.happen(0, WorkerEvent::Stepped(step_report(Generation(1), step)));
         for worker in 0..self.workers.len() {
             if self.workers[worker].next_deadline().is_some_and(|deadline| deadline <= self.now) {
                 self.happen(worker, WorkerEvent::Tick);
@@ -227,34 +229,4 @@ impl Cluster {
 
 fn address(worker: usize, port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, (worker >> 16) as u8, (worker >> 8) as u8, worker as u8)), port)
-}
-
-fn prepared() -> Prepared {
-    let data = DataSummary {
-        digest: Digest([1; 32]),
-        train_examples: 100_000,
-        test_examples: 100,
-        channels: 1,
-        height: 8,
-        width: 8,
-        classes: 10,
-        mean: vec![0.0],
-        std: vec![1.0],
-    };
-    Prepared { data, parameters: 3, statistics: 0, numerics: Digest([2; 32]) }
-}
-
-fn report(step: Step) -> StepReport {
-    StepReport {
-        generation: Generation(1),
-        step,
-        clean_loss: 1.0,
-        perturbed_loss: 1.0,
-        lr: 0.1,
-        gradient_norm: 1.0,
-        epsilon_norm: 0.05,
-        zero_gradient_lanes: 0,
-        seconds: 0.1,
-        phases: PhaseSeconds::default(),
-    }
 }

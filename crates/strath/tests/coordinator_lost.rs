@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::place::{Place, generations, world_sizes};
-use support::{finish, metrics, reach, run, signal, stderr, strath};
+use support::{finish, metrics, reach, signal, stderr, strath};
 
 /// A coordinator at an address of its own, and its workers.
 struct Cluster<'p> {
@@ -126,52 +126,4 @@ fn one_that_stands_still_finds_its_workers_further_than_it_left_them() {
     let out = cluster.out.clone();
     cluster.ends();
     assert!(world_sizes(&out).iter().all(|size| *size <= 2));
-}
-
-#[test]
-fn a_gradient_in_pieces_between_hosts_gives_the_bits_of_one_worker() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("wide.toml");
-    let text = "[run]\nname = \"wide\"\nsteps = 6\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [1024, 1024, 1024]\n\
-                [batch]\nsize = 32\n[sam]\nm = 8\nweight_decay = \"inside\"\n[optimizer]\nlr = 0.05\nweight_decay = 0.01\n[cluster]\ngather_ms = 300\n";
-    std::fs::write(&config, text).unwrap();
-    let config = config.to_str().unwrap();
-    let alone = folder.path().join("alone");
-    let output = run(&["train", config, "--workers", "1", "--out", alone.to_str().unwrap()]);
-    assert!(output.status.success(), "{}", stderr(&output));
-    let out = folder.path().join("apart");
-    let coordinator = strath()
-        .args(["coordinator", "--config", config, "--listen", "127.0.0.1:0", "--min-workers", "2"])
-        .args(["--out", out.to_str().unwrap()])
-        .spawn()
-        .unwrap();
-    let address = support::Coordinator::address_in(&out);
-    // Loopback addresses of their own stand for hosts.
-    let traces = ["a", "b"].map(|name| folder.path().join(name));
-    let workers = [0, 1].map(|at| {
-        let listen = format!("127.0.0.{}:0", at + 2);
-        let mut command = strath();
-        command.args([
-            "worker",
-            "--coordinator",
-            &address,
-            "--listen",
-            &listen,
-            "--trace",
-            traces[at].to_str().unwrap(),
-        ]);
-        command.spawn().unwrap()
-    });
-    let output = finish(coordinator, support::DEADLINE);
-    assert!(output.status.success(), "{}", stderr(&output));
-    assert_eq!(support::sha(&support::summary(&out)), support::sha(&support::summary(&alone)));
-    for worker in workers {
-        assert!(finish(worker, Duration::from_secs(10)).status.success());
-    } // A piece was on its way before the phase began in which all of them are waited for.
-    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&traces[0]).unwrap()).unwrap();
-    let begin = |name: &str| {
-        let of = |event: &&serde_json::Value| event["name"] == name && event["args"]["step"] == 3;
-        trace["traceEvents"].as_array().unwrap().iter().find(of).unwrap()["ts"].as_f64().unwrap()
-    };
-    assert!(begin("reduce, a piece") < begin("reduce"));
 }

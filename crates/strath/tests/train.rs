@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use support::{finish, metrics, repository, run, sha, stderr, strath, summary, train};
+use support::{Coordinator, DEADLINE, finish, metrics, repository, run, sha, stderr, strath, summary, train};
 
 #[test]
 fn train_without_a_file_learns_the_digits_and_says_what_it_learned() {
@@ -198,4 +198,52 @@ fn help_of_every_command_fits_a_screen_and_has_examples() {
         assert!(said.contains("Examples:"), "{command:?}");
         assert!(said.lines().count() <= 30, "{command:?}: {} lines", said.lines().count());
     }
+}
+
+#[test]
+fn a_gradient_in_pieces_between_hosts_gives_the_bits_of_one_worker() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("wide.toml");
+    let text = "[run]\nname = \"wide\"\nsteps = 6\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [1024, 1024, 1024]\n\
+                [batch]\nsize = 32\n[sam]\nm = 8\nweight_decay = \"inside\"\n[optimizer]\nlr = 0.05\nweight_decay = 0.01\n[cluster]\ngather_ms = 300\n";
+    std::fs::write(&config, text).unwrap();
+    let config = config.to_str().unwrap();
+    let alone = folder.path().join("alone");
+    let output = run(&["train", config, "--workers", "1", "--out", alone.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    let out = folder.path().join("apart");
+    let coordinator = strath()
+        .args(["coordinator", "--config", config, "--listen", "127.0.0.1:0", "--min-workers", "2"])
+        .args(["--out", out.to_str().unwrap()])
+        .spawn()
+        .unwrap();
+    let address = Coordinator::address_in(&out);
+    // Loopback addresses of their own stand for hosts.
+    let traces = ["a", "b"].map(|name| folder.path().join(name));
+    let workers = [0, 1].map(|at| {
+        let listen = format!("127.0.0.{}:0", at + 2);
+        let mut command = strath();
+        command.args([
+            "worker",
+            "--coordinator",
+            &address,
+            "--listen",
+            &listen,
+            "--trace",
+            traces[at].to_str().unwrap(),
+        ]);
+        command.spawn().unwrap()
+    });
+    let output = finish(coordinator, DEADLINE);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(sha(&summary(&out)), sha(&summary(&alone)));
+    for worker in workers {
+        assert!(finish(worker, Duration::from_secs(10)).status.success());
+    } // A piece was on its way before the phase began in which all of them are waited for.
+    let trace: serde_json::Value = serde_json::from_slice(&std::fs::read(&traces[0]).unwrap()).unwrap();
+    let begin = |name: &str| {
+        let of = |event: &&serde_json::Value| event["name"] == name && event["args"]["step"] == 3;
+        trace["traceEvents"].as_array().unwrap().iter().find(of).unwrap()["ts"].as_f64().unwrap()
+    };
+    assert!(begin("reduce, a piece") < begin("reduce"));
 }

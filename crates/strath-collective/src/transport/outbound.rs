@@ -128,7 +128,7 @@ impl Outbound {
         if self.lying.len() == MOST_LYING {
             return false;
         }
-        let head = self.head(header, values);
+        let head = head(header, values, self.sealer.is_none());
         self.make_room(HEADER_BYTES).copy_from_slice(&head);
         self.filled += HEADER_BYTES;
         self.lying.push_back((*header, self.filled));
@@ -143,17 +143,11 @@ impl Outbound {
             return false;
         }
         let has_checksums = self.sealer.is_none();
-        let (head, body) = self.make_room(whole).split_at_mut(HEADER_BYTES);
+        let (front, body) = self.make_room(whole).split_at_mut(HEADER_BYTES);
         let header = values(body);
-        let body = &body[..header.body_bytes()];
-        head.copy_from_slice(&if has_checksums { header.to_bytes_above(body) } else { header.to_bytes() });
+        front.copy_from_slice(&head(&header, &body[..header.body_bytes()], has_checksums));
         self.filled += HEADER_BYTES + header.body_bytes();
         true
-    }
-
-    /// A header as it travels, with checksums where nothing else finds what was changed on the way.
-    fn head(&self, header: &Header, values: &[u8]) -> [u8; HEADER_BYTES] {
-        if self.sealer.is_none() { header.to_bytes_above(values) } else { header.to_bytes() }
     }
 
     fn make_room(&mut self, bytes: usize) -> &mut [u8] {
@@ -266,6 +260,11 @@ impl Outbound {
         }
         self.sent += bytes;
     }
+}
+
+/// A header as it travels above these values, with checksums where nothing else finds what was changed on the way.
+fn head(header: &Header, values: &[u8], has_checksums: bool) -> [u8; HEADER_BYTES] {
+    if has_checksums { header.to_bytes_above(values) } else { header.to_bytes() }
 }
 
 #[cfg(test)]

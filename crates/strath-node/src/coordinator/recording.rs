@@ -9,6 +9,7 @@ use strath_protocol::message::{Purpose, State, StepReport};
 use strath_protocol::{CoordinatorEvent as Event, Record, Start};
 
 use super::{CoordinatorError, Runtime, lock};
+use crate::files::FileError;
 use crate::metrics::{ClusterLine, EvalLine, Line, MetricsLog, StepLine};
 use crate::progress::Happening;
 use crate::run_folder::{CoordinatorFile, RunFolder, RunFolderError};
@@ -32,13 +33,11 @@ impl RunRecord {
         address: SocketAddr,
     ) -> Result<Self, CoordinatorError> {
         let step = if went_on { u64::MAX } else { start.map_or(0, |start| start.step.0) };
-        let metrics = MetricsLog::open(&folder.metrics(), step)?;
-        let host = host_name();
-        let events = EventFile::create(folder.path(), &host, unix_seconds(), metrics.lines())?;
+        let (metrics, events) = logs(&folder, step)?;
         folder.write_coordinator(&CoordinatorFile {
             address: address.to_string(),
             pid: std::process::id(),
-            host,
+            host: host_name(),
             run: folder.run().to_string(),
         })?;
         Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events })
@@ -46,11 +45,16 @@ impl RunRecord {
 
     /// Cuts off what was noted after `step`.
     pub(super) fn rewind(&mut self, step: Step) -> Result<(), RunFolderError> {
-        let folder = lock(&self.folder);
-        self.metrics = MetricsLog::open(&folder.metrics(), step.0)?;
-        self.events = EventFile::create(folder.path(), &host_name(), unix_seconds(), self.metrics.lines())?;
+        (self.metrics, self.events) = logs(&lock(&self.folder), step.0)?;
         Ok(())
     }
+}
+
+/// The metrics up to `step`, and the same for TensorBoard.
+fn logs(folder: &RunFolder, step: u64) -> Result<(MetricsLog, EventFile), FileError> {
+    let metrics = MetricsLog::open(&folder.metrics(), step)?;
+    let events = EventFile::create(folder.path(), &host_name(), unix_seconds(), metrics.lines())?;
+    Ok((metrics, events))
 }
 
 impl Runtime {

@@ -113,7 +113,12 @@ impl Coordinator {
     }
 
     pub(super) fn refuse(&mut self, connection: Connection, reason: String) {
-        self.send(connection, CoordinatorMessage::End(Ending::Refused(reason)));
+        self.part_with(connection, Ending::Refused(reason));
+    }
+
+    /// Ends a session with a last word.
+    pub(super) fn part_with(&mut self, connection: Connection, ending: Ending) {
+        self.send(connection, CoordinatorMessage::End(ending));
         self.commands.push_back(Command::Close(connection));
         self.sessions.remove(&connection);
     }
@@ -124,15 +129,18 @@ impl Coordinator {
         if let Some(reason) = self.difference(&name, &prepared) {
             return self.refuse(connection, reason);
         }
-        if self.reference.is_none() {
-            self.reference = Some((name, prepared));
-        }
-        self.last_arrival = now;
-        self.somebody_came = true;
+        self.note_arrival(name, prepared, now);
         self.update(connection, |session| {
             session.standing = Standing::Ready;
             session.progress.phase = Phase::Waiting;
         });
+    }
+
+    /// A worker has come whose data and numerics are the run's.
+    pub(super) fn note_arrival(&mut self, name: String, prepared: Prepared, now: Timestamp) {
+        self.reference.get_or_insert((name, prepared));
+        self.last_arrival = now;
+        self.somebody_came = true;
     }
 
     pub(super) fn difference(&self, name: &str, prepared: &Prepared) -> Option<String> {

@@ -19,7 +19,7 @@ use super::{Coordinator, Gather, Session, Stage, Standing, Start};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::event::Connection;
-use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, State};
+use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, Report, State, in_order};
 
 /// A worker that was told to halt and lives, but does not, is given up after this time: its training hangs.
 /// An evaluation and a step of a large model take their time, and are not interrupted.
@@ -105,16 +105,11 @@ impl Coordinator {
 
     /// What a worker says that waits for the next generation.
     pub(super) fn note_halted(&mut self, connection: Connection, halted: Halted) {
-        // In order of step, so that the record can be cut at any.
-        let mut evaluations = halted.evaluations.into_iter().peekable();
-        for report in halted.unrecorded {
-            while let Some(evaluation) = evaluations.next_if(|evaluation| evaluation.step < report.step) {
-                self.record_evaluation(evaluation);
+        for report in in_order(halted.unrecorded, halted.evaluations) {
+            match report {
+                Report::Step(report) => self.record_step(report),
+                Report::Evaluation(report) => self.record_evaluation(report),
             }
-            self.record_step(report);
-        }
-        for report in evaluations {
-            self.record_evaluation(report);
         }
         self.update(connection, |session| {
             session.standing = Standing::Ready;
@@ -356,9 +351,7 @@ impl Coordinator {
         let retiring = |(_, session): &(&Connection, &Session)| session.is_retiring && session.rank.is_none();
         let leaving: Vec<Connection> = self.sessions.iter().filter(retiring).map(|(c, _)| *c).collect();
         for connection in leaving {
-            self.send(connection, CoordinatorMessage::End(Ending::Released));
-            self.commands.push_back(Command::Close(connection));
-            self.sessions.remove(&connection);
+            self.part_with(connection, Ending::Released);
         }
     }
 

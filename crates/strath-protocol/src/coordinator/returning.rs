@@ -12,7 +12,7 @@
 
 use strath_core::{Rank, Step, Timestamp, WorkerId};
 
-use super::{Coordinator, Stage, Standing};
+use super::{Coordinator, Session, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Ending, Halted, Member, Phase, Register, Returning, Whence};
@@ -57,8 +57,7 @@ impl Coordinator {
             return self.refuse(connection, reason);
         }
         let place = self.members.iter().position(|member| member.worker == worker).map(|at| Rank(at as u32));
-        let is_here = |session: &super::Session| session.identity.as_ref().is_some_and(|(other, _)| *other == worker);
-        let is_there = self.sessions.values().any(is_here);
+        let is_there = self.session_of(worker).is_some();
         let may_be_waited_for = matches!(self.stage, Stage::Returning(_) | Stage::Regrouping(_) | Stage::Gathering);
         let is_outdated = match &whence {
             Whence::Working(generation) => *generation != self.generation || place.is_none() || !may_be_waited_for,
@@ -67,16 +66,9 @@ impl Coordinator {
         // Without a generation that was at work there is none to come back to.
         if is_there || is_outdated || self.members.is_empty() {
             let reason = format!("generation {} has begun without it", self.generation);
-            self.send(connection, CoordinatorMessage::End(Ending::Outdated(reason)));
-            self.commands.push_back(Command::Close(connection));
-            self.sessions.remove(&connection);
-            return;
+            return self.part_with(connection, Ending::Outdated(reason));
         }
-        if self.reference.is_none() {
-            self.reference = Some((name, prepared));
-        }
-        self.last_arrival = now;
-        self.somebody_came = true;
+        self.note_arrival(name, prepared, now);
         let (generation, recorded) = (self.generation, self.recorded());
         self.next_worker = self.next_worker.max(worker.0 + 1);
         self.update(connection, |session| session.identity = Some((worker, register)));
@@ -105,6 +97,11 @@ impl Coordinator {
         }
     }
 
+    /// The session of a worker.
+    fn session_of(&self, worker: WorkerId) -> Option<&Session> {
+        self.sessions.values().find(|session| session.identity.as_ref().is_some_and(|(id, _)| *id == worker))
+    }
+
     /// Whether the run has gone on without a worker from an older state than it holds, and makes again what lies between: the record would
     /// have a gap if it went on from there.
     fn is_of_another_course(&self, halted: &Halted) -> bool {
@@ -116,11 +113,8 @@ impl Coordinator {
     /// Goes on where the coordinator before this one stopped, once everyone is back, or without those who are not after a lease.
     pub(super) fn settle_returning(&mut self, now: Timestamp) {
         let Stage::Returning(until) = self.stage else { return };
-        let standing = |worker: WorkerId| {
-            let session = self.sessions.values().find(|s| s.identity.as_ref().is_some_and(|(id, _)| *id == worker))?;
-            Some(session.standing)
-        };
-        let back: Vec<Standing> = self.members.iter().filter_map(|member| standing(member.worker)).collect();
+        let standing = |member: &Member| self.session_of(member.worker).map(|session| session.standing);
+        let back: Vec<Standing> = self.members.iter().filter_map(standing).collect();
         let all = self.members.len();
         let at_work = back.iter().filter(|standing| matches!(standing, Standing::Running | Standing::Finished)).count();
         if at_work == all {
@@ -130,11 +124,11 @@ impl Coordinator {
             return;
         }
         let cause = format!("the coordinator was started again, and {at_work} of {all} workers came back at work");
-        if at_work == 0 && self.stop_requested && back.is_empty() {
+        if self.stop_requested && back.is_empty() {
             let step = self.kept_step().filter(|step| *step > Step(0));
             return self.finish(Ending::Stopped, Outcome::Stopped { step });
         }
-        let holds_something = |session: &super::Session| session.rank.is_some() || session.held.is_some();
+        let holds_something = |session: &Session| session.rank.is_some() || session.held.is_some();
         if self.sessions.values().any(holds_something) {
             return self.regroup(cause);
         }

@@ -13,6 +13,7 @@ pub use report::{
     EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, Phase,
     PhaseSeconds, Progress, StepReport,
 };
+pub(crate) use report::{Report, in_order};
 pub use state::{Purpose, State};
 
 /// From a worker to the coordinator.

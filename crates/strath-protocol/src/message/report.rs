@@ -150,6 +150,27 @@ pub struct EvalReport {
     pub error: f64,
 }
 
+/// Something for the run's record.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Report {
+    /// A completed step.
+    Step(StepReport),
+    /// An evaluation.
+    Evaluation(EvalReport),
+}
+
+/// Steps and evaluations in the order in which they were made, each evaluation after its step, so that the record can be cut at any step.
+pub(crate) fn in_order(steps: Vec<StepReport>, evaluations: Vec<EvalReport>) -> Vec<Report> {
+    let evaluations = evaluations.into_iter().map(Report::Evaluation);
+    let mut reports: Vec<Report> = steps.into_iter().map(Report::Step).chain(evaluations).collect();
+    // A stable order: of one step the completed step stays first.
+    reports.sort_by_key(|report| match report {
+        Report::Step(report) => report.step,
+        Report::Evaluation(report) => report.step,
+    });
+    reports
+}
+
 /// A worker that is through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Finished {

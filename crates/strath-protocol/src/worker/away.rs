@@ -13,7 +13,8 @@ use super::{Stage, Worker};
 use crate::Rejected;
 use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::message::{
-    FailureReport, Finished, Halted, Phase, Prepared, Purpose, Register, Returning, State, Whence, WorkerMessage,
+    FailureReport, Finished, Halted, Phase, Prepared, Purpose, Register, Report, Returning, State, Whence,
+    WorkerMessage, in_order,
 };
 
 /// How a worker is known to its coordinator, once it is.
@@ -84,6 +85,11 @@ impl Worker {
     /// Whether the coordinator is out of sight.
     pub(super) fn is_away(&self) -> bool {
         self.away.is_some()
+    }
+
+    /// Whether somebody may be heard: a coordinator that is sought is waited for otherwise.
+    pub(super) fn may_hear(&self) -> bool {
+        !self.is_away() || self.is_asking()
     }
 
     /// Whether an answer to a registration is waited for, the first or a later one.
@@ -163,13 +169,7 @@ impl Worker {
             _ => {
                 // What it waits for is all that there is to tell.
                 self.backlog.failure = None;
-                Whence::Halted(Halted {
-                    generation: self.progress.generation,
-                    held: self.held,
-                    ring_address: self.ring_address,
-                    unrecorded: self.recent.iter().cloned().collect(),
-                    evaluations: self.evaluations.iter().cloned().collect(),
-                })
+                Whence::Halted(self.halted(Step(0)))
             }
         };
         let returning = Returning { run: known.run, worker: known.worker, prepared, whence };
@@ -195,17 +195,12 @@ impl Worker {
             return Ok(());
         }
         if self.rank == Rank(0) {
-            let steps: Vec<_> = self.recent.iter().filter(|report| report.step > recorded).cloned().collect();
-            // In order of step, so that the record can be cut at any.
-            let mut evaluations = self.evaluations.clone().into_iter().peekable();
-            for report in steps {
-                while let Some(evaluation) = evaluations.next_if(|evaluation| evaluation.step < report.step) {
-                    self.send(WorkerMessage::Eval(evaluation));
-                }
-                self.send(WorkerMessage::Step(report));
-            }
-            for report in evaluations {
-                self.send(WorkerMessage::Eval(report));
+            let Halted { unrecorded, evaluations, .. } = self.halted(recorded);
+            for report in in_order(unrecorded, evaluations) {
+                self.send(match report {
+                    Report::Step(report) => WorkerMessage::Step(report),
+                    Report::Evaluation(report) => WorkerMessage::Eval(report),
+                });
             }
             for state in [checkpoint.clone(), last.clone()].into_iter().flatten() {
                 self.send(WorkerMessage::State(state));

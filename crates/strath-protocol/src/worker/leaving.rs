@@ -52,19 +52,24 @@ impl Worker {
 
     /// Says that it has left its generation, once it has and was told that the generation is over.
     pub(super) fn say_halted(&mut self) {
-        let (Stage::Halting(generation, _), Some(recorded), true) = (&self.stage, self.halted_after, self.rests) else {
+        let (Stage::Halting(..), Some(recorded), true) = (&self.stage, self.halted_after, self.rests) else {
             return;
         };
-        let halted = Halted {
-            generation: *generation,
-            held: self.held,
-            ring_address: self.ring_address,
-            unrecorded: self.recent.iter().filter(|report| report.step > recorded).cloned().collect(),
-            evaluations: self.evaluations.iter().cloned().collect(),
-        };
+        let halted = self.halted(recorded);
         self.halted_after = None;
         self.progress.step = self.held.map_or(Step(0), |(step, _)| step);
         self.enter(Stage::Waiting, Phase::Waiting);
         self.send(WorkerMessage::Halted(halted));
+    }
+
+    /// What there is to say of a generation that is left, where the steps up to `recorded` are on record.
+    pub(super) fn halted(&self, recorded: Step) -> Halted {
+        Halted {
+            generation: self.progress.generation,
+            held: self.held,
+            ring_address: self.ring_address,
+            unrecorded: self.recent.iter().filter(|report| report.step > recorded).cloned().collect(),
+            evaluations: self.evaluations.iter().cloned().collect(),
+        }
     }
 }

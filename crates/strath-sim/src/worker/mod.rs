@@ -6,8 +6,8 @@ mod trainer;
 
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Timestamp};
-use strath_protocol::message::{DataSummary, Prepared, Purpose, Register, State as Sent};
+use strath_core::{Generation, Timestamp};
+use strath_protocol::message::{Purpose, Register, State as Sent};
 use strath_protocol::{Connection, Worker, WorkerEvent, WorkerOutcome};
 
 pub use self::runtime::Report;
@@ -16,6 +16,7 @@ pub use self::thread::{ThreadId, Told};
 use crate::env::{Env, Input};
 use crate::network::{Closing, Host, Packet, Plane, ProcessId, Side, StreamId};
 use crate::quadratic::State;
+use crate::words::prepared;
 
 /// How long a worker tries to reach a coordinator that is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -106,7 +107,7 @@ impl Process {
             }
             (Life::InSession(runtime), Input::Prepared(session)) if runtime.session == session => {
                 self.is_prepared = true;
-                self.happen(WorkerEvent::Prepared(prepared()), env);
+                self.happen(WorkerEvent::Prepared(prepared(1000)), env);
             }
             (Life::InSession(runtime), Input::Reports(thread, report)) => {
                 if let Some(event) = runtime.take(thread, report, env) {
@@ -219,22 +220,6 @@ fn reachable(host: Host, env: &Env) -> Option<ProcessId> {
     let coordinator = Host(0);
     let blocked = env.network.is_blocked(host, coordinator).or(env.network.is_blocked(coordinator, host));
     env.coordinator.filter(|_| blocked.is_none())
-}
-
-/// What every worker has made ready.
-fn prepared() -> Prepared {
-    let data = DataSummary {
-        digest: Digest([1; 32]),
-        train_examples: 1000,
-        test_examples: 100,
-        channels: 1,
-        height: 8,
-        width: 8,
-        classes: 10,
-        mean: vec![0.0],
-        std: vec![1.0],
-    };
-    Prepared { data, parameters: 3, statistics: 0, numerics: Digest([2; 32]) }
 }
 
 /// Ports that a host has: few, so that the address of an old generation is that of another again.

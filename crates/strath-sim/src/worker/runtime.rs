@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use strath_core::{Generation, RunId, Step, Timestamp};
 use strath_protocol::message::{
-    Assign, EvalReport, FailureKind, FailureReport, Finished, Phase, PhaseSeconds, Progress, Purpose, Split,
-    State as Sent, StepReport, WorkerMessage,
+    Assign, EvalReport, FailureKind, FailureReport, Finished, Phase, Progress, Purpose, Split, State as Sent,
+    WorkerMessage,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
 
@@ -18,6 +18,7 @@ use crate::invariant::Fact;
 use crate::network::{Closing, Host, Packet, ProcessId, Side, StreamId};
 use crate::peers::Hello;
 use crate::quadratic::State;
+use crate::words::step_report;
 
 /// What the threads of a generation report to the session.
 #[derive(Debug)]
@@ -281,18 +282,7 @@ fn failed(generation: Generation, step: Step, phase: Phase, kind: FailureKind) -
 /// What a word of the training thread means to the machine.
 fn translate(generation: Generation, told: Told) -> WorkerEvent {
     match told {
-        Told::Stepped(step) => WorkerEvent::Stepped(StepReport {
-            generation,
-            step,
-            clean_loss: 1.0,
-            perturbed_loss: 1.0,
-            lr: 0.1,
-            gradient_norm: 1.0,
-            epsilon_norm: 0.05,
-            zero_gradient_lanes: 0,
-            seconds: 0.01,
-            phases: PhaseSeconds::default(),
-        }),
+        Told::Stepped(step) => WorkerEvent::Stepped(step_report(generation, step)),
         Told::Evaluated(step) => {
             WorkerEvent::Evaluated(EvalReport { generation, step, split: Split::Test, loss: 1.0, error: 0.5 })
         }
