@@ -29,7 +29,7 @@ use strath_core::{Fault, Rank};
 
 use crate::error::Mismatch;
 use crate::frame::{Header, Phase};
-use crate::machine::{Machine, Outgoing, check_body};
+use crate::machine::{Machine, Outgoing, Taking, check_body};
 use crate::payload::{Payload, Reduced};
 use crate::reduction::{Reduction, Tag};
 use crate::spares::Spares;
@@ -102,21 +102,21 @@ impl Direct {
             && self.places_after_this().all(|p| !self.peers[p as usize].kept.is_empty())
     }
 
-    /// Whether the place's term is the only one that the next segment still needs, and is its next.
-    fn is_last_term(&self, place: u32) -> bool {
-        let others = self.places_after_this().filter(|other| *other != place);
-        self.peers[place as usize].kept.is_empty()
-            && others.map(|p| &self.peers[p as usize]).all(|p| !p.kept.is_empty())
+    /// Whether the term of this place is the only one that the next segment still needs beside those of `lying`, and is its next.
+    fn is_last_term(&self, place: u32, lying: &[Rank]) -> bool {
+        let is_kept = |p: u32| !self.peers[p as usize].kept.is_empty();
+        let mut others = self.places_after_this().filter(|other| *other != place);
+        !is_kept(place) && others.all(|p| is_kept(p) || lying.contains(&self.reduction.rank_at(p)))
     }
 
-    /// Completes the next segment, with one term from where it lies (`last`: whose, and the term) and the others' kept ones.
-    fn complete_next(&mut self, last: Option<(u32, &[u8])>) {
+    /// Completes the next segment, with terms from where they lie (of which places, and the terms) and the others' kept ones.
+    fn complete_next(&mut self, lying: &[(u32, &[u8])]) {
         let place = self.reduction.place();
         let header = self.reduction.header(Phase::Gather, place, self.completed);
         let others = (0..).zip(&mut self.peers).filter(|(p, _)| *p != place);
-        let term = |(p, peer): (u32, &mut Progress)| match last {
-            Some((from, body)) if from == p => (body.len(), Cow::Borrowed(body)),
-            _ => {
+        let term = |(p, peer): (u32, &mut Progress)| match lying.iter().find(|(from, _)| *from == p) {
+            Some((_, body)) => (body.len(), Cow::Borrowed(*body)),
+            None => {
                 let (bytes, memory) = peer.kept.pop_front().expect("every other peer has contributed this segment");
                 (bytes, Cow::Owned(memory))
             }
@@ -137,9 +137,20 @@ impl Direct {
         self.send_next_terms();
     }
 
+    /// The same with the last terms that it needs, whose places and headers these are.
+    fn complete_lying(&mut self, segments: &[(u32, Header, &[u8])]) {
+        for (place, header, _) in segments {
+            self.peers[*place as usize].contributed += 1;
+            self.reduction.note_fault(header);
+        }
+        let lying: Vec<(u32, &[u8])> = segments.iter().map(|(place, _, body)| (*place, *body)).collect();
+        self.complete_next(&lying);
+        self.complete_kept();
+    }
+
     fn complete_kept(&mut self) {
         while self.next_is_complete() {
-            self.complete_next(None);
+            self.complete_next(&[]);
         }
     }
 }
@@ -180,11 +191,8 @@ impl Machine for Direct {
         self.admit(from, header)?;
         check_body(header, body)?;
         let place = self.reduction.place_of(from)?;
-        if header.phase == Phase::Reduce && self.is_last_term(place) {
-            self.peers[place as usize].contributed += 1;
-            self.reduction.note_fault(header);
-            self.complete_next(Some((place, body)));
-            self.complete_kept();
+        if header.phase == Phase::Reduce && self.is_last_term(place, &[]) {
+            self.complete_lying(&[(place, *header, body)]);
             return Ok(());
         }
         match self.room(from, header) {
@@ -192,6 +200,31 @@ impl Machine for Direct {
             None => self.reduction.store(header, body),
         }
         self.handle_placed(from, header)
+    }
+
+    fn taking(&self, from: Rank, header: &Header, lying: &[Rank]) -> Taking {
+        match self.reduction.place_of(from) {
+            Ok(place) if header.phase == Phase::Reduce && self.peers[place as usize].kept.is_empty() => {
+                if self.is_last_term(place, lying) { Taking::Together } else { Taking::Later }
+            }
+            _ => Taking::Now,
+        }
+    }
+
+    fn handle_together(&mut self, segments: &[(Rank, Header, &[u8])]) -> Result<(), (Rank, Mismatch)> {
+        let ranks: Vec<Rank> = segments.iter().map(|(from, ..)| *from).collect();
+        let mut lying = Vec::with_capacity(segments.len());
+        for (from, header, body) in segments {
+            let checked = self.admit(*from, header).and_then(|()| check_body(header, body));
+            let place = checked.and_then(|()| self.reduction.place_of(*from)).map_err(|mismatch| (*from, mismatch))?;
+            if header.phase != Phase::Reduce || !self.is_last_term(place, &ranks) {
+                let (expected, found) = (self.peers.len() as u64 - 1, segments.len() as u64);
+                return Err((*from, Mismatch { field: "terms of a segment", expected, found }));
+            }
+            lying.push((place, *header, *body));
+        }
+        self.complete_lying(&lying);
+        Ok(())
     }
 
     fn room(&mut self, from: Rank, header: &Header) -> Option<&mut [u8]> {

@@ -20,6 +20,17 @@ pub struct Outgoing {
     pub header: Header,
 }
 
+/// When a segment is best taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    /// At once.
+    Now,
+    /// Once other ranks' are there.
+    Later,
+    /// At once, with those that have waited for it.
+    Together,
+}
+
 /// An all-reduce over a group of at least two ranks as a pure state machine: segments in, commands out, no IO, no clock.
 ///
 /// At most [`EARLY_SEGMENTS`] segments and one other frame reach a peer that has not started the operation, so a transport
@@ -88,6 +99,18 @@ pub trait Machine {
     /// there is no such room.
     fn handle_placed(&mut self, _from: Rank, header: &Header) -> Result<(), Mismatch> {
         Err(Mismatch { field: "bytes placed", expected: 0, found: header.body_bytes() as u64 })
+    }
+
+    /// When a segment that is due is best taken, by a transport that can let it lie where it came: what is copied once is not
+    /// copied twice. `lying`: whose segments lie there already.
+    fn taking(&self, _from: Rank, _header: &Header, _lying: &[Rank]) -> Taking {
+        Taking::Now
+    }
+
+    /// Takes those segments that lie where they came with the one that they have waited for. Refused, with whose it is, where
+    /// [`admit`](Self::admit) refuses one or it is not as long as its header says, and then nothing changes.
+    fn handle_together(&mut self, segments: &[(Rank, Header, &[u8])]) -> Result<(), (Rank, Mismatch)> {
+        segments.iter().try_for_each(|(from, header, body)| self.handle(*from, header, body).map_err(|m| (*from, m)))
     }
 
     /// Has memory come from a store, where the machine needs some.

@@ -14,7 +14,7 @@ use strath_collective::exchange::Exchange;
 use strath_collective::frame::{Header, Phase};
 use strath_collective::hierarchical::Hierarchical;
 use strath_collective::hosts::Hosts;
-use strath_collective::machine::{EARLY_SEGMENTS, Machine, Outgoing};
+use strath_collective::machine::{EARLY_SEGMENTS, Machine, Outgoing, Taking};
 use strath_collective::packing::Encoding;
 use strath_collective::reduction::Tag;
 use strath_collective::ring::Ring;
@@ -106,6 +106,9 @@ struct Network<M> {
     terms: BTreeMap<u32, (Payload, Fault)>,
     ranks: BTreeMap<u32, M>,
     links: BTreeMap<(u32, u32), Link>,
+    /// What lies where it came, and keeps back what comes behind it: of which link, and the segment.
+    lying: BTreeMap<(u32, u32), (Header, Vec<u8>)>,
+    lets_lie: bool,
 }
 
 impl<M: Algorithm> Network<M> {
@@ -113,7 +116,15 @@ impl<M: Algorithm> Network<M> {
         let draws = Stream::new(seed, Purpose::Probe);
         let reading = if seed.is_multiple_of(2) { Reading::Early } else { Reading::Late };
         let terms = (FIRST..).zip(terms).collect();
-        Self { reading, draws, terms, ranks: BTreeMap::new(), links: BTreeMap::new() }
+        Self {
+            reading,
+            draws,
+            terms,
+            ranks: BTreeMap::new(),
+            links: BTreeMap::new(),
+            lying: BTreeMap::new(),
+            lets_lie: true,
+        }
     }
 
     fn start(&mut self, rank: u32, size: u32) {
@@ -146,15 +157,37 @@ impl<M: Algorithm> Network<M> {
         };
         let receiver = self.ranks.get_mut(&to).unwrap();
         assert_eq!(receiver.admit(Rank(from), &header), Ok(()));
-        // Both ways in which a transport hands values over, where there are two.
-        let is_placed = self.draws.below(2) == 0;
+        // Every way in which a transport hands values over, where there are several.
+        let (is_placed, may_lie) = (self.draws.below(2) == 0, self.draws.below(2) == 0 && self.lets_lie);
+        let at_its_rank: Vec<Rank> = self.lying.keys().filter(|(_, at)| *at == to).map(|(of, _)| Rank(*of)).collect();
+        let taking = receiver.taking(Rank(from), &header, &at_its_rank);
         match receiver.room(Rank(from), &header) {
+            _ if taking == Taking::Later && may_lie => {
+                self.lying.insert((from, to), (header, body));
+                return;
+            }
+            _ if taking == Taking::Together => {
+                self.lying.insert((from, to), (header, body));
+                let (lying, elsewhere) =
+                    std::mem::take(&mut self.lying).into_iter().partition(|((_, at), _)| *at == to);
+                self.lying = elsewhere;
+                let lying: Vec<_> = BTreeMap::into_iter(lying).collect();
+                let segments: Vec<_> = lying.iter().map(|((of, _), (h, body))| (Rank(*of), *h, &body[..])).collect();
+                receiver.handle_together(&segments).unwrap();
+            }
             Some(room) if is_placed => {
                 room.copy_from_slice(&body);
                 receiver.handle_placed(Rank(from), &header).unwrap();
             }
             _ => receiver.handle(Rank(from), &header, &body).unwrap(),
         }
+        self.take_commands(to);
+    }
+
+    /// Has a rank take by itself what lies there.
+    fn take_lying(&mut self, (from, to): (u32, u32)) {
+        let (header, body) = self.lying.remove(&(from, to)).unwrap();
+        self.ranks.get_mut(&to).unwrap().handle(Rank(from), &header, &body).unwrap();
         self.take_commands(to);
     }
 
@@ -169,8 +202,14 @@ impl<M: Algorithm> Network<M> {
                     self.links[&(*from, *to)].iter().partition(|(header, _)| header.phase == Phase::Ready);
                 assert!(segments.len() <= EARLY_SEGMENTS && ready.len() <= 1, "{from} sends {to} too much too early");
             }
-            let links: Vec<_> = links.into_iter().filter(|(_, to)| !waiting.contains(to)).collect();
+            let is_heard = |link: &(u32, u32)| !waiting.contains(&link.1) && !self.lying.contains_key(link);
+            let links: Vec<_> = links.into_iter().filter(is_heard).collect();
             let choices = waiting.len() + links.len();
+            let lying = self.lying.keys().next().copied();
+            if let Some(link) = lying.filter(|_| choices == 0 || self.draws.below(8) == 0) {
+                self.take_lying(link);
+                continue;
+            }
             if choices == 0 {
                 return;
             }
@@ -379,6 +418,7 @@ fn refuses_everything_else<M: Algorithm>(size: u32, kind: Kind) {
     let len = 300;
     let terms = (0..size).map(|rank| (term(kind, rank, len), Fault::NONE)).collect();
     let mut network = Network::<M>::new(terms, 1);
+    network.lets_lie = false;
     (FIRST..FIRST + size).for_each(|rank| network.start(rank, size));
     let mut tried = 0;
     while let Some(link) = network.links.iter().find_map(|(link, queue)| (!queue.is_empty()).then_some(*link)) {
@@ -393,6 +433,7 @@ fn refuses_everything_else<M: Algorithm>(size: u32, kind: Kind) {
             }
             let body = vec![0; wrong.body_bytes()];
             assert!(receiver.handle_placed(Rank(from), &wrong).is_err(), "{field}, placed");
+            assert!(receiver.handle_together(&[(Rank(from), wrong, &body)]).is_err(), "{field}, together");
             let refused = receiver.handle(Rank(from), &wrong, &body).unwrap_err();
             assert!(receiver.admit(Rank(from), &wrong).is_err(), "{field}");
             assert!(refused.expected != refused.found, "{field}: {refused}");

@@ -6,6 +6,7 @@
 
 mod ends;
 mod inbound;
+mod lying;
 mod outbound;
 mod short;
 
@@ -80,6 +81,8 @@ pub(super) struct Driver {
     closing_since: Option<Instant>,
     /// Whether something was read or written in this turn.
     moved: bool,
+    /// Whether segments may lie where they came.
+    lets_lie: bool,
 }
 
 /// Whether a turn found something to do.
@@ -107,15 +110,17 @@ impl Driver {
             heard: None,
             closing_since: None,
             moved: false,
+            lets_lie: false,
         }
     }
 
     /// Reads what is there and writes what there is room for.
     pub(super) fn turn(&mut self) -> Turn {
-        self.moved = false;
+        (self.moved, self.lets_lie) = (false, true);
         for at in 0..self.links.len() {
             self.read(at);
         }
+        self.lets_lie = false;
         self.settle();
         if self.moved { Turn::Moved } else { Turn::Idle }
     }
@@ -156,7 +161,8 @@ impl Driver {
 
     /// What to sleep on until there is something to do: both connections of each link. Peers are told that this process sleeps,
     /// and whoever has the watch is to sleep on it.
-    pub(super) fn watch(&self) -> Watch {
+    pub(super) fn watch(&mut self) -> Watch {
+        self.take_lying();
         let is_read = |link: &Link| link.is_read() && self.ending.is_none();
         // Every peer is told, also once one has something.
         let has_more = |link: &&Link| link.say_asleep(is_read(link)) || (is_read(link) && link.inbound.has_more());
@@ -174,6 +180,7 @@ impl Driver {
 
     /// Looks whether a peer has ended that is read without its connection. Whoever sleeps on connections finds out by that.
     pub(super) fn hear(&mut self) {
+        self.take_lying();
         for at in 0..self.links.len() {
             self.hear_ringing(at);
         }
@@ -229,6 +236,7 @@ impl Driver {
             let _ = reply.send(Err(self.error(ending, key, Phase::Reduce)));
             return;
         }
+        self.take_lying();
         if self.operations.contains_key(&key) || self.shorts.contains(&key) {
             let _ = reply.send(Err(CollectiveError::Duplicate { step: tag.step, bucket: tag.bucket }));
             return;

@@ -17,7 +17,7 @@ use super::pipe::{Reader, Writer};
 use super::reception::Accepted;
 use crate::bucket::Bucket;
 use crate::collective::Member;
-use crate::frame::HEADER_BYTES;
+use crate::frame::{HEADER_BYTES, Header};
 
 /// Names an operation among those under way.
 pub(super) type Key = (Step, Bucket);
@@ -52,6 +52,8 @@ pub(super) struct Link {
     pub(super) presence: Presence,
     /// When the connection that this rank sends on was found broken; the other one is then read to its end first.
     pub(super) broken_since: Option<Instant>,
+    /// The next frame, where it lies until others' are there.
+    pub(super) lying: Option<Header>,
     /// What it sends.
     pub(super) inbound: Inbound,
     /// What it is sent.
@@ -73,6 +75,7 @@ impl Link {
             member,
             presence: Presence::Here,
             broken_since: None,
+            lying: None,
             inbound: Inbound::new(accepted.stream, accepted.opener),
             outbound: Outbound::new(dialled.stream, dialled.sealer),
         })
@@ -81,7 +84,7 @@ impl Link {
     /// Whether the peer is to be read now.
     pub(super) fn is_read(&self) -> bool {
         let parked = self.inbound.early_bytes() > EARLY_BYTES && self.broken_since.is_none();
-        self.presence == Presence::Here && !parked
+        self.presence == Presence::Here && !parked && self.lying.is_none()
     }
 
     /// Has frames go through shared memory from now on. Nothing may be under way on the connections, on either side.

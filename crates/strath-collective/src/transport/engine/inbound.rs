@@ -93,6 +93,9 @@ impl Driver {
             if let Err(mismatch) = self.admit(at, &header) {
                 return self.refuse(at, key(&header), mismatch);
             }
+            if self.let_lie(at, &header) {
+                continue;
+            }
             let from = self.links[at].member.rank;
             let Some(body) = self.links[at].inbound.body(&header) else {
                 let operation = self.operations.get_mut(&key(&header));
