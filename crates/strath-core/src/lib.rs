@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod digest;
+pub mod evaluations;
 pub mod fault;
 pub mod fixed;
 pub mod ids;
@@ -14,6 +15,7 @@ pub mod random;
 pub mod shape;
 
 pub use digest::Digest;
+pub use evaluations::Evaluations;
 pub use fault::Fault;
 pub use ids::{Generation, Rank, RingKey, RunId, Step, Ticket, Timestamp, WorkerId};
 pub use layout::Layout;

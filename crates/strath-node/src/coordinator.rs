@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 
 use strath_core::config::{Config, MOST_WORKERS};
 use strath_core::{RingKey, Step, Timestamp};
-use strath_protocol::message::{DataSummary, EvalReport, Job};
+use strath_protocol::message::{DataSummary, DrainAnswer, EvalReport, Job};
 use strath_protocol::{
     ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome,
     Settings, Start,
 };
-use strath_rpc::{RpcError, Server, ServerTls, SessionEvent, SessionHappening};
+use strath_rpc::{DrainCall, RpcError, Server, ServerTls, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -101,6 +101,9 @@ pub async fn run(
     let at_work = settings.folder.as_ref().map(RunFolder::at_work).filter(|_| settings.local.is_none());
     let (members, next_worker) = at_work.unwrap_or_default();
     let went_on = !members.is_empty();
+    if let (Some(folder), Some(token)) = (&settings.folder, &settings.token) {
+        folder.write_token(token)?;
+    }
     let record =
         settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), went_on, address)).transpose()?;
     let (recorded, evaluated) =
@@ -127,7 +130,7 @@ pub async fn run(
         let machine = machine.clone();
         Arc::new(move || Some(lock(&machine).status(now()))) as Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>
     };
-    let (server, mut sessions) = Server::start(settings.listener, settings.tls, status)?;
+    let (server, mut sessions, mut drains) = Server::start(settings.listener, settings.tls, status)?;
     let (saved_sender, mut saved) = mpsc::channel(16);
     let mut local = settings.local;
     let mut runtime = Runtime {
@@ -158,6 +161,7 @@ pub async fn run(
                 event = saved.recv() => event.unwrap_or(Event::Tick),
                 ended = ended(&mut local) => process_ended(&ended),
                 Some(()) = stop.recv() => Event::StopRequested,
+                Some(call) = drains.recv() => runtime.answer(call),
                 () = tokio::time::sleep(deadline.map_or(Duration::from_secs(1), |d| d.since(now()))) => Event::Tick,
             }
         };
@@ -165,6 +169,7 @@ pub async fn run(
             tracing::debug!("passed over: {rejected}");
         }
     };
+    runtime.note_unstarted()?;
     let Runtime { server, record, config, machine, .. } = runtime;
     let data = lock(&machine).data().cloned();
     // In order: whoever goes on waits for nobody. Where it cannot be written, a lease is waited in vain.
@@ -278,6 +283,15 @@ struct Runtime {
 }
 
 impl Runtime {
+    /// Answers somebody who wants a worker to leave; what follows for the machine.
+    fn answer(&self, call: DrainCall) -> Event {
+        let answer = lock(&self.machine).answer(&call.request);
+        let leaves = answer == DrainAnswer::Leaves;
+        // Whoever asked may be gone: the worker leaves all the same.
+        let _ = call.answer.send(answer);
+        if leaves { Event::DrainRequested(call.request) } else { Event::Tick }
+    }
+
     fn carry_out(&mut self) -> Result<Carried, CoordinatorError> {
         loop {
             let command = lock(&self.machine).poll_command();

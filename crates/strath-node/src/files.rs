@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// A file that could not be read or written.
@@ -39,11 +40,24 @@ fn advice(error: &io::Error) -> &'static str {
 /// # Errors
 /// [`FileError`]; the temporary file is then removed and `path` is untouched.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    // Who else may read it is the user's umask's to say.
+    write_with_mode(path, bytes, 0o666)
+}
+
+/// As [`write_whole`], a file that only its owner can read.
+///
+/// # Errors
+/// [`FileError`].
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    write_with_mode(path, bytes, 0o600)
+}
+
+fn write_with_mode(path: &Path, bytes: &[u8], mode: u32) -> Result<(), FileError> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let temporary = folder.join(format!(".{name}.tmp"));
     let written = (|| {
-        let mut file = File::create(&temporary)?;
+        let mut file = File::options().write(true).create(true).truncate(true).mode(mode).open(&temporary)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;

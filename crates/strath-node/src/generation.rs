@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use strath_collective::{Collective, CollectiveError, Identity, Member, RingTls};
 use strath_core::config::{Config, WeightDecay};
-use strath_core::{Assignment, Digest, Generation, Rank, Step};
+use strath_core::{Assignment, Digest, Evaluations, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
 use strath_rpc::{ClientTls, Credentials};
@@ -17,7 +17,7 @@ use crate::checkpoint;
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::prepare::Prepared;
 use crate::step::{Stepper, TrainingState};
-use crate::trainer::{Evaluations, Told, Training, kind_of, kind_of_collective, lost_peer};
+use crate::trainer::{Told, Training, kind_of, kind_of_collective, lost_peer};
 use crate::verify;
 use crate::whereabouts::Whereabouts;
 use crate::worker::cores;

@@ -104,8 +104,26 @@ pub struct ClusterLine {
     pub generation: u64,
     /// Its number of ranks.
     pub world_size: u64,
-    /// Why.
+    /// Everyone, in order of rank.
+    #[serde(default)]
+    pub members: Vec<MemberLine>,
+    /// Why the one before it ended, and this one began.
     pub cause: String,
+    /// Seconds from the last step before it to its start; `None` where no step went before under the same coordinator, or where it ended
+    /// before it started.
+    #[serde(default)]
+    pub change_s: Option<f64>,
+}
+
+/// One rank of a generation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemberLine {
+    /// Its worker's id.
+    pub worker: u64,
+    /// The worker's host.
+    pub host: String,
+    /// Micro-batches that it holds of every batch.
+    pub micro_batches: u64,
 }
 
 /// The open `metrics.jsonl` of a run, and what it already says.
@@ -272,7 +290,9 @@ mod tests {
             time: 0.0,
             generation: 1,
             world_size,
+            members: vec![MemberLine { worker: 7, host: "here".into(), micro_batches: 4 }],
             cause: "the run began".into(),
+            change_s: Some(0.25),
         })
     }
 

@@ -2,6 +2,7 @@
 
 mod checkpoints;
 mod names;
+mod owner;
 
 use std::fs::{self, File, TryLockError};
 use std::net::SocketAddr;
@@ -16,6 +17,7 @@ use crate::files::{self, FileError};
 
 pub use checkpoints::Checkpoint;
 pub use names::{newest_coordinator, newest_name, unused_name};
+pub use owner::{Living, living};
 
 /// What to do about a run that a folder already holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +117,7 @@ pub struct RunFolder {
 const LOCK: &str = ".lock";
 const CONFIG: &str = "config.toml";
 const COORDINATOR: &str = "coordinator.json";
+const TOKEN: &str = "coordinator.token";
 const JOURNAL: &str = "journal.json";
 const METRICS: &str = "metrics.jsonl";
 const SUMMARY: &str = "summary.json";
@@ -255,6 +258,14 @@ impl RunFolder {
         Ok(files::write_whole(&self.file(COORDINATOR), &json(file))?)
     }
 
+    /// Keeps the token that workers must present, for the run's owner alone: whoever has it may have a worker leave.
+    ///
+    /// # Errors
+    /// [`RunFolderError::File`].
+    pub fn write_token(&self, token: &str) -> Result<(), RunFolderError> {
+        Ok(files::write_secret(&self.file(TOKEN), token.as_bytes())?)
+    }
+
     /// Writes `summary.json`.
     ///
     /// # Errors
@@ -292,7 +303,7 @@ impl RunFolder {
             files::remove(&self.state_file(step))?;
             files::remove(&self.model_file(step))?;
         }
-        for name in [SUMMARY, FINAL, METRICS, JOURNAL, COORDINATOR] {
+        for name in [SUMMARY, FINAL, METRICS, JOURNAL, COORDINATOR, TOKEN] {
             files::remove(&self.file(name))?;
         }
         crate::tensorboard::remove_event_files(&self.path)?;
@@ -321,6 +332,8 @@ impl Drop for RunFolder {
     fn drop(&mut self) {
         // coordinator.json says that a coordinator lives; its absence is only a courtesy, the lock is what counts.
         let _ = files::remove(&self.file(COORDINATOR));
+        // The token is worth nothing any more.
+        let _ = files::remove(&self.file(TOKEN));
     }
 }
 

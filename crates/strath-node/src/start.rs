@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use strath_core::Step;
 use strath_core::config::Config;
+use strath_core::{Digest, Step};
 use strath_protocol::Start;
+use strath_protocol::message::FileBytes;
 
 use crate::files::{self, FileError};
 use crate::run_folder::Checkpoint;
@@ -23,7 +24,7 @@ pub fn from_init(config: &Config) -> Result<Option<Start>, FileError> {
 /// # Errors
 /// [`FileError`] where the file cannot be read.
 pub fn from_file(path: &Path) -> Result<Start, FileError> {
-    let model = files::read(path)?.into();
+    let model = counted(files::read(path)?);
     let source = path.display().to_string();
     Ok(Start { step: Step(0), source, model, optimizer: None, data: None, numerics: None })
 }
@@ -35,7 +36,13 @@ pub fn from_checkpoint(found: Checkpoint) -> Start {
         source: found.path.display().to_string(),
         data: found.facts.data.parse().ok(),
         numerics: found.facts.numerics.parse().ok(),
-        model: found.model.into(),
-        optimizer: Some(found.state.into()),
+        model: counted(found.model),
+        optimizer: Some(counted(found.state)),
     }
+}
+
+/// Bytes whose digest is counted here, where nobody waits for it yet.
+fn counted(bytes: Vec<u8>) -> FileBytes {
+    let digest = Digest::of(&bytes);
+    FileBytes::counted(bytes, digest)
 }

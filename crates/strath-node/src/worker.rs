@@ -32,6 +32,8 @@ pub struct WorkerSettings {
     pub tls: Option<ClientTls>,
     /// The token that the coordinator handed out, where it did.
     pub token: Option<String>,
+    /// Random bits that nobody else has: they tell this process from one that listens where it did, or has its number.
+    pub nonce: u64,
     /// Where the data lies on this host, where that is not what the configuration says.
     pub data: Option<PathBuf>,
     /// Where the ring listens; by default any port of the local address of the connection to the coordinator.
@@ -146,6 +148,7 @@ async fn take_part(
         ring_address: advertised,
         host: host_name(),
         pid: std::process::id(),
+        nonce: settings.nonce,
         cores: cores() as u32,
         returning: None,
     };

@@ -1,6 +1,6 @@
 //! What the state machines want done: plain data, carried out in order by the runtimes.
 
-use strath_core::{Digest, Generation, Step};
+use strath_core::{Digest, Generation, Step, WorkerId};
 
 use crate::event::Connection;
 use crate::message::{Admitted, Assign, CoordinatorMessage, EvalReport, Member, State, StepReport, WorkerMessage};
@@ -47,8 +47,8 @@ pub enum Record {
     Generation {
         /// Its number.
         generation: Generation,
-        /// Its number of ranks.
-        world_size: u64,
+        /// Everyone, in order of rank.
+        members: Vec<Place>,
         /// Completed steps it begins with.
         step: Step,
         /// Steps of the whole run.
@@ -56,8 +56,21 @@ pub enum Record {
         /// Why it began.
         cause: String,
     },
+    /// The ranks of the generation that was noted last are connected and take its first step.
+    Started(Generation),
     /// Something that the owner should know but that stops nothing.
     Warning(String),
+}
+
+/// One rank of a generation, for the run's record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its worker.
+    pub worker: WorkerId,
+    /// The worker's host.
+    pub host: String,
+    /// Micro-batches that it holds of every batch.
+    pub micro_batches: usize,
 }
 
 /// How a run ends.

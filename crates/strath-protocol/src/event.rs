@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use strath_core::{Digest, Generation, Step};
 
 use crate::message::{
-    CoordinatorMessage, EvalReport, FailureReport, Finished, Prepared, Progress, Purpose, State, StepReport,
-    WorkerMessage,
+    CoordinatorMessage, DrainRequest, EvalReport, FailureReport, Finished, Prepared, Progress, Purpose, State,
+    StepReport, WorkerMessage,
 };
 
 /// One session of a worker with the coordinator, from 0.
@@ -48,6 +48,8 @@ pub enum CoordinatorEvent {
     Tick,
     /// Ctrl-C or SIGTERM.
     StopRequested,
+    /// Somebody wants a worker to leave, and was told that it does.
+    DrainRequested(DrainRequest),
     /// A state is on the disk.
     Saved {
         /// Its completed steps.

@@ -16,15 +16,17 @@
 
 pub mod command;
 pub mod coordinator;
+pub mod decision;
 pub mod event;
 pub mod message;
 pub mod status;
 pub mod worker;
 
-pub use command::{CoordinatorCommand, Outcome, Record, WorkerCommand, WorkerOutcome};
+pub use command::{CoordinatorCommand, Outcome, Place, Record, WorkerCommand, WorkerOutcome};
 pub use coordinator::{Coordinator, Former, Gather, Settings, Start};
+pub use decision::Decision;
 pub use event::{Connection, CoordinatorEvent, WorkerEvent};
-pub use status::{ClusterStatus, WorkerStatus};
+pub use status::{ClusterStatus, DecisionStatus, WorkerStatus};
 pub use worker::Worker;
 
 /// An event that the machine cannot take in its present state, or that contradicts what it knows.

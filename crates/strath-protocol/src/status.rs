@@ -25,6 +25,19 @@ pub struct ClusterStatus {
     pub last_step: Option<StepReport>,
     /// Every admitted worker, in order of id.
     pub workers: Vec<WorkerStatus>,
+    /// What the coordinator decided last, the newest last; a few at most.
+    pub decisions: Vec<DecisionStatus>,
+}
+
+/// Something that the coordinator has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DecisionStatus {
+    /// What, in a few words.
+    pub what: String,
+    /// Why, in one line.
+    pub why: String,
+    /// Milliseconds since then.
+    pub ago_ms: u64,
 }
 
 /// One worker at a moment.

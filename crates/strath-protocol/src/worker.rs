@@ -329,8 +329,8 @@ impl Worker {
         }
         let assign = (**assign).clone();
         if let Some(named) = &assign.state {
-            let optimizer = (!state.optimizer.is_empty()).then(|| Digest::of(&state.optimizer));
-            if Digest::of(&state.model) != named.model || optimizer != named.optimizer {
+            let optimizer = (!state.optimizer.is_empty()).then(|| state.optimizer.digest());
+            if state.model.digest() != named.model || optimizer != named.optimizer {
                 let message = format!("the state from {} arrived with other bytes than announced", named.source);
                 self.exit(WorkerOutcome::Failed { message });
                 return Ok(());

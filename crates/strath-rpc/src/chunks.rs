@@ -1,10 +1,8 @@
 //! States in pieces: cut on the way out, put together and checked on the way in.
 
-use std::sync::Arc;
-
 use sha2::{Digest as _, Sha256};
 use strath_core::{Digest, Generation, Step};
-use strath_protocol::message::{Purpose, State};
+use strath_protocol::message::{FileBytes, Purpose, State};
 
 use crate::convert::{digest, purpose_in, purpose_out, required};
 use crate::error::RpcError;
@@ -79,6 +77,8 @@ struct Transfer {
     hash: Sha256,
     model: Vec<u8>,
     optimizer: Vec<u8>,
+    /// Of the model file, once all of it is there; then of the optimizer file.
+    counted: [Digest; 2],
 }
 
 impl Assembler {
@@ -125,6 +125,7 @@ impl Transfer {
             hash: Sha256::new(),
             model: Vec::new(),
             optimizer: Vec::new(),
+            counted: <[Digest; 2]>::default(),
         })
     }
 
@@ -161,15 +162,15 @@ impl Transfer {
             return Err(RpcError::malformed("StateChunk.sha256", said.to_string(), counted.to_string()));
         }
         let last = self.at == StateFile::Optimizer;
+        self.counted[usize::from(last)] = counted;
         self.at = StateFile::Optimizer;
         Ok(last)
     }
 
     fn complete(self) -> State {
-        let Self { generation, step, purpose, model, optimizer, .. } = self;
-        // The model's buffer is given back before the optimizer's is copied.
-        let model = Arc::from(model);
-        State { generation, step, purpose, model, optimizer: Arc::from(optimizer) }
+        let Self { generation, step, purpose, model, optimizer, counted: [of_model, of_optimizer], .. } = self;
+        let model = FileBytes::counted(model, of_model);
+        State { generation, step, purpose, model, optimizer: FileBytes::counted(optimizer, of_optimizer) }
     }
 }
 

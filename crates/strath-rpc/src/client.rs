@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use strath_protocol::ClusterStatus;
-use strath_protocol::message::{CoordinatorMessage, WorkerMessage};
+use strath_protocol::message::{CoordinatorMessage, DrainAnswer, DrainRequest, WorkerMessage};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -174,6 +174,29 @@ pub async fn status(address: &str, timeout: Duration, tls: Option<&ClientTls>) -
         let reply = reply.map_err(|status| Failure::of_call(&status).into_cause())?;
         let cluster = reply.into_inner().cluster.ok_or("it has nothing to show yet; ask again")?;
         cluster.try_into().map_err(|error: RpcError| error.to_string())
+    };
+    match tokio::time::timeout(timeout, ask).await {
+        Ok(result) => result.map_err(failed),
+        Err(_) => Err(failed(format!("no answer within {:.1} s", timeout.as_secs_f64()))),
+    }
+}
+
+/// Asks the coordinator at `address`, `host:port`, to have a worker leave, once.
+///
+/// # Errors
+/// [`RpcError::Drain`] where no answer comes within `timeout`.
+pub async fn drain(
+    address: &str,
+    timeout: Duration,
+    tls: Option<&ClientTls>,
+    request: DrainRequest,
+) -> Result<DrainAnswer, RpcError> {
+    let failed = |cause: String| RpcError::Drain { address: address.into(), cause };
+    let ask = async {
+        let mut client = dial(address, tls).await.map_err(Failure::into_cause)?.client;
+        let reply = client.drain(wire::DrainRequest::from(request)).await;
+        let reply = reply.map_err(|status| Failure::of_call(&status).into_cause())?;
+        reply.into_inner().try_into().map_err(|error: RpcError| error.to_string())
     };
     match tokio::time::timeout(timeout, ask).await {
         Ok(result) => result.map_err(failed),

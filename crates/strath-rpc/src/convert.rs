@@ -1,6 +1,7 @@
 //! Between the domain's values and the wire's: `From` on the way out, `TryFrom` on the way in.
 
 mod coordinator;
+mod drain;
 mod status;
 mod worker;
 

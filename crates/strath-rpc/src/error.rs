@@ -43,6 +43,14 @@ pub enum RpcError {
         /// What it met.
         cause: String,
     },
+    /// The request to have a worker leave failed.
+    #[error("the coordinator at {address} did not answer: {cause}")]
+    Drain {
+        /// The address that was dialled.
+        address: String,
+        /// What it met.
+        cause: String,
+    },
     /// The session was ended by the other side in good order.
     #[error("the session was closed by the other side")]
     Closed,

@@ -32,9 +32,9 @@ mod tests;
 pub mod tls;
 mod wire;
 
-pub use client::{Session, SessionSender, status};
+pub use client::{Session, SessionSender, drain, status};
 pub use error::RpcError;
-pub use server::{Server, SessionEvent, SessionHappening};
+pub use server::{DrainCall, Server, SessionEvent, SessionHappening};
 pub use tls::{CertificateError, ClientTls, Credentials, ServerTls};
 
 /// Largest message on the wire in either direction, bytes.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use strath_protocol::message::{CoordinatorMessage, WorkerMessage};
+use strath_protocol::message::{CoordinatorMessage, DrainAnswer, DrainRequest, WorkerMessage};
 use strath_protocol::{ClusterStatus, Connection};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -46,6 +46,18 @@ pub enum SessionHappening {
     Disconnected(String),
 }
 
+/// Requests to have a worker leave that may wait to be taken; beyond them the next waits to be read.
+const DRAINS: usize = 16;
+
+/// Somebody wants a worker to leave, and waits for an answer.
+#[derive(Debug)]
+pub struct DrainCall {
+    /// What is wanted.
+    pub request: DrainRequest,
+    /// Where the answer goes. Dropped, the caller is told that there is none.
+    pub answer: oneshot::Sender<DrainAnswer>,
+}
+
 /// The running server. Dropped, it cuts every session.
 pub struct Server {
     shared: Arc<Shared>,
@@ -57,7 +69,8 @@ pub struct Server {
 impl Server {
     /// Serves on a listener that is already bound, with `tls` only those who show a worker's certificate. Sessions' events come through the receiver, and have to be taken from it:
     /// sessions whose events find no room are not read until there is some. `status` answers status requests, on a thread
-    /// of the runtime, so it must not block; `None` says that there is nothing to show yet.
+    /// of the runtime, so it must not block; `None` says that there is nothing to show yet. The second receiver gives what is to be answered
+    /// by whoever decides.
     ///
     /// # Errors
     /// [`RpcError::NoRuntime`] outside of a tokio runtime, [`RpcError::Listener`] where the listener cannot be served on.
@@ -65,12 +78,13 @@ impl Server {
         listener: std::net::TcpListener,
         tls: Option<ServerTls>,
         status: Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>,
-    ) -> Result<(Self, mpsc::Receiver<SessionEvent>), RpcError> {
+    ) -> Result<(Self, mpsc::Receiver<SessionEvent>, mpsc::Receiver<DrainCall>), RpcError> {
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| RpcError::NoRuntime)?;
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (events, happenings) = mpsc::channel(EVENTS);
-        let shared = Arc::new(Shared::new(events, status));
+        let (drains, calls) = mpsc::channel(DRAINS);
+        let shared = Arc::new(Shared::new(events, status, drains));
 
         let (accepted, connections) = mpsc::channel(16);
         let accept = runtime.spawn(accept(listener, tls, CONNECTIONS, HANDSHAKE, accepted));
@@ -88,7 +102,7 @@ impl Server {
                 let _ = stopped.await;
             });
         let serve = runtime.spawn(serve);
-        Ok((Self { shared, accept, serve, stop: Some(stop) }, happenings))
+        Ok((Self { shared, accept, serve, stop: Some(stop) }, happenings, calls))
     }
 
     /// Sends a message on a session; nothing happens where it is over. Never blocks: where 1024 messages wait already, the

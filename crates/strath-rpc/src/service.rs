@@ -1,4 +1,4 @@
-//! The coordinator's two calls, and the life of a session.
+//! The coordinator's calls, and the life of a session.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use crate::connection::{HANDSHAKE, Origin};
 use crate::error::RpcError;
 use crate::inbound::{Gate, Inbound};
 use crate::outbound::{NotQueued, Queue, queue};
-use crate::server::{SessionEvent, SessionHappening};
+use crate::server::{DrainCall, SessionEvent, SessionHappening};
 use crate::{TO_WORKER, wire};
 
 /// Sessions at a time.
@@ -32,6 +32,7 @@ pub(crate) struct Shared {
     next: AtomicU64,
     events: mpsc::Sender<SessionEvent>,
     status: Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>,
+    drains: mpsc::Sender<DrainCall>,
 }
 
 struct Entry {
@@ -45,9 +46,10 @@ impl Shared {
     pub(crate) fn new(
         events: mpsc::Sender<SessionEvent>,
         status: Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>,
+        drains: mpsc::Sender<DrainCall>,
     ) -> Self {
         let slots = Arc::new(Semaphore::new(SESSIONS));
-        Self { sessions: Mutex::default(), slots, next: AtomicU64::new(0), events, status }
+        Self { sessions: Mutex::default(), slots, next: AtomicU64::new(0), events, status, drains }
     }
 
     fn sessions(&self) -> MutexGuard<'_, BTreeMap<Connection, Entry>> {
@@ -140,6 +142,16 @@ impl wire::strath_server::Strath for Service {
 
     async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
         Ok(Response::new(wire::StatusReply { cluster: (self.0.status)().map(Into::into) }))
+    }
+
+    async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainReply>, Status> {
+        let request = request.into_inner().try_into();
+        let request = request.map_err(|error: RpcError| Status::invalid_argument(error.to_string()))?;
+        let (answer, answered) = oneshot::channel();
+        let over = || Status::unavailable("the coordinator is about to end");
+        self.0.drains.send(DrainCall { request, answer }).await.map_err(|_| over())?;
+        let answer = answered.await.map_err(|_| over())?;
+        Ok(Response::new(answer.into()))
     }
 }
 

@@ -5,11 +5,10 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::{Digest, Generation, RingKey, RunId, Step, Timestamp};
-use strath_protocol::message::{Job, Member, Purpose, State as Sent};
+use strath_protocol::message::{DrainAnswer, DrainRequest, FileBytes, Job, Member, Purpose, Shortage, State as Sent};
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome, Record,
     Settings, Start,
@@ -33,7 +32,7 @@ pub struct Folder {
     /// The steps whose evaluations are on record.
     evaluated: BTreeSet<Step>,
     /// The newest checkpoint.
-    checkpoint: Option<(Step, Arc<[u8]>)>,
+    checkpoint: Option<(Step, FileBytes)>,
 }
 
 impl Folder {
@@ -55,7 +54,7 @@ impl Folder {
             step,
             source: format!("step-{step}"),
             model,
-            optimizer: Some([0_u8; 1].as_slice().into()),
+            optimizer: Some([0].into()),
             data: None,
             numerics: None,
         });
@@ -151,6 +150,10 @@ impl Process {
                 Event::Saved { step, purpose }
             }
             Input::Signal => Event::StopRequested,
+            Input::Drains { process, shortage } => match self.drained(process, shortage, env) {
+                Some(request) => Event::DrainRequested(request),
+                None => return,
+            },
             _ => return,
         };
         let event = match env.bug {
@@ -163,6 +166,16 @@ impl Process {
         }
         self.carry_out(folder, env);
         self.set_timer(env);
+    }
+
+    /// What is asked to have a worker leave, where the coordinator grants it.
+    fn drained(&self, process: ProcessId, shortage: Shortage, env: &mut Env) -> Option<DrainRequest> {
+        let status = self.machine.status(env.now());
+        let worker = status.workers.into_iter().find(|worker| u64::from(worker.pid) == process.0)?.worker;
+        let request = DrainRequest { worker, shortage, token: None };
+        let answer = self.machine.answer(&request);
+        env.log(|| format!("coordinator says {answer:?} to {request:?}"));
+        (answer == DrainAnswer::Leaves).then_some(request)
     }
 
     fn carry_out(&mut self, folder: &mut Folder, env: &mut Env) {

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use strath_core::{Rank, Step, Timestamp};
-use strath_protocol::message::Purpose;
+use strath_protocol::message::{Purpose, Shortage};
 
 use crate::bug::Bug;
 use crate::draws::Draws;
@@ -65,6 +65,13 @@ pub enum Input {
     Saved(Step, Purpose),
     /// SIGTERM or Ctrl-C.
     Signal,
+    /// Somebody wants the worker of a process to leave.
+    Drains {
+        /// The process.
+        process: ProcessId,
+        /// What to do where too few others are left.
+        shortage: Shortage,
+    },
     /// A worker is to try to reach the coordinator.
     Dials,
     /// A worker's data and model are ready, for this session.

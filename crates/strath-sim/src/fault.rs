@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use strath_protocol::message::Shortage;
+
 use crate::network::{Host, Plane};
 
 /// Something that goes wrong, or that somebody does to a run.
@@ -56,6 +58,13 @@ pub enum Fault {
     },
     /// A worker is asked to leave (SIGTERM).
     Leaves(Host),
+    /// The coordinator is asked to have a worker leave.
+    Drains {
+        /// Its host.
+        host: Host,
+        /// What to do where too few others are left.
+        shortage: Shortage,
+    },
     /// A worker comes, where the host has none.
     Joins(Host),
     /// A segment of an old generation comes once more, to the worker of a host, as soon as it may be taken for one that is due.

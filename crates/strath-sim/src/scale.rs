@@ -138,6 +138,7 @@ impl Cluster {
             ring_address: address(worker, 9000),
             host: format!("h{worker}"),
             pid: worker as u32,
+            nonce: worker as u64,
             cores: 1,
             returning: None,
         };

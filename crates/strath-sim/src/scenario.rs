@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use strath_core::Timestamp;
 use strath_core::config::{Config, Layers};
+use strath_protocol::message::Shortage;
 
 use crate::draws::Draws;
 use crate::fault::Fault;
@@ -98,7 +99,8 @@ impl Scenario {
             38..56 => Fault::Parts { one: any, other, both: draws.percent(60), lasting },
             56..70 => Fault::Resets { plane: draws.pick(&[Plane::Control, Plane::Data]), one: any, other },
             70..76 => Fault::Slows { one: any, other, by: draws.millis(1, 300), lasting },
-            76..84 => Fault::Leaves(host),
+            76..80 => Fault::Leaves(host),
+            80..84 => Fault::Drains { host, shortage: draws.pick(&[Shortage::Refuse, Shortage::Accept]) },
             84..89 => Fault::Joins(host),
             89..95 => Fault::Strays(host),
             95..98 => Fault::CoordinatorCrashes { silently: draws.percent(30), back_after: draws.millis(10, 3000) },

@@ -257,6 +257,11 @@ impl World {
                     self.within(id, Input::Signal);
                 }
             }
+            Fault::Drains { host, shortage } => {
+                if let (Some(process), Some(id)) = (self.of_host(host), self.env.coordinator) {
+                    self.within(id, Input::Drains { process, shortage });
+                }
+            }
             Fault::Joins(host) => self.start(host),
             Fault::Strays(host) => self.env.lurking.extend(self.of_host(host)),
             Fault::CoordinatorCrashes { silently, back_after } => {

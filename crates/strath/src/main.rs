@@ -2,6 +2,7 @@
 
 mod command;
 mod configuration;
+mod living;
 mod log;
 mod opening;
 mod outcome;
@@ -46,6 +47,7 @@ enum Command {
     Coordinator(command::coordinator::Coordinator),
     Worker(command::worker::Worker),
     Status(command::status::Status),
+    Drain(command::drain::Drain),
     Eval(command::eval::Eval),
     Bench(command::bench::Bench),
     Certs(command::certs::Certs),
@@ -61,6 +63,7 @@ fn main() -> ExitCode {
         Command::Coordinator(coordinator) => coordinator.run(),
         Command::Worker(worker) => worker.run(),
         Command::Status(status) => status.run(),
+        Command::Drain(drain) => drain.run(),
         Command::Eval(eval) => eval.run(),
         Command::Bench(bench) => bench.run(),
         Command::Certs(certs) => certs.run(),

@@ -41,6 +41,15 @@ fn workers_with_certificates_train_to_the_same_weights_and_one_without_is_not_he
     assert!(status.status.success(), "{}", stderr(&status));
     let blind = run(&["status", "--coordinator", &address]);
     assert_eq!(blind.status.code(), Some(1));
+    // To have a worker leave takes a certificate of this authority.
+    let theirs = certs(&folder.path().join("theirs"));
+    for more in [&[][..], &["--certs", &theirs]] {
+        let refused = run(&[&["drain", "0", "--coordinator", &address], more].concat());
+        assert_eq!(refused.status.code(), Some(1), "{}", stderr(&refused));
+        assert!(stderr(&refused).contains("did not answer"), "{}", stderr(&refused));
+    }
+    let asked = run(&["drain", "9", "--coordinator", &address, "--certs", &set]);
+    assert!(stderr(&asked).contains("no worker 9 takes part"), "{}", stderr(&asked));
     let ended = finish(coordinator, DEADLINE);
     assert!(ended.status.success(), "{}", stderr(&ended));
     for worker in workers {

@@ -70,13 +70,24 @@ fn status_finds_the_run_that_lives_and_watches_it_to_its_end() {
     let table = finish(here(&["status"]).spawn().unwrap(), Duration::from_secs(10));
     let said = text(&table.stdout);
     assert!(table.status.success() && said.contains("running, generation 1"), "{said}{}", stderr(&table));
-    assert_eq!(said.lines().filter(|line| line.contains("127.0.0.1:")).count(), 2, "{said}");
+    let told = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(
+        told.contains("last decision: formed generation 1 of 2 workers at step 0, because all 2 workers are ready,"),
+        "{said}"
+    );
+    assert!(said.lines().all(|line| line.chars().count() <= 80), "{said}");
+    let workers = workers_of(living.id());
+    let row = |pid: &u32| said.lines().any(|line| line.split_whitespace().any(|word| word == pid.to_string()));
+    assert!(workers.len() == 2 && workers.iter().all(row), "{said}");
     let rates = finish(here(&["status", "--json"]).spawn().unwrap(), Duration::from_secs(10));
     let line: serde_json::Value = serde_json::from_slice(&rates.stdout).unwrap();
     for worker in line["workers"].as_array().unwrap() {
         assert!(worker["images_per_s"].as_f64().unwrap() > 0.0, "{line}");
         assert_eq!(worker["micro_batches"], 2, "{line}");
     }
+    let decided = line["decisions"].as_array().unwrap().last().unwrap();
+    assert!(decided["what"].as_str().unwrap().starts_with("formed generation 1"), "{line}");
+    assert!(decided["why"] == "all 2 workers are ready" && decided["ago_ms"].as_u64().unwrap() >= 700, "{line}");
 
     let mut watch = here(&["status", "--watch"]).spawn().unwrap();
     let mut first = [0; 64];

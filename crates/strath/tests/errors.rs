@@ -391,6 +391,7 @@ fn a_worker_of_another_version_is_refused_with_both() {
         ring_address: "127.0.0.1:9".parse().unwrap(),
         host: "test".into(),
         pid: 0,
+        nonce: 0,
         cores: 1,
         returning: None,
     };

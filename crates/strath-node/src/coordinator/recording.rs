@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use strath_core::Step;
+use strath_core::{Generation, Step};
 use strath_protocol::message::{Purpose, State, StepReport};
-use strath_protocol::{CoordinatorEvent as Event, Record, Start};
+use strath_protocol::{CoordinatorEvent as Event, Place, Record, Start};
 
 use super::{CoordinatorError, Runtime, lock};
 use crate::files::FileError;
-use crate::metrics::{ClusterLine, EvalLine, Line, MetricsLog, StepLine};
+use crate::metrics::{ClusterLine, EvalLine, Line, MemberLine, MetricsLog, StepLine};
 use crate::progress::Happening;
 use crate::run_folder::{CoordinatorFile, RunFolder, RunFolderError};
 use crate::tensorboard::EventFile;
@@ -21,6 +21,10 @@ pub(super) struct RunRecord {
     pub(super) folder: Arc<Mutex<RunFolder>>,
     pub(super) metrics: MetricsLog,
     events: EventFile,
+    /// A generation that has been formed and has not started: what its line will say.
+    formed: Option<ClusterLine>,
+    /// Whether a generation has started under this coordinator: the time before the first is not that of a change.
+    is_change: bool,
 }
 
 impl RunRecord {
@@ -40,7 +44,7 @@ impl RunRecord {
             host: host_name(),
             run: folder.run().to_string(),
         })?;
-        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events })
+        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events, formed: None, is_change: false })
     }
 
     /// Cuts off what was noted after `step`.
@@ -68,13 +72,31 @@ impl Runtime {
         let time = unix_seconds();
         match record {
             Record::Warning(message) => (self.observer)(Happening::Warning(message)),
-            Record::Generation { generation, world_size, step, steps, cause } => {
+            Record::Generation { generation, members, step, steps, cause } => {
                 self.steps = steps.0;
                 let epoch = self.epoch(step);
-                let line = ClusterLine { step: step.0, epoch, time, generation: generation.0, world_size, cause };
-                self.append(&Line::Cluster(line))?;
+                let world_size = members.len() as u64;
+                let member = |place: Place| MemberLine {
+                    worker: place.worker.0,
+                    host: place.host,
+                    micro_batches: place.micro_batches as u64,
+                };
+                self.note_unstarted()?;
+                if let Some(record) = &mut self.record {
+                    record.formed = Some(ClusterLine {
+                        step: step.0,
+                        epoch,
+                        time,
+                        generation: generation.0,
+                        world_size,
+                        members: members.into_iter().map(member).collect(),
+                        cause,
+                        change_s: None,
+                    });
+                }
                 (self.observer)(Happening::Began { from: step.0, steps: steps.0, world_size });
             }
+            Record::Started(generation) => self.started(generation, time)?,
             Record::Step(report) => {
                 let line = self.step_line(&report, time);
                 self.append(&Line::Step(line.clone()))?;
@@ -94,6 +116,23 @@ impl Runtime {
             }
         }
         Ok(())
+    }
+
+    /// The generation that was formed last takes its first step: how long the change took is known.
+    fn started(&mut self, generation: Generation, time: f64) -> Result<(), RunFolderError> {
+        let Some(record) = &mut self.record else { return Ok(()) };
+        let Some(formed) = record.formed.take_if(|formed| formed.generation == generation.0) else { return Ok(()) };
+        let last_step = record.metrics.steps().last().map(|line| line.time);
+        // Unix time may have been set back in between.
+        let change_s = last_step.filter(|_| record.is_change).map(|last| (time - last).max(0.0));
+        record.is_change = true;
+        self.append(&Line::Cluster(ClusterLine { time, change_s, ..formed }))
+    }
+
+    /// Notes a generation that has ended before it started, where there is one.
+    pub(super) fn note_unstarted(&mut self) -> Result<(), RunFolderError> {
+        let formed = self.record.as_mut().and_then(|record| record.formed.take());
+        formed.map_or(Ok(()), |formed| self.append(&Line::Cluster(formed)))
     }
 
     fn step_line(&self, report: &StepReport, time: f64) -> StepLine {

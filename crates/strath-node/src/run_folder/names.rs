@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
-use super::{CONFIG, COORDINATOR, CoordinatorFile, LOCK, has_begun, read_coordinator};
+use super::{CONFIG, COORDINATOR, LOCK, has_begun};
 
 /// The folder for a run called `name` under `runs`: the first of `NAME`, `NAME-2`, `NAME-3`, ... that is not there, or that
 /// holds only a run which ended before its first step.
@@ -30,18 +30,18 @@ pub fn newest_name(runs: &Path, name: &str) -> PathBuf {
     runs.join(highest.map_or_else(|| name.to_string(), |k| format!("{name}-{k}")))
 }
 
-/// The newest `coordinator.json` under `runs` of a coordinator that lives: one that was killed left its file, but not its lock.
-pub fn newest_coordinator(runs: &Path) -> Option<CoordinatorFile> {
+/// The folder under `runs` with the newest `coordinator.json` of a coordinator that lives: one that was killed left its file, but not its lock.
+pub fn newest_coordinator(runs: &Path) -> Option<PathBuf> {
     let lives = |folder: &Path| {
         let lock = File::open(folder.join(LOCK)).ok()?;
         matches!(lock.try_lock(), Err(TryLockError::WouldBlock)).then_some(())
     };
     let candidates = fs::read_dir(runs).ok()?.flatten().filter_map(|entry| {
-        let path = entry.path().join(COORDINATOR);
-        let modified = fs::metadata(&path).ok()?.modified().ok()?;
-        lives(&entry.path()).map(|()| (modified, path))
+        let path = entry.path();
+        let modified = fs::metadata(path.join(COORDINATOR)).ok()?.modified().ok()?;
+        lives(&path).map(|()| (modified, path))
     });
-    read_coordinator(&candidates.max()?.1)
+    candidates.max().map(|(_, path)| path)
 }
 
 #[cfg(test)]

@@ -8,11 +8,12 @@ use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerI
 use subtle::ConstantTimeEq;
 
 use super::{Coordinator, Gather, Settings, Stage, Standing};
-use crate::command::{CoordinatorCommand as Command, Record};
+use crate::command::{CoordinatorCommand as Command, Place, Record};
+use crate::decision::Decision;
 use crate::event::Connection;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, Job, Member, Phase, Prepared, Progress, Purpose, Register, State,
-    StateRef,
+    Admitted, Assign, CoordinatorMessage, Ending, FileBytes, Job, Member, Phase, Prepared, Progress, Purpose, Register,
+    State, StateRef,
 };
 
 impl Coordinator {
@@ -22,6 +23,7 @@ impl Coordinator {
             return self.refuse(connection, reason);
         }
         self.replace_its_former_session(&register);
+        self.end_who_cannot_listen_there(&register);
         if let Some(returning) = register.returning.take() {
             return self.take_back(connection, register, *returning, now);
         }
@@ -41,21 +43,30 @@ impl Coordinator {
             session.progress.phase = Phase::Preparing;
         });
         self.send(connection, CoordinatorMessage::Admitted(admitted));
+        self.decide(Decision::Admits(worker), self.why_admitted());
+    }
+
+    /// Why a newcomer is admitted that nothing speaks against.
+    fn why_admitted(&self) -> &'static str {
+        match self.stage {
+            Stage::Returning(_) => "it came while the workers of the former generation are waited for",
+            Stage::Gathering => "the run gathers its workers",
+            Stage::Connecting | Stage::Running => "it came, and has a part in the next generation",
+            Stage::Regrouping(_) => "it came while the next generation is being formed",
+            Stage::Draining(_) | Stage::Ended => "it came",
+        }
     }
 
     fn reason_to_refuse(&self, register: &Register) -> Option<String> {
-        let Settings { version, token, .. } = &self.settings;
+        let Settings { version, .. } = &self.settings;
         if register.version != *version {
             return Some(format!(
                 "the worker is version {}, the coordinator {version}; install the same version on both",
                 register.version
             ));
         }
-        if let Some(token) = token {
-            let given = register.token.as_deref().unwrap_or_default();
-            if !bool::from(given.as_bytes().ct_eq(token.as_bytes())) {
-                return Some("the worker's token is not the one that this coordinator handed out".into());
-            }
+        if let Some(reason) = self.wrong_token(register.token.as_deref()) {
+            return Some(reason);
         }
         if matches!(self.stage, Stage::Connecting | Stage::Running) && self.settings.job != Job::Train {
             return Some("an evaluation that is at work cannot be joined; wait for it to end".into());
@@ -64,7 +75,9 @@ impl Coordinator {
             return Some("this run has failed and is about to end; start it again with --resume".into());
         }
         let most = self.settings.most_workers;
-        if self.sessions.values().filter(|s| s.identity.is_some()).count() >= most {
+        // Whoever makes room for it does not count.
+        let others = || self.sessions.values().filter_map(|s| s.identity.as_ref());
+        if others().filter(|(_, other)| !self.makes_room(other, register)).count() >= most {
             return Some(format!(
                 "this run has {most} workers already, the most there can be; add threads, not workers"
             ));
@@ -76,11 +89,7 @@ impl Coordinator {
                 register.ring_address
             ));
         }
-        let same = self
-            .sessions
-            .values()
-            .filter_map(|s| s.identity.as_ref())
-            .find(|(_, o)| o.ring_address == register.ring_address && !is_same_process(o, register));
+        let same = others().find(|(_, o)| o.ring_address == register.ring_address && !self.makes_room(o, register));
         if let Some((worker, other)) = same {
             return Some(format!(
                 "its ring address {} is that of worker {worker} ({}) too; give each worker an address or port of its own with \
@@ -88,11 +97,7 @@ impl Coordinator {
                 register.ring_address, other.host
             ));
         }
-        let other = self
-            .sessions
-            .values()
-            .filter_map(|s| s.identity.as_ref())
-            .find(|(_, other)| is_loopback(other.ring_address) != is_loopback(register.ring_address));
+        let other = others().find(|(_, other)| is_loopback(other.ring_address) != is_loopback(register.ring_address));
         other.map(|(worker, other)| {
             format!(
                 "its ring address {} and that of worker {worker} ({}), {}, cannot reach each other, as one is loopback; give \
@@ -100,6 +105,32 @@ impl Coordinator {
                 register.ring_address, other.host, other.ring_address
             )
         })
+    }
+
+    /// What is wrong with a token, where one is asked for.
+    pub(super) fn wrong_token(&self, given: Option<&str>) -> Option<String> {
+        let token = self.settings.token.as_ref()?;
+        let is_it: bool = given.unwrap_or_default().as_bytes().ct_eq(token.as_bytes()).into();
+        (!is_it).then(|| "its token is not the one that this coordinator handed out".into())
+    }
+
+    /// Whether a worker that is there is no obstacle to one that comes: it is the same process, or one that is about to be done without.
+    fn makes_room(&self, there: &Register, comes: &Register) -> bool {
+        is_same_process(there, comes) || (is_succeeded(there, comes) && (self.survives() || self.can_do_without()))
+    }
+
+    /// A worker that died, or is as good as dead, and was not missed yet: another process of its host listens where it did.
+    fn end_who_cannot_listen_there(&mut self, register: &Register) {
+        let is_succeeded = |session: &super::Session| {
+            session.identity.as_ref().is_some_and(|(_, there)| is_succeeded(there, register))
+        };
+        let succeeded = self.sessions.iter().find(|(_, session)| is_succeeded(session)).map(|(c, s)| (*c, s.name()));
+        if let Some((connection, name)) = succeeded {
+            let what =
+                format!("{name} cannot listen at {} any more: process {} does", register.ring_address, register.pid);
+            self.send(connection, CoordinatorMessage::End(Ending::Failed(what.clone())));
+            self.leave(connection, what);
+        }
     }
 
     /// A worker that was out of sight, and was not missed yet, has come back.
@@ -113,6 +144,9 @@ impl Coordinator {
     }
 
     pub(super) fn refuse(&mut self, connection: Connection, reason: String) {
+        if let Some(session) = self.sessions.get(&connection) {
+            self.decide(Decision::Refuses { who: session.name() }, &reason);
+        }
         self.part_with(connection, Ending::Refused(reason));
     }
 
@@ -184,18 +218,42 @@ impl Coordinator {
         if self.stage != Stage::Gathering {
             return;
         }
+        if let Some(why) = self.why_enough(now) {
+            self.rewind();
+            self.form(None, |_| false);
+            self.note_formed(&why);
+        }
+    }
+
+    /// Why those who are there are enough for the first generation, where they are.
+    fn why_enough(&self, now: Timestamp) -> Option<String> {
         let ready = || self.sessions.values().filter(|s| s.standing == Standing::Ready).count();
         let preparing = || self.sessions.values().any(|s| s.standing == Standing::Preparing);
         // What is known at once comes first: sessions are many.
-        let enough = match self.settings.gather {
-            Gather::Exactly(wanted) => self.sessions.len() >= wanted && ready() >= wanted,
-            Gather::AtLeast { workers, quiet } => {
-                now.since(self.last_arrival) >= quiet && !preparing() && ready() >= workers.max(1)
+        match self.settings.gather {
+            Gather::Exactly(wanted) => {
+                let enough = self.sessions.len() >= wanted && ready() >= wanted;
+                enough.then(|| format!("all {wanted} workers are ready"))
             }
-        };
-        if enough {
-            self.rewind();
-            self.form(None, |_| false);
+            Gather::AtLeast { workers, quiet } => {
+                let enough = now.since(self.last_arrival) >= quiet && !preparing() && ready() >= workers.max(1);
+                enough.then(|| {
+                    format!(
+                        "{} workers are ready, {workers} are needed, and none has come for {} ms",
+                        ready(),
+                        quiet.as_millis()
+                    )
+                })
+            }
+        }
+    }
+
+    /// Notes that a generation was formed, where it was: the run may have been found not to fit its data.
+    pub(super) fn note_formed(&mut self, why: &str) {
+        if self.stage == Stage::Connecting {
+            let step = self.sessions.values().find(|s| s.rank.is_some()).map_or(Step(0), |s| s.progress.step);
+            let (generation, world_size) = (self.generation, self.members.len());
+            self.decide(Decision::Forms { generation, world_size, step }, why);
         }
     }
 
@@ -258,7 +316,7 @@ impl Coordinator {
         }
         self.commands.push_back(Command::Record(Record::Generation {
             generation,
-            world_size: ready.len() as u64,
+            members: self.places(&assignment),
             step: start,
             steps,
             cause: match again {
@@ -273,8 +331,8 @@ impl Coordinator {
         let some_are_sent = self.settings.start.is_some() && ready.iter().any(lacks);
         let state = self.settings.start.as_ref().filter(|_| some_are_sent).map(|from| StateRef {
             source: from.source.clone(),
-            model: Digest::of(&from.model),
-            optimizer: from.optimizer.as_ref().map(|bytes| Digest::of(bytes)),
+            model: from.model.digest(),
+            optimizer: from.optimizer.as_ref().map(FileBytes::digest),
         });
         let first = Assign {
             generation,
@@ -296,6 +354,7 @@ impl Coordinator {
                 session.rank = Some(rank);
                 session.standing = Standing::Connecting;
                 session.held = None;
+                session.is_sent_state = some_are_sent && !keeps;
                 session.progress = Progress { generation, step: start, phase: Phase::Connecting, images_per_s: 0.0 };
             });
             let state = if keeps { None } else { first.state.clone() };
@@ -304,6 +363,15 @@ impl Coordinator {
         self.steps = steps;
         self.assignment = Some(assignment);
         self.stage = Stage::Connecting;
+    }
+
+    /// The current generation for the run's record.
+    pub(super) fn places(&self, assignment: &Assignment) -> Vec<Place> {
+        let place = |(rank, member): (Rank, &Member)| {
+            let host = self.session_of(member.worker).and_then(|s| Some(s.identity.as_ref()?.1.host.clone()));
+            Place { worker: member.worker, host: host.unwrap_or_default(), micro_batches: assignment.of(rank).len() }
+        };
+        (0..).map(Rank).zip(&self.members).map(place).collect()
     }
 
     /// Tells a worker its place, and sends the state that it announces.
@@ -345,12 +413,18 @@ impl Coordinator {
             }
         }
         self.stage = Stage::Running;
+        self.commands.push_back(Command::Record(Record::Started(self.generation)));
     }
 }
 
 /// Whether two introductions are of one process.
 fn is_same_process(one: &Register, other: &Register) -> bool {
-    (one.ring_address, one.pid, &one.host) == (other.ring_address, other.pid, &other.host)
+    (one.nonce, one.pid, &one.host) == (other.nonce, other.pid, &other.host)
+}
+
+/// Whether another process of a worker's host listens where that worker did: only one can.
+fn is_succeeded(there: &Register, comes: &Register) -> bool {
+    (there.ring_address, &there.host) == (comes.ring_address, &comes.host) && !is_same_process(there, comes)
 }
 
 fn is_loopback(address: SocketAddr) -> bool {

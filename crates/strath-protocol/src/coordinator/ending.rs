@@ -6,6 +6,7 @@ use super::regroup::HANDOVER_PATIENCE;
 use super::{Coordinator, Drain, Gather, Session, Stage, Standing};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
+use crate::decision::Decision;
 use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Ending, EvalReport, Finished, Job, Purpose, State};
 
@@ -44,10 +45,14 @@ impl Coordinator {
 
     /// A worker is gone, as `what` says: the end of a generation, but not of a run that can do without it.
     pub(super) fn leave(&mut self, connection: Connection, what: String) {
-        let had_a_part = self.sessions.remove(&connection).is_some_and(|session| session.rank.is_some());
+        let gone = self.sessions.remove(&connection);
+        let had_a_part = gone.as_ref().is_some_and(|session| session.rank.is_some());
         if self.agreed.is_some() {
             // It had done its part.
             return self.commands.push_back(Command::Close(connection));
+        }
+        if let Some((worker, _)) = gone.and_then(|session| session.identity) {
+            self.decide(Decision::Drops(worker), &what);
         }
         if self.survives() {
             self.commands.push_back(Command::Close(connection));
@@ -99,6 +104,7 @@ impl Coordinator {
 
     /// The run's owner wants it to end.
     pub(super) fn stop(&mut self) {
+        self.decide(Decision::Stops, "its owner asked for it");
         match self.stage {
             Stage::Running if self.settings.job == Job::Train => {
                 if !self.stop_requested {
@@ -235,6 +241,7 @@ impl Coordinator {
     /// Tells everyone that the run has failed, with one line, and ends it once what it still owes is on the disk. Of several
     /// failures the first counts.
     pub(super) fn fail(&mut self, message: String) {
+        self.decide(Decision::Fails, &message);
         let ending = Ending::Failed(message.clone());
         if self.stage == Stage::Running || (self.survives() && !self.results.saving.is_empty()) {
             self.broadcast(&CoordinatorMessage::End(ending));
@@ -252,6 +259,11 @@ impl Coordinator {
     pub(super) fn finish(&mut self, ending: Ending, outcome: Outcome) {
         if matches!(self.stage, Stage::Draining(_) | Stage::Ended) {
             return;
+        }
+        match &ending {
+            Ending::Failed(message) => self.decide(Decision::Fails, message),
+            Ending::Stopped => self.decide(Decision::Ends, "its owner asked for it, and what was trained is kept"),
+            _ => self.decide(Decision::Ends, "every rank is through with the same result, and all is kept"),
         }
         self.broadcast(&CoordinatorMessage::End(ending));
         let sessions: Vec<Connection> = self.sessions.keys().copied().collect();

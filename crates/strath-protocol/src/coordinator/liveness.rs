@@ -34,6 +34,9 @@ impl Coordinator {
         if let Some(suspicion) = &self.suspicion {
             earliest = earliest.min(suspicion.until);
         }
+        if matches!(self.stage, Stage::Regrouping(_)) && self.returns_until > self.last_handled {
+            earliest = earliest.min(self.returns_until);
+        }
         if let (Stage::Gathering, Gather::AtLeast { quiet, .. }) = (&self.stage, self.settings.gather) {
             let formed = self.last_arrival.after(quiet);
             if formed > self.last_handled {
@@ -48,6 +51,8 @@ impl Coordinator {
     pub(super) fn forgive_own_stall(&mut self, now: Timestamp) {
         let gap = now.since(self.last_handled);
         if gap > self.settings.lease() / 2 {
+            // Whoever has lost it meanwhile is about to come back.
+            self.returns_until = now.after(self.settings.lease());
             for session in self.sessions.values_mut() {
                 session.heard = session.heard.after(gap).min(now);
             }

@@ -3,10 +3,14 @@
 
 mod admission;
 mod blame;
+mod decisions;
 mod drain;
 mod ending;
+mod lateness;
 mod liveness;
+mod record;
 mod regroup;
+mod retiring;
 mod returning;
 mod settings;
 mod status;
@@ -17,14 +21,15 @@ use std::net::SocketAddr;
 use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 
 use crate::Rejected;
-use crate::command::{CoordinatorCommand as Command, Record};
+use crate::command::CoordinatorCommand as Command;
 use crate::event::{Connection, CoordinatorEvent as Event};
 use crate::message::{
-    CoordinatorMessage, DataSummary, EvalReport, Finished, Member, Phase, Prepared, Progress, Purpose, Register,
-    StepReport, WorkerMessage,
+    CoordinatorMessage, DataSummary, Finished, Member, Phase, Prepared, Progress, Purpose, Register, StepReport,
+    WorkerMessage,
 };
 
 use blame::Suspicion;
+use decisions::Decisions;
 use drain::Drain;
 use ending::Results;
 use regroup::Regroup;
@@ -44,6 +49,8 @@ pub struct Coordinator {
     last_handled: Timestamp,
     /// Before this moment nobody can have been silent for a lease: sessions are looked through no more often.
     none_silent_before: Timestamp,
+    /// Until then members of a generation that is over may come back: the coordinator was out of their sight.
+    returns_until: Timestamp,
     /// Whether a worker has become ready since the last generation was formed.
     somebody_came: bool,
     suspicion: Option<Suspicion>,
@@ -68,6 +75,7 @@ pub struct Coordinator {
     /// Worker processes of this machine that have ended.
     processes_ended: usize,
     stop_requested: bool,
+    decisions: Decisions,
     commands: VecDeque<Command>,
 }
 
@@ -84,8 +92,10 @@ struct Session {
     held: Option<(Step, Digest)>,
     /// Whether the ranks found that its state is not theirs.
     deviates: bool,
-    /// Whether it wants to leave.
+    /// Whether it is to leave.
     is_retiring: bool,
+    /// Whether it is sent the state that its generation begins with.
+    is_sent_state: bool,
     heard: Timestamp,
 }
 
@@ -159,6 +169,7 @@ impl Coordinator {
             last_arrival: now,
             last_handled: now,
             none_silent_before: now,
+            returns_until: now,
             somebody_came: false,
             suspicion: None,
             steps: Step(0),
@@ -171,6 +182,7 @@ impl Coordinator {
             fruitless: 0,
             processes_ended: 0,
             stop_requested: false,
+            decisions: Decisions::default(),
             commands: VecDeque::new(),
         }
     }
@@ -190,6 +202,7 @@ impl Coordinator {
             Event::ProcessEnded { pid, cause } => self.process_ended(pid, &cause),
             Event::Tick => {}
             Event::StopRequested => self.stop(),
+            Event::DrainRequested(request) => self.drain(&request)?,
             Event::Saved { step, purpose } => self.saved(step, purpose)?,
             Event::WriteFailed { message } => self.write_failed(message),
         }
@@ -202,6 +215,7 @@ impl Coordinator {
         self.settle_regroup(now);
         self.settle_end(now);
         self.settle_drain(now);
+        self.decisions.date(now);
         Ok(())
     }
 
@@ -230,6 +244,7 @@ impl Coordinator {
             held: None,
             deviates: false,
             is_retiring: false,
+            is_sent_state: false,
             heard: now,
         };
         self.sessions.insert(connection, session);
@@ -304,23 +319,6 @@ impl Coordinator {
         }
         self.update(connection, |session| session.heard = now);
         Ok(())
-    }
-
-    /// Notes a step, unless it is on record: a generation that began before it has taken it again, to the same bits.
-    fn record_step(&mut self, report: StepReport) {
-        if report.step > self.recorded() {
-            self.last_step = Some(report.clone());
-            self.commands.push_back(Command::Record(Record::Step(report)));
-        }
-    }
-
-    /// Notes an evaluation, unless it is on record: a generation that began after its step has made it again.
-    fn record_evaluation(&mut self, report: EvalReport) {
-        let known = self.results.evaluated.as_ref().map(|known| known.step).max(self.settings.former.evaluated);
-        if known.is_none_or(|known| known < report.step) {
-            self.results.evaluated = Some(report.clone());
-            self.commands.push_back(Command::Record(Record::Eval(report)));
-        }
     }
 
     fn broadcast(&mut self, message: &CoordinatorMessage) {

@@ -18,6 +18,7 @@ use strath_core::{Digest, Step, Timestamp};
 use super::{Coordinator, Gather, Session, Stage, Standing, Start};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
+use crate::decision::Decision;
 use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, Report, State, in_order};
 
@@ -40,6 +41,13 @@ pub(super) struct Regroup {
     asked: Option<(Connection, Step, Digest)>,
     /// When what it waits for next began.
     waits_since: Option<Timestamp>,
+}
+
+impl Regroup {
+    /// Who was asked to hand over the state of which step.
+    pub(super) fn asked(&self) -> Option<(Connection, Step)> {
+        self.asked.map(|(connection, step, _)| (connection, step))
+    }
 }
 
 /// Where the next generation begins.
@@ -81,13 +89,8 @@ impl Coordinator {
             self.update(connection, |session| session.standing = Standing::Halting);
             self.send(connection, message.clone());
         }
+        self.decide(Decision::Regroups { generation: self.generation }, &cause);
         self.stage = Stage::Regrouping(Regroup { cause, since: None, asked: None, waits_since: None });
-    }
-
-    /// The newest step on record.
-    pub(super) fn recorded(&self) -> Step {
-        let reported = self.last_step.as_ref().map_or(Step(0), |report| report.step);
-        reported.max(self.kept_step().unwrap_or_default()).max(self.settings.former.recorded)
     }
 
     /// The step of the newest state that the coordinator has; `None`: only the seed's.
@@ -121,25 +124,6 @@ impl Coordinator {
                 register.ring_address = halted.ring_address;
             }
         });
-    }
-
-    /// A worker wants to leave.
-    pub(super) fn retire(&mut self, connection: Connection) -> Result<(), Rejected> {
-        let session = self.session(connection)?;
-        if session.standing == Standing::Preparing || !self.survives() {
-            return Err(Rejected::OutOfOrder { what: "Retiring", state: session.standing.name() });
-        }
-        if self.agreed.is_some() {
-            // It has done its part.
-            return Ok(());
-        }
-        let cause = format!("{} leaves {}", session.name(), self.place(session));
-        let is_at_work = session.rank.is_some();
-        self.update(connection, |session| session.is_retiring = true);
-        if is_at_work {
-            self.regroup(cause);
-        }
-        Ok(())
     }
 
     /// A state that a worker was asked for.
@@ -211,6 +195,9 @@ impl Coordinator {
         if self.sessions.values().any(|session| session.standing == Standing::Halting) {
             return;
         }
+        if let Some(why) = self.why_await_members(now) {
+            return self.decide(Decision::Waits, &why);
+        }
         let Stage::Regrouping(Regroup { cause, asked, .. }) = &self.stage else { return };
         let (cause, asked) = (cause.clone(), *asked);
         let is_waiting = asked.is_some() || (self.stop_requested && !self.results.saving.is_empty());
@@ -227,10 +214,7 @@ impl Coordinator {
         }
         let ready = |session: &&Session| session.standing == Standing::Ready;
         let members = self.sessions.values().filter(ready).filter(|session| !session.is_retiring).count();
-        let mut least = self.settings.config.cluster.min_workers.max(1);
-        if let Gather::Exactly(workers) = self.settings.gather {
-            least = least.min(workers);
-        }
+        let least = self.least_workers();
         let origin = self.origin();
         if let Origin::Held(step, digest) = origin
             && self.must_be_sent(step, digest, members, least)
@@ -247,6 +231,7 @@ impl Coordinator {
             }
             Origin::Kept => self.form(Some((self.kept_step().unwrap_or_default(), &cause)), |_| false),
         }
+        self.note_formed(&cause);
     }
 
     /// Where the next generation begins: at the furthest state that most of those who are there hold; those who leave count where
@@ -317,6 +302,7 @@ impl Coordinator {
     fn wait_for_workers(&mut self, members: usize, least: usize, now: Timestamp, cause: &str) {
         // Their state is here by now.
         self.release_the_retiring();
+        self.decide(Decision::Waits, &format!("{members} of the {least} workers that are needed are there"));
         let patience = Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s);
         let nobody_can_come = match self.settings.gather {
             Gather::Exactly(workers) => workers.saturating_sub(self.processes_ended) < least,
@@ -343,15 +329,6 @@ impl Coordinator {
                 let step = self.results.checkpoint.max(self.kept_step());
                 self.finish(Ending::Stopped, Outcome::Stopped { step: step.filter(|step| *step > Step(0)) });
             }
-        }
-    }
-
-    /// Lets those go who want to leave.
-    fn release_the_retiring(&mut self) {
-        let retiring = |(_, session): &(&Connection, &Session)| session.is_retiring && session.rank.is_none();
-        let leaving: Vec<Connection> = self.sessions.iter().filter(retiring).map(|(c, _)| *c).collect();
-        for connection in leaving {
-            self.part_with(connection, Ending::Released);
         }
     }
 

@@ -10,10 +10,11 @@
 //!
 //! A worker that is at work in another generation than the current one is never taken back: it joins again as a newcomer.
 
-use strath_core::{Rank, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, Rank, Step, Timestamp, WorkerId};
 
 use super::{Coordinator, Session, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
+use crate::decision::Decision;
 use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Ending, Halted, Member, Phase, Register, Returning, Whence};
 
@@ -66,6 +67,7 @@ impl Coordinator {
         // Without a generation that was at work there is none to come back to.
         if is_there || is_outdated || self.members.is_empty() {
             let reason = format!("generation {} has begun without it", self.generation);
+            self.decide(Decision::Refuses { who: name }, &reason);
             return self.part_with(connection, Ending::Outdated(reason));
         }
         self.note_arrival(name, prepared, now);
@@ -73,6 +75,11 @@ impl Coordinator {
         self.next_worker = self.next_worker.max(worker.0 + 1);
         self.update(connection, |session| session.identity = Some((worker, register)));
         self.send(connection, CoordinatorMessage::TakenBack { generation, recorded });
+        self.decide(Decision::TakesBack(worker), &why_taken_back(&whence));
+        // The coordinator was out of its sight, and may have been out of the others' too: they are about to come as well.
+        if !matches!(self.stage, Stage::Returning(_)) && now >= self.returns_until {
+            self.returns_until = now.after(self.settings.lease());
+        }
         match whence {
             Whence::Working(_) => {
                 let is_over = !matches!(self.stage, Stage::Returning(_));
@@ -98,8 +105,24 @@ impl Coordinator {
     }
 
     /// The session of a worker.
-    fn session_of(&self, worker: WorkerId) -> Option<&Session> {
+    pub(super) fn session_of(&self, worker: WorkerId) -> Option<&Session> {
         self.sessions.values().find(|session| session.identity.as_ref().is_some_and(|(id, _)| *id == worker))
+    }
+
+    /// Why the next generation is not formed yet although all who are there are ready: members of the one before may be about to come back.
+    /// Where none was out of sight nobody is waited for.
+    pub(super) fn why_await_members(&self, now: Timestamp) -> Option<String> {
+        if now >= self.returns_until {
+            return None;
+        }
+        let is_missing = |member: &&Member| self.session_of(member.worker).is_none();
+        let (missing, all) = (self.members.iter().filter(is_missing).count(), self.members.len());
+        (missing > 0).then(|| {
+            format!(
+                "the coordinator was out of sight, and {missing} of the {all} workers of generation {} may come back",
+                self.generation
+            )
+        })
     }
 
     /// Whether the run has gone on without a worker from an older state than it holds, and makes again what lies between: the record would
@@ -137,6 +160,7 @@ impl Coordinator {
             self.generation,
             self.kept_step().unwrap_or_default()
         ))));
+        self.decide(Decision::Waits, &cause);
         self.stage = Stage::Gathering;
     }
 
@@ -155,15 +179,30 @@ impl Coordinator {
         let examples = self.reference.as_ref().map_or(0, |(_, reference)| reference.data.train_examples);
         self.steps = Step(self.settings.config.steps(examples as usize));
         self.stage = Stage::Running;
+        // Which is a function of the number of members.
+        let assignment = self.settings.config.plan().ok().map(|plan| Assignment::balanced(&plan, self.members.len()));
+        let cause = "the coordinator was started again, and every worker had gone on";
         self.commands.push_back(Command::Record(Record::Generation {
             generation: self.generation,
-            world_size: self.members.len() as u64,
+            members: assignment.as_ref().map(|assignment| self.places(assignment)).unwrap_or_default(),
             step: self.recorded(),
             steps: self.steps,
-            cause: "the coordinator was started again, and every worker had gone on".into(),
+            cause: cause.into(),
         }));
+        self.commands.push_back(Command::Record(Record::Started(self.generation)));
+        self.assignment = assignment;
+        self.decide(Decision::TakesOver { generation: self.generation, world_size: self.members.len() }, cause);
         if self.stop_requested {
             self.broadcast(&CoordinatorMessage::Stop { generation: self.generation });
         }
+    }
+}
+
+/// Why a worker that was out of sight is taken back.
+fn why_taken_back(whence: &Whence) -> String {
+    match whence {
+        Whence::Working(generation) => format!("it is at work in generation {generation}"),
+        Whence::Halted(Halted { held: Some((step, _)), .. }) => format!("it waits with the state of step {step}"),
+        Whence::Halted(Halted { generation, .. }) => format!("it was a member of generation {generation}"),
     }
 }

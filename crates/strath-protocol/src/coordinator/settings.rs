@@ -1,13 +1,12 @@
 //! What a coordinator is told when it begins.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::config::Config;
 use strath_core::{Digest, Generation, RingKey, RunId, Step};
 
 use super::Former;
-use crate::message::Job;
+use crate::message::{FileBytes, Job};
 
 /// What a coordinator is told when it begins.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,9 +59,9 @@ pub struct Start {
     /// The file it comes from.
     pub source: String,
     /// The model file.
-    pub model: Arc<[u8]>,
+    pub model: FileBytes,
     /// The state file, for a run that goes on.
-    pub optimizer: Option<Arc<[u8]>>,
+    pub optimizer: Option<FileBytes>,
     /// Digest of the data it was trained on.
     pub data: Option<Digest>,
     /// Digest of the probe step of the machines it was trained on.

@@ -1,5 +1,6 @@
 //! What workers and the coordinator say to each other, as the state machines see it: whole values, no wire format.
 
+mod drain;
 mod report;
 mod state;
 
@@ -9,12 +10,13 @@ use std::time::Duration;
 
 use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 
+pub use drain::{DrainAnswer, DrainRequest, Shortage};
 pub use report::{
     EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, Phase,
     PhaseSeconds, Progress, StepReport,
 };
 pub(crate) use report::{Report, in_order};
-pub use state::{Purpose, State};
+pub use state::{FileBytes, Purpose, State};
 
 /// From a worker to the coordinator.
 #[derive(Debug, Clone, PartialEq)]
@@ -110,6 +112,8 @@ pub struct Register {
     pub host: String,
     /// Its process.
     pub pid: u32,
+    /// Drawn at random when its process began: two introductions that have it in common are of one process, wherever it listens by then.
+    pub nonce: u64,
     /// Cores of its host.
     pub cores: u32,
     /// What it has of the run, where it comes back to a coordinator that it lost; `None`: it is a newcomer.

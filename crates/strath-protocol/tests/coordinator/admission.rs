@@ -1,6 +1,5 @@
 //! Who may take part, and when enough have come.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::{Digest, Generation, Step};
@@ -163,8 +162,8 @@ fn other_data_and_other_numerics_are_refused_naming_both() {
 #[test]
 fn data_and_numerics_are_compared_with_those_of_the_checkpoint() {
     let resumed = |data, numerics| {
-        let (source, model) = ("step-1".into(), Arc::from([1]));
-        let start = Start { step: Step(1), source, model, optimizer: Some(Arc::from([2])), data, numerics };
+        let (source, model) = ("step-1".into(), [1].into());
+        let start = Start { step: Step(1), source, model, optimizer: Some([2].into()), data, numerics };
         let mut machine = Coordinator::new(Settings { start: Some(start), ..settings(Gather::Exactly(1)) }, at(0));
         join(&mut machine, 0, 0);
         say(&mut machine, 0, WorkerMessage::Prepared(prepared()), 0)

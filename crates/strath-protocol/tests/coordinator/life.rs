@@ -1,6 +1,5 @@
 //! A run that goes well: from the first registration to its end, resumed, evaluated, and as its status shows it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
@@ -14,8 +13,8 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, config, drain, end_of, finished, handle, join, persist, prepared, progress, run_with, running, saved,
-    say, send, settings, state, step_report,
+    address, at, config, drain, end_of, finished, handle, join, persist, places, prepared, progress, run_with, running,
+    saved, say, send, settings, state, step_report,
 };
 
 fn eval_report(generation: u64) -> EvalReport {
@@ -59,7 +58,7 @@ fn a_run_from_the_first_registration_to_its_end() {
     };
     let began = Record::Generation {
         generation: Generation(5),
-        world_size: 2,
+        members: places(&[(0, 2), (1, 2)]),
         step: Step(0),
         steps: Step(3),
         cause: "the run began".into(),
@@ -71,7 +70,10 @@ fn a_run_from_the_first_registration_to_its_end() {
     let ready = WorkerMessage::RingReady { generation: Generation(5) };
     assert_eq!(say(&mut machine, 0, ready.clone(), 4), []);
     let start = CoordinatorMessage::Start { generation: Generation(5) };
-    assert_eq!(say(&mut machine, 1, ready, 4), [send(0, start.clone()), send(1, start)]);
+    assert_eq!(
+        say(&mut machine, 1, ready, 4),
+        [send(0, start.clone()), send(1, start), Command::Record(Record::Started(Generation(5)))]
+    );
 
     let beat = WorkerMessage::Heartbeat(progress(2, Phase::Descent));
     assert_eq!(say(&mut machine, 1, beat, 5), [send(1, CoordinatorMessage::Ack)]);
@@ -98,8 +100,8 @@ fn resumed() -> Settings {
     let start = Start {
         step: Step(2),
         source: "step-2".into(),
-        model: Arc::from([1]),
-        optimizer: Some(Arc::from([2])),
+        model: [1].into(),
+        optimizer: Some([2].into()),
         data: None,
         numerics: None,
     };
@@ -132,7 +134,7 @@ fn a_resumed_run_sends_its_state_after_the_assignment_that_announces_it() {
     let sent = CoordinatorMessage::State(State { purpose: Purpose::Start, ..state(2, Purpose::Start) });
     let resumed = Record::Generation {
         generation: Generation(5),
-        world_size: 2,
+        members: places(&[(0, 2), (1, 2)]),
         step: Step(2),
         steps: Step(3),
         cause: "the run was resumed".into(),
@@ -197,7 +199,7 @@ fn a_status_shows_places_and_who_is_late_and_why() {
     machine = running(3);
     let beat = |step, phase, images_per_s| WorkerMessage::Heartbeat(Progress { images_per_s, ..progress(step, phase) });
     say(&mut machine, 0, beat(2, Phase::Reduce, 900.0), 1000);
-    say(&mut machine, 1, beat(0, Phase::Descent, 450.0), 1000);
+    say(&mut machine, 1, beat(0, Phase::Descent, 300.0), 1000);
     say(&mut machine, 0, WorkerMessage::Step(step_report(2)), 1000);
     let status = machine.status(at(1100));
     assert_eq!(
@@ -215,7 +217,7 @@ fn a_status_shows_places_and_who_is_late_and_why() {
         [
             (Some(Rank(0)), 2, Step(2), Phase::Reduce, 100, ""),
             // Rank 0 has taken two steps, so every rank has taken one, whatever its last heartbeat said.
-            (Some(Rank(1)), 1, Step(1), Phase::Descent, 100, "computes 450 images/s, others 900"),
+            (Some(Rank(1)), 1, Step(1), Phase::Descent, 100, "computes 300 images/s, others 900"),
             (Some(Rank(2)), 1, Step(1), Phase::Ascent, 1100, "silent for 1100 of 2000 ms"),
         ]
     );

@@ -35,8 +35,8 @@ fn assigned(commands: &[Command]) -> Vec<(u64, &Assign)> {
 /// What a generation was recorded with: number, ranks, step, cause.
 fn recorded(commands: &[Command]) -> Option<(u64, u64, u64, &str)> {
     commands.iter().find_map(|command| match command {
-        Command::Record(Record::Generation { generation, world_size, step, cause, .. }) => {
-            Some((generation.0, *world_size, step.0, cause.as_str()))
+        Command::Record(Record::Generation { generation, members, step, cause, .. }) => {
+            Some((generation.0, members.len() as u64, step.0, cause.as_str()))
         }
         _ => None,
     })

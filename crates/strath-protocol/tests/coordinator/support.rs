@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use strath_core::config::{Config, Layers, MOST_WORKERS};
@@ -12,7 +11,7 @@ use strath_protocol::message::{
     PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StepReport, WorkerMessage,
 };
 use strath_protocol::{
-    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome,
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome, Place,
     Settings,
 };
 
@@ -57,6 +56,7 @@ pub(crate) fn register(worker: u64) -> Register {
         ring_address: address(100 + worker),
         host: format!("h{worker}"),
         pid: worker as u32,
+        nonce: worker,
         cores: 2,
         returning: None,
     }
@@ -105,7 +105,7 @@ pub(crate) fn finished(weights: u8, step: u64, stopped: bool) -> WorkerMessage {
 }
 
 pub(crate) fn state(step: u64, purpose: Purpose) -> State {
-    State { generation: Generation(5), step: Step(step), purpose, model: Arc::from([1]), optimizer: Arc::from([2]) }
+    State { generation: Generation(5), step: Step(step), purpose, model: [1].into(), optimizer: [2].into() }
 }
 
 /// This many workers, running; worker w has rank w.
@@ -211,6 +211,16 @@ pub(crate) fn step_report(step: u64) -> StepReport {
         seconds: 0.25,
         phases: PhaseSeconds::default(),
     }
+}
+
+/// The ranks of a generation in the run's record, each with so many micro-batches.
+pub(crate) fn places(held: &[(u64, usize)]) -> Vec<Place> {
+    let place = |(worker, micro_batches): &(u64, usize)| Place {
+        worker: WorkerId(*worker),
+        host: format!("h{worker}"),
+        micro_batches: *micro_batches,
+    };
+    held.iter().map(place).collect()
 }
 
 /// What is written down when a generation of these workers begins, each at its first ring address.

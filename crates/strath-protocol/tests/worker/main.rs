@@ -4,7 +4,6 @@
 
 mod away;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -22,7 +21,8 @@ fn at(ms: u64) -> Timestamp {
 
 fn register() -> Register {
     let ring_address = "127.0.0.1:5".parse().unwrap();
-    Register { version: "1".into(), token: None, ring_address, host: "h".into(), pid: 1, cores: 2, returning: None }
+    let (version, host) = ("1".into(), "h".into());
+    Register { version, token: None, ring_address, host, pid: 1, nonce: 1, cores: 2, returning: None }
 }
 
 fn admitted() -> Admitted {
@@ -56,8 +56,8 @@ fn state() -> State {
         generation: Generation(2),
         step: Step(7),
         purpose: Purpose::Start,
-        model: Arc::from([1]),
-        optimizer: Arc::from([2]),
+        model: [1].into(),
+        optimizer: [2].into(),
     }
 }
 
@@ -401,7 +401,7 @@ fn a_state_with_other_bytes_than_announced_is_refused() {
     hear(&mut machine, CoordinatorMessage::Admitted(admitted()), 0);
     tell(&mut machine, Event::Prepared(prepared()), 0);
     hear(&mut machine, CoordinatorMessage::Assign(assign(true)), 0);
-    let commands = hear(&mut machine, CoordinatorMessage::State(State { model: Arc::from([9]), ..state() }), 1);
+    let commands = hear(&mut machine, CoordinatorMessage::State(State { model: [9].into(), ..state() }), 1);
     assert!(message(&commands).contains("step-7"), "{commands:?}");
 }
 
@@ -430,7 +430,7 @@ fn any_coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
             CoordinatorMessage::Assign(Assign { generation, ..assign(with_state) })
         }),
         4 => (prop::bool::weighted(0.9), generation.clone()).prop_map(|(whole, generation)| {
-            CoordinatorMessage::State(State { generation, model: Arc::from([u8::from(whole)]), ..state() })
+            CoordinatorMessage::State(State { generation, model: [u8::from(whole)].into(), ..state() })
         }),
         4 => generation.prop_map(|generation| CoordinatorMessage::Start { generation }),
         2 => Just(CoordinatorMessage::Ack),

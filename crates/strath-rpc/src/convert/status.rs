@@ -1,7 +1,7 @@
 //! What a status request shows.
 
 use strath_core::{Generation, Rank, RunId, Step, WorkerId};
-use strath_protocol::{ClusterStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
 
 use super::{address, clipped, finite, phase_in, phase_out, text};
 use crate::error::RpcError;
@@ -9,7 +9,7 @@ use crate::wire;
 
 impl From<ClusterStatus> for wire::ClusterStatus {
     fn from(cluster: ClusterStatus) -> Self {
-        let ClusterStatus { run, name, stage, generation, step, steps, last_step, workers } = cluster;
+        let ClusterStatus { run, name, stage, generation, step, steps, last_step, workers, decisions } = cluster;
         Self {
             run: run.0,
             name,
@@ -19,6 +19,7 @@ impl From<ClusterStatus> for wire::ClusterStatus {
             steps: steps.0,
             last_step: last_step.map(Into::into),
             workers: workers.into_iter().map(Into::into).collect(),
+            decisions: decisions.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -27,7 +28,7 @@ impl TryFrom<wire::ClusterStatus> for ClusterStatus {
     type Error = RpcError;
 
     fn try_from(cluster: wire::ClusterStatus) -> Result<Self, RpcError> {
-        let wire::ClusterStatus { run, name, stage, generation, step, steps, last_step, workers } = cluster;
+        let wire::ClusterStatus { run, name, stage, generation, step, steps, last_step, workers, decisions } = cluster;
         Ok(Self {
             run: RunId(run),
             name: text(name, "ClusterStatus.name")?,
@@ -37,7 +38,24 @@ impl TryFrom<wire::ClusterStatus> for ClusterStatus {
             steps: Step(steps),
             last_step: last_step.map(TryInto::try_into).transpose()?,
             workers: workers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            decisions: decisions.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
         })
+    }
+}
+
+impl From<DecisionStatus> for wire::Decision {
+    fn from(decision: DecisionStatus) -> Self {
+        let DecisionStatus { what, why, ago_ms } = decision;
+        Self { what: clipped(what), why: clipped(why), ago_ms }
+    }
+}
+
+impl TryFrom<wire::Decision> for DecisionStatus {
+    type Error = RpcError;
+
+    fn try_from(decision: wire::Decision) -> Result<Self, RpcError> {
+        let wire::Decision { what, why, ago_ms } = decision;
+        Ok(Self { what: text(what, "Decision.what")?, why: text(why, "Decision.why")?, ago_ms })
     }
 }
 

@@ -15,9 +15,9 @@ use crate::wire;
 
 impl From<Register> for wire::Register {
     fn from(register: Register) -> Self {
-        let Register { version, token, ring_address, host, pid, cores, returning } = register;
+        let Register { version, token, ring_address, host, pid, nonce, cores, returning } = register;
         let returning = returning.map(|returning| (*returning).into());
-        Self { version, token, ring_address: ring_address.to_string(), host, pid, cores, returning }
+        Self { version, token, ring_address: ring_address.to_string(), host, pid, nonce, cores, returning }
     }
 }
 
@@ -25,13 +25,14 @@ impl TryFrom<wire::Register> for Register {
     type Error = RpcError;
 
     fn try_from(register: wire::Register) -> Result<Self, RpcError> {
-        let wire::Register { version, token, ring_address, host, pid, cores, returning } = register;
+        let wire::Register { version, token, ring_address, host, pid, nonce, cores, returning } = register;
         Ok(Self {
             version: text(version, "Register.version")?,
             token: token.map(|token| text(token, "Register.token")).transpose()?,
             ring_address: address(ring_address, "Register.ring_address")?,
             host: text(host, "Register.host")?,
             pid,
+            nonce,
             cores,
             returning: returning.map(Returning::try_from).transpose()?.map(Box::new),
         })

@@ -1,8 +1,8 @@
 //! Every malformed field refused by name.
 
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureReport, Finished, Halted,
-    PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureReport,
+    Finished, Halted, PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, WorkerStatus};
 
@@ -178,6 +178,13 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
         "ClusterStatus.stage": stage = long();
         "StepReport.generation": last_step = Some(wire::StepReport::default());
         "WorkerStatus.address": workers = vec![wire::WorkerStatus::default()];
+        "Decision.why": decisions = vec![wire::Decision { why: long(), ..Default::default() }];
+    );
+    each_refused!(DrainRequest, wire::DrainRequest::default(), "DrainRequest.token": token = Some(long()););
+    let left = wire::drain_reply::Answer::HasLeft(wire::DrainHasLeft {});
+    each_refused!(DrainAnswer, wire::DrainReply { answer: Some(left) },
+        "DrainReply.answer": answer = None;
+        "DrainReply.refused": answer = Some(wire::drain_reply::Answer::Refused(long()));
     );
     let none = CoordinatorMessage::decode(wire::CoordinatorMessage { kind: None }).unwrap_err().to_string();
     assert!(none.contains("CoordinatorMessage.kind"), "{none}");

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 use prost::Message as _;
 use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
-    Halted, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Returning, Split, State, StateRef,
-    StepReport, Whence, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
+    FailureReport, Finished, Halted, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register,
+    Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
 };
-use strath_protocol::{ClusterStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
 
 use crate::chunks::{Assembler, CHUNK, STATE_LIMIT};
 use crate::message::{Decoded, Encoded, Message};
@@ -108,14 +108,15 @@ fn register() -> impl Strategy<Value = Register> {
     let returning = (any::<[u64; 2]>(), prepared(), whence).prop_map(|([run, worker], prepared, whence)| {
         Box::new(Returning { run: RunId(run), worker: WorkerId(worker), prepared, whence })
     });
-    let whose = (any::<String>(), any::<u32>(), any::<u32>());
+    let whose = (any::<String>(), any::<u32>(), any::<u64>(), any::<u32>());
     (any::<String>(), any::<Option<String>>(), address(), whose, prop::option::of(returning)).prop_map(
-        |(version, token, ring_address, (host, pid, cores), returning)| Register {
+        |(version, token, ring_address, (host, pid, nonce, cores), returning)| Register {
             version,
             token,
             ring_address,
             host,
             pid,
+            nonce,
             cores,
             returning,
         },
@@ -260,9 +261,11 @@ fn cluster() -> impl Strategy<Value = ClusterStatus> {
                 }
             },
         );
-    let workers = prop::collection::vec(worker, 0..4);
-    (any::<u64>(), any::<[String; 2]>(), generation_or_none(), step(), step(), prop::option::of(step_report()), workers)
-        .prop_map(|(run, [name, stage], generation, step, steps, last_step, workers)| ClusterStatus {
+    let decision =
+        (any::<[String; 2]>(), any::<u64>()).prop_map(|([what, why], ago_ms)| DecisionStatus { what, why, ago_ms });
+    let told = (prop::collection::vec(worker, 0..4), prop::collection::vec(decision, 0..4));
+    (any::<u64>(), any::<[String; 2]>(), generation_or_none(), step(), step(), prop::option::of(step_report()), told)
+        .prop_map(|(run, [name, stage], generation, step, steps, last_step, (workers, decisions))| ClusterStatus {
             run: RunId(run),
             name,
             stage,
@@ -271,6 +274,7 @@ fn cluster() -> impl Strategy<Value = ClusterStatus> {
             steps,
             last_step,
             workers,
+            decisions,
         })
 }
 
@@ -289,6 +293,12 @@ fn through_bytes<M: Message>(message: M) -> M {
             Decoded::Whole(message) => return message,
             Decoded::Chunk(chunk) => match assembler.accept(chunk).unwrap() {
                 Some(state) => {
+                    assert_eq!(
+                        state.model.counted_digest(),
+                        Some(Digest::of(&state.model)),
+                        "it is counted on its way"
+                    );
+                    assert_eq!(state.optimizer.counted_digest(), Some(Digest::of(&state.optimizer)));
                     assert_eq!(i + 1, count, "complete before its last piece");
                     return M::state(state);
                 }
@@ -315,6 +325,20 @@ proptest! {
         let bytes = wire::ClusterStatus::from(cluster.clone()).encode_to_vec();
         let back: ClusterStatus = wire::ClusterStatus::decode(&*bytes).unwrap().try_into().unwrap();
         prop_assert_eq!(back, cluster);
+    }
+
+    #[test]
+    fn a_drain_and_its_answer_survive_the_wire(
+        worker in any::<u64>(), is_forced in any::<bool>(), token in any::<Option<String>>(), refused in any::<Option<String>>()
+    ) {
+        let shortage = if is_forced { Shortage::Accept } else { Shortage::Refuse };
+        let request = DrainRequest { worker: WorkerId(worker), shortage, token };
+        let bytes = wire::DrainRequest::from(request.clone()).encode_to_vec();
+        prop_assert_eq!(DrainRequest::try_from(wire::DrainRequest::decode(&*bytes).unwrap()).unwrap(), request);
+        let done = if is_forced { DrainAnswer::Leaves } else { DrainAnswer::HasLeft };
+        let answer = refused.map_or(done, DrainAnswer::Refused);
+        let bytes = wire::DrainReply::from(answer.clone()).encode_to_vec();
+        prop_assert_eq!(DrainAnswer::try_from(wire::DrainReply::decode(&*bytes).unwrap()).unwrap(), answer);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use strath_protocol::message::{
     WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, Connection};
-use strath_rpc::{Server, ServerTls, Session, SessionEvent, SessionHappening};
+use strath_rpc::{DrainCall, Server, ServerTls, Session, SessionEvent, SessionHappening};
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
 
@@ -23,6 +23,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(2);
 pub(crate) struct Coordinator {
     pub(crate) server: Server,
     pub(crate) events: Receiver<SessionEvent>,
+    pub(crate) drains: Receiver<DrainCall>,
     pub(crate) address: SocketAddr,
 }
 
@@ -37,8 +38,8 @@ pub(crate) fn coordinator_showing(cluster: Option<ClusterStatus>) -> Coordinator
 pub(crate) fn serving(tls: Option<ServerTls>, cluster: Option<ClusterStatus>) -> Coordinator {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let (server, events) = Server::start(listener, tls, Arc::new(move || cluster.clone())).unwrap();
-    Coordinator { server, events, address }
+    let (server, events, drains) = Server::start(listener, tls, Arc::new(move || cluster.clone())).unwrap();
+    Coordinator { server, events, drains, address }
 }
 
 impl Coordinator {
@@ -88,6 +89,7 @@ pub(crate) fn register() -> WorkerMessage {
         ring_address: (Ipv4Addr::LOCALHOST, 7000).into(),
         host: "here".into(),
         pid: 1,
+        nonce: 1,
         cores: 2,
         returning: None,
     })

@@ -107,7 +107,8 @@ async fn a_coordinator_that_comes_late_is_found() {
     drop(listener);
     let session = tokio::spawn(async move { Session::connect(&address.to_string(), PATIENCE, None).await });
     tokio::time::sleep(Duration::from_millis(200)).await;
-    let (_server, mut events) = Server::start(TcpListener::bind(address).unwrap(), None, Arc::new(|| None)).unwrap();
+    let (_server, mut events, _drains) =
+        Server::start(TcpListener::bind(address).unwrap(), None, Arc::new(|| None)).unwrap();
     session.await.unwrap().unwrap();
     assert!(matches!(events.recv().await.unwrap().what, SessionHappening::Connected(_)));
 }

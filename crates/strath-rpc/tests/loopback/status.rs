@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use strath_core::{Generation, RunId, Step, WorkerId};
 use strath_protocol::message::Phase;
-use strath_protocol::{ClusterStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
 use strath_rpc::status;
 
 use crate::harness::{PATIENCE, coordinator, coordinator_showing};
@@ -33,6 +33,7 @@ async fn a_status_request_shows_the_cluster() {
             silent_ms: 12,
             late: String::new(),
         }],
+        decisions: vec![DecisionStatus { what: "began".into(), why: "all are ready".into(), ago_ms: 7 }],
     };
     let coordinator = coordinator_showing(Some(shown.clone()));
     for _ in 0..2 {

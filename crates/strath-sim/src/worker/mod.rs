@@ -141,6 +141,7 @@ impl Process {
             ring_address,
             host: format!("h{}", self.host.0),
             pid: self.id.0 as u32,
+            nonce: self.id.0,
             cores: 1,
             returning: None,
         };
@@ -246,7 +247,7 @@ fn stop_listening(listener: Option<runtime::Listener>, env: &mut Env) {
 /// A state as the control plane carries it.
 fn sent(state: &State, generation: Generation, purpose: Purpose) -> Sent {
     let model = state.encode().into();
-    Sent { generation, step: state.step, purpose, model, optimizer: [0_u8; 1].as_slice().into() }
+    Sent { generation, step: state.step, purpose, model, optimizer: [0].into() }
 }
 
 /// The stream of a session, as both sides number it.

@@ -5,6 +5,7 @@ pub mod certs;
 pub mod config;
 pub mod coordinator;
 pub mod data;
+pub mod drain;
 pub mod eval;
 pub mod status;
 pub mod train;

@@ -1,18 +1,21 @@
 //! `strath status`
 
-use std::path::{Path, PathBuf};
+mod table;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use strath_node::run_folder::newest_coordinator;
 use strath_protocol::ClusterStatus;
 use strath_rpc::ClientTls;
 
+use crate::living::{Meant, meant};
 use crate::outcome::Failure;
 use crate::{log, runtime, telling};
 
-/// Show a running cluster: generation, workers, what they hold, where they are, who is late and why
+/// Show a running cluster: generation, workers, what they hold, where they are, who is late, what was decided
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,16 +40,7 @@ pub struct Status {
 impl Status {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
-        let address = match self.coordinator.clone() {
-            Some(address) => address,
-            None => newest_coordinator(Path::new("runs")).map(|file| file.address).ok_or_else(|| {
-                Failure::Other(
-                    "no run is under way here: no runs/*/coordinator.json; name one with --coordinator HOST:PORT"
-                        .into(),
-                )
-            })?,
-        };
-        runtime::check_host_port(&address)?;
+        let Meant { address, .. } = meant(self.coordinator.clone(), None)?;
         let tls = self.certs.as_deref().map(ClientTls::read).transpose().map_err(Failure::usage)?;
         runtime::block_on(async {
             let mut seen = false;
@@ -63,9 +57,7 @@ impl Status {
                 if self.json {
                     telling::print(&format!("{}\n", to_json(&status)))?;
                 } else {
-                    // Home and clear: the table is drawn over itself.
-                    let clear = if self.watch { "\x1b[H\x1b[2J" } else { "" };
-                    telling::print(&format!("{clear}{}", table(&status)))?;
+                    telling::print(&self.drawn(&table::table(&status)))?;
                 }
                 if !self.watch {
                     return Ok(());
@@ -76,41 +68,20 @@ impl Status {
     }
 }
 
-fn table(status: &ClusterStatus) -> String {
-    let mut lines = vec![format!(
-        "{} ({}): {}, generation {}, step {} of {}",
-        status.name, status.run, status.stage, status.generation, status.step, status.steps
-    )];
-    if let Some(step) = &status.last_step {
-        lines.push(format!(
-            "loss {:.4}  at w+epsilon {:.4}  sharpness {:+.4}  {:.1} ms a step",
-            step.clean_loss,
-            step.perturbed_loss,
-            step.perturbed_loss - step.clean_loss,
-            1e3 * step.seconds
-        ));
+impl Status {
+    /// Lines as they are printed: watched on a terminal, each is drawn over what stood there before, so that nothing flickers.
+    fn drawn(&self, lines: &[String]) -> String {
+        let is_drawn_over = self.watch && std::io::stdout().is_terminal();
+        let (home, end, rest) = if is_drawn_over { ("\x1b[H", "\x1b[K\n", "\x1b[J") } else { ("", "\n", "") };
+        let mut text: String = home.into();
+        for line in lines {
+            text.push_str(line);
+            text.push_str(end);
+        }
+        // Elsewhere an empty line tells one moment from the next.
+        text.push_str(if self.watch && !is_drawn_over { "\n" } else { rest });
+        text
     }
-    lines.push(format!(
-        "{:>6} {:>4} {:24} {:21} {:>5} {:>7} {:10} {:>9} {:>8}  late",
-        "worker", "rank", "host", "address", "micro", "step", "phase", "images/s", "heard"
-    ));
-    for worker in &status.workers {
-        let rank = worker.rank.map_or_else(|| "-".into(), |rank| rank.to_string());
-        lines.push(format!(
-            "{:>6} {:>4} {:24} {:21} {:>5} {:>7} {:10} {:>9} {:>5} ms  {}",
-            worker.worker.to_string(),
-            rank,
-            worker.host,
-            worker.address.to_string(),
-            worker.micro_batches,
-            worker.step.to_string(),
-            worker.phase.name(),
-            if worker.images_per_s > 0.0 { format!("{:.0}", worker.images_per_s) } else { "-".into() },
-            worker.silent_ms,
-            if worker.late.is_empty() { "-" } else { &worker.late }
-        ));
-    }
-    lines.join("\n") + "\n"
 }
 
 fn to_json(status: &ClusterStatus) -> serde_json::Value {
@@ -133,6 +104,11 @@ fn to_json(status: &ClusterStatus) -> serde_json::Value {
             })
         })
         .collect();
+    let decisions: Vec<serde_json::Value> = status
+        .decisions
+        .iter()
+        .map(|decision| json!({ "what": decision.what, "why": decision.why, "ago_ms": decision.ago_ms }))
+        .collect();
     json!({
         "run": status.run.to_string(),
         "name": status.name,
@@ -143,5 +119,6 @@ fn to_json(status: &ClusterStatus) -> serde_json::Value {
         "clean_loss": status.last_step.as_ref().map(|step| step.clean_loss),
         "perturbed_loss": status.last_step.as_ref().map(|step| step.perturbed_loss),
         "workers": workers,
+        "decisions": decisions,
     })
 }

@@ -64,6 +64,7 @@ impl Worker {
             coordinator: self.coordinator,
             tls,
             token,
+            nonce: runtime::random_word()?,
             data,
             listen: self.listen,
             advertise: self.advertise,
