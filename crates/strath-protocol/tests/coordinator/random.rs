@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use proptest::prelude::*;
-use strath_core::{Digest, Generation, Rank, Step};
+use strath_core::{Digest, Generation, Rank, Step, WorkerId};
 use strath_protocol::message::{
-    EvalReport, FailureKind, FailureReport, Phase, Progress, Purpose, Split, WorkerMessage,
+    DrainRequest, EvalReport, FailureKind, FailureReport, Phase, Progress, Purpose, Shortage, Split, WorkerMessage,
 };
 use strath_protocol::{Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather};
 
@@ -18,6 +18,10 @@ fn purpose() -> impl Strategy<Value = Purpose> {
 fn failure_kind() -> impl Strategy<Value = FailureKind> {
     prop_oneof![1 => Just(FailureKind::Own), 4 => (0u32..4).prop_map(|lost| FailureKind::PeerLost(Rank(lost))),
         1 => (0u32..4).prop_map(|rank| FailureKind::Deviates(Rank(rank)))]
+}
+
+fn shortage() -> impl Strategy<Value = Shortage> {
+    prop_oneof![Just(Shortage::Refuse), Just(Shortage::Accept)]
 }
 
 fn any_message() -> impl Strategy<Value = WorkerMessage> {
@@ -64,6 +68,9 @@ fn any_event() -> impl Strategy<Value = Event> {
         6 => Just(Event::Tick),
         8 => (2u64..4, purpose()).prop_map(|(step, purpose)| Event::Saved { step: Step(step), purpose }),
         1 => Just(Event::StopRequested),
+        2 => (0u64..4, shortage()).prop_map(|(worker, shortage)| {
+            Event::DrainRequested(DrainRequest { worker: WorkerId(worker), shortage, token: Some("secret".into()) })
+        }),
         1 => Just(Event::WriteFailed { message: String::new() }),
         1 => (0u32..5).prop_map(|pid| Event::ProcessEnded { pid, cause: String::new() }),
     ]

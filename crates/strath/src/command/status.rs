@@ -66,9 +66,7 @@ impl Status {
             }
         })
     }
-}
 
-impl Status {
     /// Lines as they are printed: watched on a terminal, each is drawn over what stood there before, so that nothing flickers.
     fn drawn(&self, lines: &[String]) -> String {
         let is_drawn_over = self.watch && std::io::stdout().is_terminal();
