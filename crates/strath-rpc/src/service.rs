@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use strath_protocol::message::{CoordinatorMessage, WorkerMessage};
+use strath_protocol::message::{CoordinatorMessage, DrainRequest, WorkerMessage};
 use strath_protocol::{ClusterStatus, Connection};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -145,8 +145,8 @@ impl wire::strath_server::Strath for Service {
     }
 
     async fn drain(&self, request: Request<wire::DrainRequest>) -> Result<Response<wire::DrainReply>, Status> {
-        let request = request.into_inner().try_into();
-        let request = request.map_err(|error: RpcError| Status::invalid_argument(error.to_string()))?;
+        let request = DrainRequest::try_from(request.into_inner());
+        let request = request.map_err(|error| Status::invalid_argument(error.to_string()))?;
         let (answer, answered) = oneshot::channel();
         let over = || Status::unavailable("the coordinator is about to end");
         self.0.drains.send(DrainCall { request, answer }).await.map_err(|_| over())?;
