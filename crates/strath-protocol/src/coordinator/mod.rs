@@ -6,6 +6,7 @@ mod blame;
 mod drain;
 mod ending;
 mod liveness;
+mod pause;
 mod regroup;
 mod returning;
 mod settings;
@@ -27,6 +28,7 @@ use crate::message::{
 use blame::Suspicion;
 use drain::Drain;
 use ending::Results;
+use pause::Pause;
 use regroup::Regroup;
 pub use returning::Former;
 pub use settings::{Gather, Settings, Start};
@@ -68,6 +70,10 @@ pub struct Coordinator {
     /// Worker processes of this machine that have ended.
     processes_ended: usize,
     stop_requested: bool,
+    /// The generation is to end after a step.
+    pausing: Option<Pause>,
+    /// The step that the last generation ended after in order: what follows it is done.
+    settled: Option<Step>,
     commands: VecDeque<Command>,
 }
 
@@ -171,6 +177,8 @@ impl Coordinator {
             fruitless: 0,
             processes_ended: 0,
             stop_requested: false,
+            pausing: None,
+            settled: None,
             commands: VecDeque::new(),
         }
     }
@@ -199,6 +207,7 @@ impl Coordinator {
         self.settle_returning(now);
         self.form_if_enough(now);
         self.welcome(now);
+        self.settle_pause(now);
         self.settle_regroup(now);
         self.settle_end(now);
         self.settle_drain(now);

@@ -7,6 +7,7 @@ mod draining;
 mod endings;
 mod failures;
 mod life;
+mod pause;
 mod random;
 mod regroup;
 mod returning;
