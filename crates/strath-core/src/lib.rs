@@ -11,11 +11,15 @@ pub mod ids;
 pub mod layout;
 pub mod plan;
 pub mod random;
+pub mod robust;
 pub mod shape;
+pub mod speed;
 
 pub use digest::Digest;
 pub use fault::Fault;
 pub use ids::{Generation, Rank, RingKey, RunId, Step, Ticket, Timestamp, WorkerId};
 pub use layout::Layout;
 pub use plan::{Assignment, Plan};
+pub use robust::Spread;
 pub use shape::ImageShape;
+pub use speed::BySpeed;

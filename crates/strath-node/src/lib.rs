@@ -15,6 +15,7 @@ mod generation;
 pub mod local;
 pub mod metrics;
 pub mod outcome;
+pub mod pace;
 pub mod prepare;
 pub mod progress;
 pub mod run_folder;

@@ -6,12 +6,13 @@ use std::time::Instant;
 use strath_collective::{Collective, CollectiveError};
 use strath_core::{Digest, Rank, Step};
 use strath_data::SplitName;
-use strath_protocol::message::{FailureKind, Phase, PhaseSeconds};
+use strath_protocol::message::{FailureKind, Phase};
 
 use crate::after::{After, Asked};
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
 use crate::outcome::{StepError, StepOutcome};
+use crate::pace::Pace;
 use crate::step::{Stepper, TrainingState};
 use crate::verify::{VerifyError, verify};
 use crate::whereabouts::Whereabouts;
@@ -98,8 +99,8 @@ pub struct Training {
     pub data: Digest,
     /// Digest of the probe step, for the state files.
     pub numerics: Digest,
-    /// Seconds of a step in which this rank waits for nobody, smoothed; `None` before the first.
-    pub busy: Option<f64>,
+    /// This rank's own speed.
+    pub pace: Pace,
 }
 
 /// When a run is evaluated: after every so many epochs, and at the end.
@@ -191,7 +192,9 @@ impl Training {
             here.travelled(at, &outcome.travelled);
             // At the end of the run there is nothing left to rest for.
             let after = if self.state.step < self.steps { outcome.after } else { After::GoOn };
-            self.tell_rate(&outcome.seconds, here);
+            if let Some(images_per_s) = self.pace.note(self.stepper.examples_a_step(), &outcome.seconds) {
+                here.set_rate(images_per_s);
+            }
             tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
             self.settle(after == After::Stop, here, tell)?;
             if after != After::GoOn {
@@ -218,19 +221,6 @@ impl Training {
             self.save(false, here, tell);
         }
         Ok(())
-    }
-
-    /// Says what this rank's examples come to a second, in the phases in which it waits for nobody; of one step that means little on
-    /// a shared machine, so it is smoothed over about twenty.
-    fn tell_rate(&mut self, seconds: &PhaseSeconds, here: &Whereabouts) {
-        let PhaseSeconds { data, ascent, epsilon, descent, update, .. } = seconds;
-        let busy = data + ascent + epsilon + descent + update;
-        let smoothed = self.busy.map_or(busy, |before| before + 0.05 * (busy - before));
-        self.busy = Some(smoothed);
-        let examples = self.stepper.examples_a_step();
-        if examples > 0 {
-            here.set_rate(examples as f64 / smoothed);
-        }
     }
 
     /// Rank 0 speaks for all: what it reports is the same everywhere.

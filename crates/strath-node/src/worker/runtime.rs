@@ -236,6 +236,8 @@ impl Runtime {
         let Some(Ready { generation, peers, work }) = self.ready.take() else { return };
         let (asked, cancelled, here) = (self.asked.clone(), self.cancelled.clone(), self.here.clone());
         here.enter(self.start.0, Phase::Ascent);
+        // What it was in the generation before is known.
+        here.set_rate(0.0);
         self.spawn(generation, Phase::Ascent, move |events| {
             let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
             let state = match work {

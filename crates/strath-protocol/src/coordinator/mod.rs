@@ -2,6 +2,7 @@
 //! drains before it ends.
 
 mod admission;
+mod balance;
 mod blame;
 mod drain;
 mod ending;
@@ -25,6 +26,7 @@ use crate::message::{
     StepReport, WorkerMessage,
 };
 
+use balance::{Balance, Measured};
 use blame::Suspicion;
 use drain::Drain;
 use ending::Results;
@@ -72,6 +74,8 @@ pub struct Coordinator {
     stop_requested: bool,
     /// The generation is to end after a step.
     pausing: Option<Pause>,
+    /// What is known of how work is handed out.
+    balance: Balance,
     /// The step that the last generation ended after in order: what follows it is done.
     settled: Option<Step>,
     commands: VecDeque<Command>,
@@ -85,6 +89,8 @@ struct Session {
     standing: Standing,
     rank: Option<Rank>,
     progress: Progress,
+    /// Its own speed.
+    measured: Measured,
     finished: Option<Finished>,
     /// The state that it holds between two generations: completed steps and digest.
     held: Option<(Step, Digest)>,
@@ -178,6 +184,7 @@ impl Coordinator {
             processes_ended: 0,
             stop_requested: false,
             pausing: None,
+            balance: Balance::default(),
             settled: None,
             commands: VecDeque::new(),
         }
@@ -207,6 +214,7 @@ impl Coordinator {
         self.settle_returning(now);
         self.form_if_enough(now);
         self.welcome(now);
+        self.consider_moving(now);
         self.settle_pause(now);
         self.settle_regroup(now);
         self.settle_end(now);
@@ -235,6 +243,7 @@ impl Coordinator {
             standing: Standing::New,
             rank: None,
             progress,
+            measured: Measured::default(),
             finished: None,
             held: None,
             deviates: false,
@@ -270,7 +279,10 @@ impl Coordinator {
                 let is_current = session.rank.is_none() || progress.generation == self.generation;
                 self.send(connection, CoordinatorMessage::Ack);
                 if is_current {
-                    self.update(connection, |session| session.progress = progress);
+                    self.update(connection, |session| {
+                        session.progress = progress;
+                        session.measured.note(&progress, now);
+                    });
                 }
             }
             WorkerMessage::Step(report) => {
@@ -319,6 +331,7 @@ impl Coordinator {
     fn record_step(&mut self, report: StepReport) {
         if report.step > self.recorded() {
             self.last_step = Some(report.clone());
+            self.balance.note(&report);
             self.commands.push_back(Command::Record(Record::Step(report)));
         }
     }

@@ -72,6 +72,7 @@ impl Coordinator {
         let since = *pause.since.get_or_insert(now);
         let cause = pause.cause.clone();
         if at_work == 0 {
+            self.balance.rested = Some(since);
             // What follows the step that they came to is done.
             self.settled = self.sessions.values().filter_map(|session| session.held).map(|(step, _)| step).max();
             self.end_generation(cause);

@@ -264,9 +264,9 @@ impl Coordinator {
         self.release_the_retiring();
         match origin {
             Origin::Held(step, digest) => {
-                self.form(Some((step, &cause)), |session| session.held == Some((step, digest)));
+                self.form(Some((step, &cause)), now, |session| session.held == Some((step, digest)));
             }
-            Origin::Kept => self.form(Some((self.kept_step().unwrap_or_default(), &cause)), |_| false),
+            Origin::Kept => self.form(Some((self.kept_step().unwrap_or_default(), &cause)), now, |_| false),
         }
     }
 

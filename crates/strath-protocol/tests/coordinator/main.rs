@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod admission;
+mod balance;
 mod draining;
 mod endings;
 mod failures;
