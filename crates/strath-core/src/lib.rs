@@ -12,7 +12,9 @@ pub mod ids;
 pub mod layout;
 pub mod plan;
 pub mod random;
+pub mod robust;
 pub mod shape;
+pub mod speed;
 
 pub use digest::Digest;
 pub use evaluations::Evaluations;
@@ -20,4 +22,6 @@ pub use fault::Fault;
 pub use ids::{Generation, Rank, RingKey, RunId, Step, Ticket, Timestamp, WorkerId};
 pub use layout::Layout;
 pub use plan::{Assignment, Plan};
+pub use robust::Spread;
 pub use shape::ImageShape;
+pub use speed::BySpeed;

@@ -99,7 +99,7 @@ pub async fn run(
     let generation = settings.folder.as_ref().map_or_else(Default::default, RunFolder::generation);
     // The workers of `train` end with it; others may have gone on.
     let at_work = settings.folder.as_ref().map(RunFolder::at_work).filter(|_| settings.local.is_none());
-    let (members, next_worker) = at_work.unwrap_or_default();
+    let (members, bounds, next_worker) = at_work.unwrap_or_default();
     let went_on = !members.is_empty();
     if let (Some(folder), Some(token)) = (&settings.folder, &settings.token) {
         folder.write_token(token)?;
@@ -108,7 +108,7 @@ pub async fn run(
         settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), went_on, address)).transpose()?;
     let (recorded, evaluated) =
         record.as_ref().filter(|_| went_on).map(|record| record.metrics.newest()).unwrap_or_default();
-    let former = Former { members, next_worker, recorded: Step(recorded), evaluated: evaluated.map(Step) };
+    let former = Former { members, bounds, next_worker, recorded: Step(recorded), evaluated: evaluated.map(Step) };
     let machine = Arc::new(Mutex::new(Coordinator::new(
         Settings {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -307,8 +307,8 @@ impl Runtime {
                     self.server.close(connection);
                     Ok(())
                 }
-                Command::PersistGeneration { generation, members, next_worker } => match &self.record {
-                    Some(record) => lock(&record.folder).persist_generation(generation, &members, next_worker),
+                Command::PersistGeneration { generation, members, bounds, next_worker } => match &self.record {
+                    Some(record) => lock(&record.folder).persist_generation(generation, &members, bounds, next_worker),
                     None => Ok(()),
                 },
                 Command::Rewind(step) => match &mut self.record {

@@ -15,6 +15,7 @@ use strath_sam::Optimizer;
 
 use crate::checkpoint;
 use crate::evaluate::{EvaluateError, evaluate};
+use crate::pace::Pace;
 use crate::prepare::Prepared;
 use crate::step::{Stepper, TrainingState};
 use crate::trainer::{Told, Training, kind_of, kind_of_collective, lost_peer};
@@ -153,7 +154,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
                 verify_every,
                 data: dataset.digest(),
                 numerics,
-                busy: None,
+                pace: Pace::default(),
             }))
         }
     };

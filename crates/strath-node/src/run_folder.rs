@@ -87,6 +87,9 @@ struct Journal {
     /// Everyone of the generation, in order of rank, while it is at work.
     #[serde(default)]
     members: Vec<JournalMember>,
+    /// Rank r holds micro-batches `bounds[r]..bounds[r + 1]`.
+    #[serde(default)]
+    bounds: Vec<usize>,
     /// The id of the worker that comes next.
     #[serde(default)]
     next_worker: u64,
@@ -101,7 +104,7 @@ struct JournalMember {
 
 impl Journal {
     fn new(run: RunId) -> Self {
-        Self { run: run.0, generation: 0, members: Vec::new(), next_worker: 0 }
+        Self { run: run.0, generation: 0, members: Vec::new(), bounds: Vec::new(), next_worker: 0 }
     }
 }
 
@@ -217,11 +220,12 @@ impl RunFolder {
         Ok(files::write_whole(&self.file(CONFIG), text.as_bytes())?)
     }
 
-    /// Everyone of the generation that was at work when the last coordinator ended without saying so, in order of rank, and the id of the
-    /// worker that comes next.
-    pub fn at_work(&self) -> (Vec<Member>, u64) {
+    /// Everyone of the generation that was at work when the last coordinator ended without saying so, in order of rank, the bounds of
+    /// their micro-batches, and the id of the worker that comes next.
+    pub fn at_work(&self) -> (Vec<Member>, Vec<usize>, u64) {
         let member = |m: &JournalMember| Member { worker: WorkerId(m.worker), ring_address: m.ring_address };
-        (self.journal.members.iter().map(member).collect(), self.journal.next_worker)
+        let members = self.journal.members.iter().map(member).collect();
+        (members, self.journal.bounds.clone(), self.journal.next_worker)
     }
 
     /// Writes the generation to the journal and syncs it, before anyone hears of it.
@@ -232,11 +236,12 @@ impl RunFolder {
         &mut self,
         generation: Generation,
         members: &[Member],
+        bounds: Vec<usize>,
         next_worker: u64,
     ) -> Result<(), RunFolderError> {
         let member = |m: &Member| JournalMember { worker: m.worker.0, ring_address: m.ring_address };
         let members = members.iter().map(member).collect();
-        let journal = Journal { run: self.journal.run, generation: generation.0, members, next_worker };
+        let journal = Journal { run: self.journal.run, generation: generation.0, members, bounds, next_worker };
         let before = std::mem::replace(&mut self.journal, journal);
         self.write_journal().inspect_err(|_| self.journal = before)
     }
@@ -247,7 +252,7 @@ impl RunFolder {
     /// [`RunFolderError::File`].
     pub fn persist_end(&mut self) -> Result<(), RunFolderError> {
         let (generation, next_worker) = (self.generation(), self.journal.next_worker);
-        self.persist_generation(generation, &[], next_worker)
+        self.persist_generation(generation, &[], Vec::new(), next_worker)
     }
 
     /// Tells where the coordinator is.
@@ -363,16 +368,16 @@ mod tests {
         assert_eq!(folder.config().unwrap(), None, "a run that ended before its first step is in nobody's way");
         folder.write_config("[run]\n").unwrap();
         let member = Member { worker: WorkerId(4), ring_address: ([127, 0, 0, 1], 5).into() };
-        folder.persist_generation(Generation(3), &[member], 6).unwrap();
+        folder.persist_generation(Generation(3), &[member], vec![0, 8], 6).unwrap();
         fs::write(folder.metrics(), "{}\n").unwrap();
         drop(folder);
         let refused = RunFolder::open(&path, Existing::Refuse, RunId(2));
         assert!(matches!(refused, Err(RunFolderError::Occupied { .. })), "{refused:?}");
         let mut resumed = RunFolder::open(&path, Existing::Resume, RunId(2)).unwrap();
         assert_eq!((resumed.run(), resumed.generation()), (RunId(1), Generation(3)));
-        assert_eq!(resumed.at_work(), (vec![member], 6));
+        assert_eq!(resumed.at_work(), (vec![member], vec![0, 8], 6));
         resumed.persist_end().unwrap();
-        assert_eq!((resumed.generation(), resumed.at_work()), (Generation(3), (Vec::new(), 6)));
+        assert_eq!((resumed.generation(), resumed.at_work()), (Generation(3), (Vec::new(), Vec::new(), 6)));
         drop(resumed);
         let fresh = RunFolder::open(&path, Existing::Overwrite, RunId(2)).unwrap();
         assert_eq!((fresh.run(), fresh.generation(), fresh.config().unwrap()), (RunId(2), Generation(0), None));

@@ -6,11 +6,13 @@ use std::time::Instant;
 use strath_collective::{Collective, CollectiveError};
 use strath_core::{Digest, Evaluations, Rank, Step};
 use strath_data::SplitName;
-use strath_protocol::message::{FailureKind, Phase, PhaseSeconds};
+use strath_protocol::message::{FailureKind, Phase};
 
+use crate::after::{After, Asked};
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
 use crate::outcome::{StepError, StepOutcome};
+use crate::pace::Pace;
 use crate::step::{Stepper, TrainingState};
 use crate::verify::{VerifyError, verify};
 use crate::whereabouts::Whereabouts;
@@ -56,6 +58,8 @@ pub enum Told {
         /// Whether it was asked to stop before the last step.
         stopped: bool,
     },
+    /// All ranks rest: the generation ends after a step.
+    Paused,
     /// This rank cannot go on.
     Failed {
         /// Completed steps.
@@ -95,8 +99,8 @@ pub struct Training {
     pub data: Digest,
     /// Digest of the probe step, for the state files.
     pub numerics: Digest,
-    /// Seconds of a step in which this rank waits for nobody, smoothed; `None` before the first.
-    pub busy: Option<f64>,
+    /// This rank's own speed.
+    pub pace: Pace,
 }
 
 /// Why training ends before its time.
@@ -108,17 +112,19 @@ enum Failure {
 }
 
 impl Training {
-    /// Trains to the end, or until a step that some rank was asked to stop after (`stop`), or until it is `cancelled` or something
+    /// Trains to the end, or until a step that some rank was `asked` to pause or stop after, or until it is `cancelled` or something
     /// fails; `here` says where it is meanwhile. Gives back the state after the last step that was completed: one that failed has changed nothing.
     pub fn run(
         mut self,
-        stop: &AtomicBool,
+        asked: &Asked,
         cancelled: &AtomicBool,
         here: &Whereabouts,
         mut tell: impl FnMut(Told),
     ) -> TrainingState {
-        match self.steps(stop, cancelled, here, &mut tell) {
-            Ok(stopped) => {
+        match self.steps(asked, cancelled, here, &mut tell) {
+            Ok(After::Pause) => tell(Told::Paused),
+            Ok(after) => {
+                let stopped = after == After::Stop;
                 let weights = checkpoint::digest(self.stepper.model(), &self.state.weights, &self.state.statistics);
                 tell(Told::Finished { step: self.state.step, weights, stopped });
             }
@@ -132,11 +138,11 @@ impl Training {
 
     fn steps(
         &mut self,
-        stop: &AtomicBool,
+        asked: &Asked,
         cancelled: &AtomicBool,
         here: &Whereabouts,
         tell: &mut impl FnMut(Told),
-    ) -> Result<bool, Failure> {
+    ) -> Result<After, Failure> {
         if self.unsettled {
             self.settle(false, here, tell)?;
         }
@@ -150,22 +156,25 @@ impl Training {
             let mut phase = Phase::Ascent;
             let outcome = self
                 .stepper
-                .sam_step(&mut self.state, &self.peers, stop.load(Ordering::Relaxed), |entered| {
+                .sam_step(&mut self.state, &self.peers, asked.get(), |entered| {
                     phase = entered;
                     here.enter(at, entered);
                 })
                 .map_err(|error| step_failure(phase, &error))?;
             here.travelled(at, &outcome.travelled);
-            let stopping = outcome.stop && self.state.step < self.steps;
-            self.tell_rate(&outcome.seconds, here);
+            // At the end of the run there is nothing left to rest for.
+            let after = if self.state.step < self.steps { outcome.after } else { After::GoOn };
+            if let Some(images_per_s) = self.pace.note(self.stepper.examples_a_step(), &outcome.seconds) {
+                here.set_rate(images_per_s);
+            }
             tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
-            self.settle(stopping, here, tell)?;
-            if stopping {
-                return Ok(true);
+            self.settle(after == After::Stop, here, tell)?;
+            if after != After::GoOn {
+                return Ok(after);
             }
         }
         self.save(true, here, tell);
-        Ok(false)
+        Ok(After::GoOn)
     }
 
     /// What follows a step: an evaluation, a comparison of all states, a checkpoint, each where it is due.
@@ -184,19 +193,6 @@ impl Training {
             self.save(false, here, tell);
         }
         Ok(())
-    }
-
-    /// Says what this rank's examples come to a second, in the phases in which it waits for nobody; of one step that means little on
-    /// a shared machine, so it is smoothed over about twenty.
-    fn tell_rate(&mut self, seconds: &PhaseSeconds, here: &Whereabouts) {
-        let PhaseSeconds { data, ascent, epsilon, descent, update, .. } = seconds;
-        let busy = data + ascent + epsilon + descent + update;
-        let smoothed = self.busy.map_or(busy, |before| before + 0.05 * (busy - before));
-        self.busy = Some(smoothed);
-        let examples = self.stepper.examples_a_step();
-        if examples > 0 {
-            here.set_rate(examples as f64 / smoothed);
-        }
     }
 
     /// Rank 0 speaks for all: what it reports is the same everywhere.

@@ -23,6 +23,8 @@ pub enum CoordinatorCommand {
         generation: Generation,
         /// Everyone, in order of rank.
         members: Vec<Member>,
+        /// Rank r holds micro-batches `bounds[r]..bounds[r + 1]`.
+        bounds: Vec<usize>,
         /// The id of the worker that comes next.
         next_worker: u64,
     },
@@ -120,6 +122,8 @@ pub enum WorkerCommand {
     Run,
     /// Ask every rank to stop after the step under way.
     StopAfterStep,
+    /// Ask every rank to rest after the step under way: training answers with `Paused`, then `Rested`.
+    PauseAfterStep,
     /// Leave the generation: end every wait of its connection and its training, then answer with `Rested`.
     Halt,
     /// Hand over the state that is held: answer with `StateReady`.

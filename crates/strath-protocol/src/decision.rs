@@ -32,6 +32,11 @@ pub enum Decision {
         /// Its number of ranks.
         world_size: usize,
     },
+    /// A generation is to end after the step under way.
+    Pauses {
+        /// Its number.
+        generation: Generation,
+    },
     /// A generation ends, and another is to begin.
     Regroups {
         /// The number of the one that ends.
@@ -66,6 +71,7 @@ impl fmt::Display for Decision {
             Self::TakesOver { generation, world_size } => {
                 write!(f, "took generation {generation} of {world_size} {} over", plural(*world_size))
             }
+            Self::Pauses { generation } => write!(f, "ends generation {generation} after the step under way"),
             Self::Regroups { generation } => write!(f, "ended generation {generation}"),
             Self::Waits => f.write_str("waits for workers"),
             Self::Drops(worker) => write!(f, "dropped worker {worker}"),

@@ -26,6 +26,7 @@ pub struct Folder {
     generation: Generation,
     /// Everyone of it, while it is at work, and the id of the worker that comes next.
     members: Vec<Member>,
+    bounds: Vec<usize>,
     next_worker: u64,
     /// The newest step on record.
     recorded: Step,
@@ -46,6 +47,7 @@ impl Folder {
         let is_at_work = !self.members.is_empty();
         let former = Former {
             members: self.members.clone(),
+            bounds: self.bounds.clone(),
             next_worker: self.next_worker,
             recorded: if is_at_work { recorded } else { Step(0) },
             evaluated: evaluated.filter(|_| is_at_work),
@@ -195,8 +197,9 @@ impl Process {
                     folder.rewind(step);
                     env.note(&Fact::CoordinatorBegan { recorded: step });
                 }
-                Command::PersistGeneration { generation, members, next_worker } => {
-                    (folder.generation, folder.members, folder.next_worker) = (generation, members, next_worker);
+                Command::PersistGeneration { generation, members, bounds, next_worker } => {
+                    (folder.generation, folder.members, folder.bounds) = (generation, members, bounds);
+                    folder.next_worker = next_worker;
                     env.note(&Fact::Announced(generation));
                 }
                 Command::Record(Record::Step(report)) => {

@@ -62,7 +62,7 @@ mod tests {
         assert_eq!(next(), parent.path().join("digits-3"));
         let mut third = RunFolder::open(&next(), Existing::Refuse, RunId(1)).unwrap();
         third.write_config("[run]\n").unwrap();
-        third.persist_generation(Generation(1), &[], 0).unwrap();
+        third.persist_generation(Generation(1), &[], Vec::new(), 0).unwrap();
         assert_eq!(next(), parent.path().join("digits-4"), "somebody is at work in the third");
         drop(third);
         assert_eq!(next(), parent.path().join("digits-3"), "the run in it never began");

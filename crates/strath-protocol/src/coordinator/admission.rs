@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use strath_core::config::Numerics;
-use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, BySpeed, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
 use super::{Coordinator, Gather, Settings, Stage, Standing};
@@ -220,7 +220,7 @@ impl Coordinator {
         }
         if let Some(why) = self.why_enough(now) {
             self.rewind();
-            self.form(None, |_| false);
+            self.form(None, now, |_| false);
             self.note_formed(&why);
         }
     }
@@ -259,7 +259,12 @@ impl Coordinator {
 
     /// Forms a generation of the workers that are ready. `again`: where it begins and why, where it is not the first. `keeps`: whether a
     /// worker holds the state that it begins with.
-    pub(super) fn form(&mut self, again: Option<(Step, &str)>, keeps: impl Fn(&super::Session) -> bool) {
+    pub(super) fn form(
+        &mut self,
+        again: Option<(Step, &str)>,
+        now: Timestamp,
+        keeps: impl Fn(&super::Session) -> bool,
+    ) {
         let Some((_, reference)) = self.reference.clone() else { return };
         let config = &self.settings.config;
         let plan = match config.plan() {
@@ -288,7 +293,9 @@ impl Coordinator {
         self.somebody_came = false;
         self.generation = Generation(self.generation.0 + 1);
         let generation = self.generation;
-        let assignment = Assignment::balanced(&plan, ready.len());
+        let sessions: Vec<&super::Session> = ready.iter().filter_map(|(_, c, _)| self.sessions.get(c)).collect();
+        let BySpeed { order, assignment } = self.hand_out(&plan, &sessions, now);
+        let ready: Vec<(WorkerId, Connection, SocketAddr)> = order.into_iter().map(|worker| ready[worker]).collect();
         let members: Vec<Member> = ready
             .iter()
             .map(|(worker, _, ring_address)| Member { worker: *worker, ring_address: *ring_address })
@@ -297,6 +304,7 @@ impl Coordinator {
         self.commands.push_back(Command::PersistGeneration {
             generation,
             members: members.clone(),
+            bounds: assignment.bounds().to_vec(),
             next_worker: self.next_worker,
         });
         let idle = ready.len().saturating_sub(plan.micro_batches().len());
@@ -343,8 +351,8 @@ impl Coordinator {
             steps,
             state,
             keeps: false,
-            // Whoever made the state that a run is resumed from may have ended before it did what follows.
-            unsettled: start > Step(0),
+            // Whoever made the state that the run goes on from may have ended before it did what follows.
+            unsettled: start > Step(0) && self.settled != Some(start),
             some_are_sent,
             ticket: self.settings.ring_key.ticket(self.settings.run, generation),
         };
@@ -355,12 +363,14 @@ impl Coordinator {
                 session.standing = Standing::Connecting;
                 session.held = None;
                 session.is_sent_state = some_are_sent && !keeps;
+                session.measured.begin(start);
                 session.progress = Progress { generation, step: start, phase: Phase::Connecting, images_per_s: 0.0 };
             });
             let state = if keeps { None } else { first.state.clone() };
             self.assign(*connection, Assign { rank, state, keeps, ..first.clone() });
         }
         self.steps = steps;
+        self.balance.begin();
         self.assignment = Some(assignment);
         self.stage = Stage::Connecting;
     }

@@ -2,12 +2,14 @@
 //! drains before it ends.
 
 mod admission;
+mod balance;
 mod blame;
 mod decisions;
 mod drain;
 mod ending;
 mod lateness;
 mod liveness;
+mod pause;
 mod record;
 mod regroup;
 mod retiring;
@@ -28,10 +30,12 @@ use crate::message::{
     WorkerMessage,
 };
 
+use balance::{Balance, Measured};
 use blame::Suspicion;
 use decisions::Decisions;
 use drain::Drain;
 use ending::Results;
+use pause::Pause;
 use regroup::Regroup;
 pub use returning::Former;
 pub use settings::{Gather, Settings, Start};
@@ -76,6 +80,12 @@ pub struct Coordinator {
     processes_ended: usize,
     stop_requested: bool,
     decisions: Decisions,
+    /// The generation is to end after a step.
+    pausing: Option<Pause>,
+    /// What is known of how work is handed out.
+    balance: Balance,
+    /// The step that the last generation ended after in order: what follows it is done.
+    settled: Option<Step>,
     commands: VecDeque<Command>,
 }
 
@@ -87,6 +97,8 @@ struct Session {
     standing: Standing,
     rank: Option<Rank>,
     progress: Progress,
+    /// Its own speed.
+    measured: Measured,
     finished: Option<Finished>,
     /// The state that it holds between two generations: completed steps and digest.
     held: Option<(Step, Digest)>,
@@ -183,6 +195,9 @@ impl Coordinator {
             processes_ended: 0,
             stop_requested: false,
             decisions: Decisions::default(),
+            pausing: None,
+            balance: Balance::default(),
+            settled: None,
             commands: VecDeque::new(),
         }
     }
@@ -212,6 +227,8 @@ impl Coordinator {
         self.settle_returning(now);
         self.form_if_enough(now);
         self.welcome(now);
+        self.consider_moving(now);
+        self.settle_pause(now);
         self.settle_regroup(now);
         self.settle_end(now);
         self.settle_drain(now);
@@ -240,6 +257,7 @@ impl Coordinator {
             standing: Standing::New,
             rank: None,
             progress,
+            measured: Measured::default(),
             finished: None,
             held: None,
             deviates: false,
@@ -276,7 +294,10 @@ impl Coordinator {
                 let is_current = session.rank.is_none() || progress.generation == self.generation;
                 self.send(connection, CoordinatorMessage::Ack);
                 if is_current {
-                    self.update(connection, |session| session.progress = progress);
+                    self.update(connection, |session| {
+                        session.progress = progress;
+                        session.measured.note(&progress, now);
+                    });
                 }
             }
             WorkerMessage::Step(report) => {

@@ -23,6 +23,7 @@ impl Coordinator {
             self.commands.push_back(Command::Record(Record::Warning(gap)));
         }
         self.last_step = Some(report.clone());
+        self.balance.note(&report);
         self.commands.push_back(Command::Record(Record::Step(report)));
     }
 

@@ -2,7 +2,7 @@
 //! one is formed.
 //!
 //! ```text
-//! a worker is lost, leaves, deviates or has come ──► Halt to every rank ──► Halted (step, digest) from each, or a lease of silence
+//! a worker is lost or deviates, or every rank rests (`pause.rs`) ──► Halt to every rank ──► Halted (step, digest) from each, or a lease of silence
 //!   ──► the furthest state; SendState to one who holds it, if somebody lacks it ──► State ──► Assign, State ──► as in the beginning
 //! ```
 //!
@@ -76,18 +76,28 @@ impl Coordinator {
             (regroup.asked, regroup.waits_since) = (None, None);
             return;
         }
-        let recorded = self.recorded();
-        self.fruitless = if self.ended_at == Some(recorded) { self.fruitless + 1 } else { 0 };
-        self.ended_at = Some(recorded);
-        if self.fruitless >= MOST_FRUITLESS {
-            return self.fail(format!("{cause}; {MOST_FRUITLESS} generations have ended without a step"));
+        self.end_generation(cause);
+        let message = CoordinatorMessage::Halt { generation: self.generation, recorded: self.recorded() };
+        if !matches!(self.stage, Stage::Regrouping(_)) {
+            // It has failed.
+            return;
         }
-        let message = CoordinatorMessage::Halt { generation: self.generation, recorded };
         let ranked: Vec<Connection> =
             self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
         for connection in ranked {
             self.update(connection, |session| session.standing = Standing::Halting);
             self.send(connection, message.clone());
+        }
+    }
+
+    /// The generation is over: its ranks leave it, or have left it.
+    pub(super) fn end_generation(&mut self, cause: String) {
+        self.pausing = None;
+        let recorded = self.recorded();
+        self.fruitless = if self.ended_at == Some(recorded) { self.fruitless + 1 } else { 0 };
+        self.ended_at = Some(recorded);
+        if self.fruitless >= MOST_FRUITLESS {
+            return self.fail(format!("{cause}; {MOST_FRUITLESS} generations have ended without a step"));
         }
         self.decide(Decision::Regroups { generation: self.generation }, &cause);
         self.stage = Stage::Regrouping(Regroup { cause, since: None, asked: None, waits_since: None });
@@ -100,8 +110,15 @@ impl Coordinator {
 
     /// A worker has left its generation.
     pub(super) fn halted(&mut self, connection: Connection, halted: Halted) -> Result<(), Rejected> {
-        Self::expect(self.session(connection)?, Standing::Halting, "Halted")?;
+        let session = self.session(connection)?;
+        let is_at_work = session.standing == Standing::Running && self.stage == Stage::Running;
+        if !is_at_work {
+            Self::expect(session, Standing::Halting, "Halted")?;
+        }
         self.check_generation(halted.generation, "Halted")?;
+        if is_at_work {
+            self.rests(connection);
+        }
         self.note_halted(connection, halted);
         Ok(())
     }
@@ -165,6 +182,7 @@ impl Coordinator {
             || self.settings.job != Job::Train
             || self.stop_requested
             || self.agreed.is_some()
+            || self.pausing.is_some()
             || !self.somebody_came
         {
             return;
@@ -173,7 +191,7 @@ impl Coordinator {
         let names: Vec<String> = self.sessions.values().filter(is_new).map(Session::name).collect();
         let preparing = self.sessions.values().any(|session| session.standing == Standing::Preparing);
         if !names.is_empty() && !preparing && now.since(self.last_arrival) >= self.quiet() {
-            self.regroup(format!("{} joined", names.join(", ")));
+            self.pause(format!("{} joined", names.join(", ")));
         }
     }
 
@@ -227,9 +245,9 @@ impl Coordinator {
         self.release_the_retiring();
         match origin {
             Origin::Held(step, digest) => {
-                self.form(Some((step, &cause)), |session| session.held == Some((step, digest)));
+                self.form(Some((step, &cause)), now, |session| session.held == Some((step, digest)));
             }
-            Origin::Kept => self.form(Some((self.kept_step().unwrap_or_default(), &cause)), |_| false),
+            Origin::Kept => self.form(Some((self.kept_step().unwrap_or_default(), &cause)), now, |_| false),
         }
         self.note_formed(&cause);
     }

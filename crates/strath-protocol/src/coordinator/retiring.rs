@@ -109,7 +109,7 @@ impl Coordinator {
         self.update(connection, |session| session.is_retiring = true);
         self.decide(Decision::Drains(request.worker), "strath drain asked for it");
         if is_at_work {
-            self.regroup(cause);
+            self.have_rest(cause);
         } else if !matches!(self.stage, Stage::Regrouping(_)) {
             self.release_the_retiring();
         }
@@ -130,9 +130,14 @@ impl Coordinator {
         let is_at_work = session.rank.is_some();
         self.update(connection, |session| session.is_retiring = true);
         if is_at_work {
-            self.regroup(cause);
+            self.have_rest(cause);
         }
         Ok(())
+    }
+
+    /// Ends the generation of a worker that leaves, which finishes the step under way.
+    fn have_rest(&mut self, cause: String) {
+        if self.stage == Stage::Running { self.pause(cause) } else { self.regroup(cause) }
     }
 
     /// Lets those go who are to leave.

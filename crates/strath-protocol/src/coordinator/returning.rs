@@ -26,6 +26,8 @@ const MOST_SINCE: u64 = 1 << 32;
 pub struct Former {
     /// Everyone of its last generation, in order of rank.
     pub members: Vec<Member>,
+    /// Which micro-batches they held: rank r those from `bounds[r]` to `bounds[r + 1]`.
+    pub bounds: Vec<usize>,
     /// The id of the worker that comes next.
     pub next_worker: u64,
     /// The newest step on record.
@@ -179,8 +181,9 @@ impl Coordinator {
         let examples = self.reference.as_ref().map_or(0, |(_, reference)| reference.data.train_examples);
         self.steps = Step(self.settings.config.steps(examples as usize));
         self.stage = Stage::Running;
-        // Which is a function of the number of members.
-        let assignment = self.settings.config.plan().ok().map(|plan| Assignment::balanced(&plan, self.members.len()));
+        let micro_batches = self.settings.config.plan().map_or(0, |plan| plan.micro_batches().len());
+        let assignment = Assignment::from_bounds(self.settings.former.bounds.clone(), micro_batches).ok();
+        let assignment = assignment.filter(|assignment| assignment.world_size() == self.members.len());
         let cause = "the coordinator was started again, and every worker had gone on";
         self.commands.push_back(Command::Record(Record::Generation {
             generation: self.generation,

@@ -16,7 +16,8 @@ pub struct Progress {
     pub step: Step,
     /// What it does.
     pub phase: Phase,
-    /// Images per second of its own computing over its last steps, waits left out; 0 before the first and where it idles.
+    /// Images per second of its own passes over its last steps, whatever its share of them is, waits left out; 0 before the first steps
+    /// of a generation and where it idles.
     pub images_per_s: f64,
 }
 

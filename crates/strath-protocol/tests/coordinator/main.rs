@@ -3,12 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod admission;
+mod balance;
 mod draining;
 mod endings;
 mod failures;
 mod lateness;
 mod life;
 mod operations;
+mod pause;
 mod random;
 mod regroup;
 mod returning;

@@ -13,7 +13,7 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, failed, failure, finished, halted, handle, join, lost, peer_lost, prepared, progress, run_with,
+    address, at, failed, failure, finished, halted, handle, join, lost, pause, peer_lost, prepared, progress, run_with,
     running, saved, say, send, settings, state, step_report,
 };
 
@@ -81,8 +81,10 @@ fn without_a_lost_worker_the_others_go_on_from_the_step_they_hold() {
     assert_eq!(handle(&mut machine, Event::ProcessEnded { pid: 1, cause: "signal 9".into() }, 3), []);
     assert_eq!(say(&mut machine, 2, halted(5, Some((1, 7)), 202), 4), []);
     let commands = say(&mut machine, 0, halted(5, Some((1, 7)), 200), 5);
-    assert!(matches!(&commands[0], Command::PersistGeneration { generation: Generation(6), members, next_worker: 3 }
-        if members.len() == 2));
+    assert!(
+        matches!(&commands[0], Command::PersistGeneration { generation: Generation(6), members, next_worker: 3, .. }
+        if members.len() == 2)
+    );
     assert_eq!(recorded(&commands), Some((6, 2, 1, what)));
     let assigned = assigned(&commands);
     assert_eq!(assigned.iter().map(|(worker, assign)| (*worker, assign.rank.0)).collect::<Vec<_>>(), [(0, 0), (2, 1)]);
@@ -154,7 +156,7 @@ fn a_worker_that_comes_has_a_part_in_the_next_generation() {
     join(&mut machine, 1, 200);
     assert_eq!(say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 200), [], "others may be about to come");
     assert_eq!(handle(&mut machine, Event::Tick, 299), []);
-    assert_eq!(handle(&mut machine, Event::Tick, 300), [halt(0, 5, 1)]);
+    assert_eq!(handle(&mut machine, Event::Tick, 300), [pause(0, 1)]);
     say(&mut machine, 0, halted(5, Some((1, 7)), 200), 301);
     let commands = say(&mut machine, 0, handover(5, 1), 302);
     let joined = "worker 1 (h1, 127.0.0.1:9001) joined";
@@ -187,7 +189,7 @@ fn a_newcomer_that_cannot_take_part_leaves_the_run_alone() {
 fn a_worker_that_wants_to_leave_is_let_go_once_the_others_do_without_it() {
     let mut machine = running(2);
     let retiring = WorkerMessage::Retiring;
-    assert_eq!(say(&mut machine, 1, retiring, 1), [halt(0, 5, 0), halt(1, 5, 0)]);
+    assert_eq!(say(&mut machine, 1, retiring, 1), [pause(0, 0), pause(1, 0)]);
     say(&mut machine, 1, halted(5, Some((2, 7)), 201), 2);
     let commands = say(&mut machine, 0, halted(5, Some((2, 7)), 200), 3);
     assert_eq!(commands[..2], [send(1, CoordinatorMessage::End(Ending::Released)), Command::Close(Connection(1))]);

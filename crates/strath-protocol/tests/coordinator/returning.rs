@@ -21,7 +21,9 @@ use crate::support::{
 fn restarted(workers: u64) -> Coordinator {
     let member = |worker| Member { worker: WorkerId(worker), ring_address: address(100 + worker) };
     let members = (0..workers).map(member).collect();
-    let former = Former { members, next_worker: workers, recorded: Step(2), evaluated: Some(Step(1)) };
+    // The first does what the others leave.
+    let bounds = [0].into_iter().chain((0..workers as usize).map(|left| 5 + left - workers as usize)).collect();
+    let former = Former { members, bounds, next_worker: workers, recorded: Step(2), evaluated: Some(Step(1)) };
     let gather = Gather::AtLeast { workers: 1, quiet: Duration::from_millis(100) };
     Coordinator::new(Settings { generation: Generation(5), former, ..settings(gather) }, at(0))
 }
@@ -66,7 +68,7 @@ fn once_everyone_is_back_the_generation_goes_on_as_if_nothing_had_been() {
     else {
         panic!("{commands:?}")
     };
-    assert_eq!(*members, places(&[(0, 2), (1, 2)]));
+    assert_eq!(*members, places(&[(0, 3), (1, 1)]));
     assert_eq!((back, machine.status(at(20)).stage.as_str()), (&taken(1, 2), "running"));
     // Rank 0 is worker 0, whatever its session is; what is on record is not recorded twice.
     assert_eq!(say(&mut machine, 1, WorkerMessage::Step(step_report(2)), 21), []);

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use strath_core::config::{Config, Layers, MOST_WORKERS};
-use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
 use strath_protocol::message::{
     CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Member, Phase,
     PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StepReport, WorkerMessage,
@@ -197,6 +197,11 @@ pub(crate) fn halted(generation: u64, held: Option<(u64, u8)>, ring: u64) -> Wor
     })
 }
 
+/// What a worker of generation 5 is told when it is to rest, with the steps up to this one on record.
+pub(crate) fn pause(worker: u64, recorded: u64) -> Command {
+    send(worker, CoordinatorMessage::Pause { generation: Generation(5), recorded: Step(recorded) })
+}
+
 /// What rank 0 says of a step.
 pub(crate) fn step_report(step: u64) -> StepReport {
     StepReport {
@@ -227,5 +232,6 @@ pub(crate) fn places(held: &[(u64, usize)]) -> Vec<Place> {
 pub(crate) fn persist(generation: u64, workers: &[u64], next_worker: u64) -> Command {
     let member = |worker: &u64| Member { worker: WorkerId(*worker), ring_address: address(100 + worker) };
     let members = workers.iter().map(member).collect();
-    Command::PersistGeneration { generation: Generation(generation), members, next_worker }
+    let bounds = Assignment::balanced(&config(&[]).plan().unwrap(), workers.len()).bounds().to_vec();
+    Command::PersistGeneration { generation: Generation(generation), members, bounds, next_worker }
 }

@@ -230,6 +230,7 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         generation().prop_map(|generation| CoordinatorMessage::Start { generation }),
         Just(CoordinatorMessage::Ack),
         generation().prop_map(|generation| CoordinatorMessage::Stop { generation }),
+        (generation(), step()).prop_map(|(generation, recorded)| CoordinatorMessage::Pause { generation, recorded }),
         (generation(), step()).prop_map(|(generation, recorded)| CoordinatorMessage::Halt { generation, recorded }),
         generation().prop_map(|generation| CoordinatorMessage::SendState { generation }),
         (generation(), step())
