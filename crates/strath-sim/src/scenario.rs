@@ -36,8 +36,11 @@ pub struct Scenario {
     pub evaluate_every: u64,
     /// Which all-reduce it uses.
     pub algorithm: Algorithm,
-    /// Time that a micro-batch takes.
+    /// Time that a micro-batch takes at full speed.
     pub micro_batch_takes: Duration,
+    /// The speed of each host in percent of that, before and after `speeds_change`.
+    speeds: Vec<[u32; 2]>,
+    speeds_change: Timestamp,
     /// Its configuration.
     pub config: Config,
     /// What goes wrong when.
@@ -67,6 +70,8 @@ impl Scenario {
             evaluate_every: draws.among(3, 15),
             algorithm: draws.pick(&[Algorithm::Ring, Algorithm::Ring, Algorithm::Direct, Algorithm::Exchange]),
             micro_batch_takes: draws.millis(3, 40),
+            speeds: Vec::new(),
+            speeds_change: Timestamp::default(),
             config: config(steps, micro_batches, checkpoint_every, lease_ms, min_workers),
             faults: Vec::new(),
             calm: Timestamp::default(),
@@ -80,7 +85,21 @@ impl Scenario {
             at = at.after(if draws.percent(85) { draws.millis(0, 300) } else { draws.millis(300, 4000) });
         }
         scenario.calm = at.after(draws.millis(0, 1000));
+        let mut speed = || if draws.percent(60) { 100 } else { draws.pick(&[25, 50, 70, 200]) };
+        scenario.speeds = (0..=hosts).map(|_| [speed(), speed()]).collect();
+        scenario.speeds_change = Timestamp(draws.millis(0, 4000));
         scenario
+    }
+
+    /// Time that a micro-batch takes on a host.
+    pub fn micro_batch_takes(&self, host: Host, now: Timestamp) -> Duration {
+        let [before, after] = self.speeds[host.0 as usize];
+        self.micro_batch_takes * 100 / if now < self.speeds_change { before } else { after }
+    }
+
+    /// Images a second of that.
+    pub fn images_per_s(&self, host: Host, now: Timestamp) -> f64 {
+        MICRO as f64 / self.micro_batch_takes(host, now).as_secs_f64()
     }
 
     fn fault(&self, draws: &mut Draws, lease_ms: u64) -> Fault {

@@ -87,7 +87,7 @@ fn start(machine: &mut Coordinator, generation: u64, workers: &[u64], now: u64) 
 }
 
 #[test]
-fn one_at_half_speed_gets_half_as_much_and_when_it_recovers_as_much_as_the_others() {
+fn one_at_half_speed_gets_half_as_much_and_when_it_is_the_fastest_more_than_the_others() {
     let mut machine = at_work(&[]);
     let (now, commands) = work(&mut machine, 5, 0..10_000, one_at_half).unwrap();
     assert!((1000..2500).contains(&now), "{now}: after a few measurements");
@@ -103,10 +103,13 @@ fn one_at_half_speed_gets_half_as_much_and_when_it_recovers_as_much_as_the_other
     start(&mut machine, 6, &[0, 1, 2, 3], now + 200);
     let later = (now / 500 + 1) * 500;
     assert_eq!(work(&mut machine, 6, later..later + 60_000, one_at_half), None);
-    let (at, _) = work(&mut machine, 6, later + 60_000..later + 90_000, |_| 100.0).unwrap();
+    let twice = |worker| if worker == 2 { 200.0 } else { 100.0 };
+    let (at, _) = work(&mut machine, 6, later + 60_000..later + 90_000, twice).unwrap();
     assert!(at < later + 64_000, "{at}");
-    let (bounds, ..) = formed(&all_rest(&mut machine, 6, &[0, 1, 2, 3], at + 100));
-    assert_eq!(bounds, [0, 8, 16, 24, 32]);
+    let commands = all_rest(&mut machine, 6, &[0, 1, 2, 3], at + 100);
+    let (bounds, ..) = formed(&commands);
+    let shares: Vec<usize> = bounds.windows(2).map(|held| held[1] - held[0]).collect();
+    assert!(shares[2] >= 11 && shares.iter().all(|share| *share >= 6), "{shares:?}");
 }
 
 #[test]

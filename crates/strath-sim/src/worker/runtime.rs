@@ -91,7 +91,8 @@ impl Runtime {
     pub(crate) fn handle(&mut self, event: WorkerEvent, env: &mut Env) {
         if let Some(thread) = &self.thread {
             let (step, phase, generation) = (thread.trainer.state.step, thread.phase(), self.generation);
-            let progress = Progress { generation, step, phase, images_per_s: 100.0 };
+            let images_per_s = env.scenario.images_per_s(self.process.1, env.now());
+            let progress = Progress { generation, step, phase, images_per_s };
             // It is rejected before training and after, when there is nothing to say.
             let _ = self.machine.handle(WorkerEvent::Progress(progress), env.now());
         }

@@ -66,6 +66,7 @@ pub enum Told {
 pub(crate) struct Thread {
     pub(crate) id: ThreadId,
     process: ProcessId,
+    host: Host,
     assign: Assign,
     peers: Peers,
     pub(crate) trainer: Trainer,
@@ -93,6 +94,7 @@ impl Thread {
         let mut thread = Self {
             id,
             process: process.0,
+            host: process.1,
             assign,
             peers,
             trainer,
@@ -281,7 +283,7 @@ impl Thread {
         match self.trainer.next() {
             Some(Task::Compute) => {
                 self.stage = Stage::Computing;
-                let each = env.scenario.micro_batch_takes;
+                let each = env.scenario.micro_batch_takes(self.host, env.now());
                 let takes = each * self.trainer.share() as u32 + env.draws.micros(0, 2000);
                 env.within(takes, self.process, Input::Computed(self.id));
             }
