@@ -43,8 +43,11 @@ fn work(
         for worker in 0..4 {
             commands.extend(beat(machine, worker, generation, step, rate(worker), now));
         }
-        let report = StepReport { generation: Generation(generation), seconds: 0.17, ..step_report(step) };
-        commands.extend(say(machine, 0, WorkerMessage::Step(report), now));
+        let recorded = machine.status(at(now)).last_step.map_or(0, |report| report.step.0);
+        for step in recorded + 1..=step {
+            let report = StepReport { generation: Generation(generation), seconds: 0.17, ..step_report(step) };
+            commands.extend(say(machine, 0, WorkerMessage::Step(report), now));
+        }
         commands.retain(|command| !matches!(command, Command::Record(Record::Step(_))));
         if !commands.is_empty() {
             return Some((now, commands));
