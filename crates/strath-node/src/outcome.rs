@@ -8,6 +8,8 @@ use strath_core::{Fault, Layout, Plan};
 use strath_model::{Model, ModelError};
 use strath_protocol::message::PhaseSeconds;
 
+use crate::verify::VerifyError;
+
 /// What one step found, the same on every rank but for the seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
@@ -52,6 +54,9 @@ pub enum StepError {
     /// A peer was lost or disagreed.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
+    /// The ranks did not compute from the same state.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// The model could not compute.
     #[error(transparent)]
     Model(#[from] ModelError),
