@@ -64,7 +64,7 @@ fn motionless(out: &Path, workers: &str, more: &[&str]) -> Child {
     let sets = ["optimizer.lr=1e-30", "run.epochs=100000", "checkpoint.every_steps=20", "checkpoint.keep=100000"];
     let mut command = strath();
     command.args(["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", workers]);
-    command.args([&sets[..], more].concat().iter().flat_map(|set| ["--set", set]));
+    command.args([&sets[..], more].concat().iter().flat_map(|set| ["--set", *set]));
     command.spawn().unwrap()
 }
 
