@@ -20,8 +20,10 @@ impl Bucket {
     pub const EVALUATION: Self = Self(3);
     /// What links are measured with.
     pub(crate) const PROBE: Self = Self(4);
-    /// The digests of the ranks' states.
+    /// The digests of the ranks' states from which a step has begun.
     pub const VERIFICATION: Self = Self(5);
+    /// The digests of the ranks' states that are about to be kept.
+    pub const CHECKPOINT: Self = Self(6);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
 
@@ -55,6 +57,7 @@ impl fmt::Display for Bucket {
             Self::BARRIER => f.write_str("barrier"),
             Self::EVALUATION => f.write_str("evaluation"),
             Self::VERIFICATION => f.write_str("verification"),
+            Self::CHECKPOINT => f.write_str("verification of a checkpoint"),
             Self::PROBE => f.write_str("measurement"),
             Self::CONTROL => f.write_str("no operation"),
             Self(n) if (FIRST_PIECE..FIRST_LANE).contains(&n) => write!(f, "gradient, piece {}", n - FIRST_PIECE),
@@ -76,6 +79,7 @@ mod tests {
             Bucket::BARRIER,
             Bucket::EVALUATION,
             Bucket::VERIFICATION,
+            Bucket::CHECKPOINT,
             Bucket::piece(0),
             Bucket::piece(Bucket::MOST_PIECES - 1),
             Bucket::lane(0),

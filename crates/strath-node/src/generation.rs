@@ -138,7 +138,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
                 batch: plan.batch() as u64,
                 steps: assign.steps.0,
             };
-            let (checkpoint_every, verify_every) = (config.checkpoint.every_steps, config.cluster.verify_every_steps);
+            let checkpoint_every = config.checkpoint.every_steps;
             let stepper = Stepper::new(config, model, loader, plan, &assignment, &peers, assign.steps.0)
                 .map_err(|error| own(&error))?;
             Work::Train(Box::new(Training {
@@ -151,7 +151,6 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
                 steps: assign.steps.0,
                 evaluations,
                 checkpoint_every,
-                verify_every,
                 data: dataset.digest(),
                 numerics,
                 pace: Pace::default(),

@@ -9,6 +9,7 @@ use strath_model::{Model, ModelError};
 use strath_protocol::message::PhaseSeconds;
 
 use crate::after::After;
+use crate::verify::VerifyError;
 
 /// What one step found, the same on every rank but for the seconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +55,9 @@ pub enum StepError {
     /// A peer was lost or disagreed.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
+    /// The ranks did not compute from the same state.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// The model could not compute.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -22,6 +22,7 @@ use crate::descent::{self, Descent, Last, Reduction};
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
 use crate::sums::{LaneSum, Tally, Totals};
+use crate::verify::verify;
 
 /// No reduction takes longer than this while every peer lives. A process that dies is noticed in milliseconds by its
 /// connections and one that hangs by the coordinator's lease; this ends the wait for one whose session lives on while its
@@ -179,6 +180,9 @@ impl Stepper {
         clock.lap(|s| &mut s.reduce);
         if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
             return Err(error); // every rank alike
+        }
+        if (state.step + 1).is_multiple_of(self.config.cluster.verify_every_steps) {
+            verify(state, peers, Bucket::VERIFICATION)?; // before w takes what a rank that deviates added to G
         }
 
         enter(Phase::Update);

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use strath_collective::{Collective, CollectiveError};
+use strath_collective::{Bucket, Collective, CollectiveError};
 use strath_core::{Digest, Evaluations, Rank, Step};
 use strath_data::SplitName;
 use strath_protocol::message::{FailureKind, Phase};
@@ -93,8 +93,6 @@ pub struct Training {
     pub evaluations: Evaluations,
     /// Steps between two checkpoints.
     pub checkpoint_every: u64,
-    /// Steps after which ranks compare their states, beside every checkpoint.
-    pub verify_every: u64,
     /// Digest of the data, for the state files.
     pub data: Digest,
     /// Digest of the probe step, for the state files.
@@ -177,17 +175,17 @@ impl Training {
         Ok(After::GoOn)
     }
 
-    /// What follows a step: an evaluation, a comparison of all states, a checkpoint, each where it is due.
+    /// What follows a step: an evaluation, a checkpoint of what all ranks hold, each where it is due.
     fn settle(&mut self, stopping: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
         let step = self.state.step;
         if self.evaluations.is_due(step) {
             self.evaluate(here, tell)?;
         }
         let saves = stopping || step.is_multiple_of(self.checkpoint_every) || step == self.steps;
-        // What is kept is what all ranks hold.
-        if saves || step.is_multiple_of(self.verify_every) {
+        if saves {
             here.enter(step, Phase::Checkpoint);
-            verify(&self.state, &self.peers).map_err(|error| verify_failure(&error))?;
+            let verified = verify(&self.state, &self.peers, Bucket::CHECKPOINT);
+            verified.map_err(|error| verify_failure(Phase::Checkpoint, &error))?;
         }
         if saves && step < self.steps {
             self.save(false, here, tell);
@@ -232,6 +230,7 @@ impl Training {
 fn step_failure(phase: Phase, error: &StepError) -> Failure {
     match error {
         StepError::Collective(error) => collective_failure(phase, error),
+        StepError::Verify(error) => verify_failure(phase, error),
         error => Failure::Fault { phase, message: error.to_string(), kind: FailureKind::Own },
     }
 }
@@ -250,13 +249,13 @@ fn evaluate_failure(error: &EvaluateError) -> Failure {
     }
 }
 
-fn verify_failure(error: &VerifyError) -> Failure {
+fn verify_failure(phase: Phase, error: &VerifyError) -> Failure {
     let kind = match error {
         VerifyError::Deviates { rank, .. } => FailureKind::Deviates(*rank),
         VerifyError::Undecided { .. } => FailureKind::Own,
-        VerifyError::Collective(error) => return collective_failure(Phase::Checkpoint, error),
+        VerifyError::Collective(error) => return collective_failure(phase, error),
     };
-    Failure::Fault { phase: Phase::Checkpoint, message: error.to_string(), kind }
+    Failure::Fault { phase, message: error.to_string(), kind }
 }
 
 /// The failure of a rank that has lost a peer, or nobody.

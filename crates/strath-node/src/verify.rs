@@ -60,11 +60,11 @@ pub(crate) fn digest(state: &TrainingState) -> Digest {
     hasher.finish()
 }
 
-/// Compares this rank's state with every other's, at the same step on each.
+/// Compares this rank's state with every other's, at the same step on each; `bucket` names the occasion.
 ///
 /// # Errors
 /// [`VerifyError`], the same on every rank where all live.
-pub fn verify(state: &TrainingState, peers: &Collective) -> Result<(), VerifyError> {
+pub fn verify(state: &TrainingState, peers: &Collective, bucket: Bucket) -> Result<(), VerifyError> {
     let identity = peers.identity();
     if identity.world_size == 1 {
         return Ok(());
@@ -73,8 +73,7 @@ pub fn verify(state: &TrainingState, peers: &Collective) -> Result<(), VerifyErr
     let mut all = vec![0; WORDS * identity.world_size as usize];
     all[WORDS * identity.rank.index()..][..WORDS].copy_from_slice(&own);
     let everyone = 0..identity.world_size;
-    let pending =
-        peers.all_reduce(Step(state.step), Bucket::VERIFICATION, everyone, Payload::Integers(all), Fault::NONE);
+    let pending = peers.all_reduce(Step(state.step), bucket, everyone, Payload::Integers(all), Fault::NONE);
     let (all, _) = pending.wait(EXCHANGE_DEADLINE)?;
     let all = all.into_integers().expect("integers are reduced to integers");
     let digests: Vec<Digest> = all.as_chunks().0.iter().map(|words| from_words(*words)).collect();

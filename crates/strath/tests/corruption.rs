@@ -58,17 +58,21 @@ fn turn_over(pid: u32, pattern: &[u8]) -> Option<usize> {
     Some(found)
 }
 
-/// Digits that stay where they are, as their learning rate is too small to move a weight; the last bit of some weights of the worker in
-/// this place of the list of processes is another now. `None`: skipped.
-fn corrupted(workers: &str, place: usize) -> Option<(Child, tempfile::TempDir)> {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("run");
+/// Digits that stay where they are, as their learning rate is too small to move a weight. `more`: further settings.
+fn motionless(out: &Path, workers: &str, more: &[&str]) -> Child {
     let config = repository().join("configs/digits.toml");
     let sets = ["optimizer.lr=1e-30", "run.epochs=100000", "checkpoint.every_steps=20", "checkpoint.keep=100000"];
     let mut command = strath();
     command.args(["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", workers]);
-    command.args(sets.map(|set| ["--set", set]).concat());
-    let run = command.spawn().unwrap();
+    command.args([&sets[..], more].concat().iter().flat_map(|set| ["--set", *set]));
+    command.spawn().unwrap()
+}
+
+/// Such a run, of which the last bit of some weights of the worker in this place of the list of processes is another now. `None`: skipped.
+fn corrupted(workers: &str, place: usize, more: &[&str]) -> Option<(Child, tempfile::TempDir)> {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let run = motionless(&out, workers, more);
     reach(&out, 25);
     let pattern = some_weights(&out);
     let pids = workers_of(run.id());
@@ -84,7 +88,7 @@ fn corrupted(workers: &str, place: usize) -> Option<(Child, tempfile::TempDir)> 
 #[test]
 fn a_worker_whose_memory_changed_under_it_is_named_by_the_others_and_given_their_state() {
     for place in [0, 2] {
-        let Some((run, folder)) = corrupted("3", place) else { return };
+        let Some((run, folder)) = corrupted("3", place, &[]) else { return };
         let out = folder.path().join("run");
         let since = Instant::now();
         while metrics(&out, "cluster").len() < 2 {
@@ -109,8 +113,32 @@ fn a_worker_whose_memory_changed_under_it_is_named_by_the_others_and_given_their
 }
 
 #[test]
+fn compared_at_every_step_nothing_is_kept_of_what_a_worker_computed_from_other_weights() {
+    // What each step adds to the momentum stays there.
+    let more = ["cluster.verify_every_steps=1", "optimizer.momentum=0.9999"];
+    let Some((run, folder)) = corrupted("3", 1, &more) else { return };
+    let out = folder.path().join("run");
+    let since = Instant::now();
+    while metrics(&out, "cluster").len() < 2 {
+        assert!(since.elapsed() < Duration::from_secs(60), "nobody noticed");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let kept = metrics(&out, "step").len().next_multiple_of(20) + 20;
+    let undisturbed = folder.path().join("undisturbed");
+    let other = motionless(&undisturbed, "1", &more);
+    for (run, out) in [(run, &out), (other, &undisturbed)] {
+        reach(out, kept + 1);
+        support::signal(run.id(), "-TERM");
+        let ended = finish(run, Duration::from_secs(60));
+        assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+    }
+    let state = |out: &Path| std::fs::read(out.join(format!("checkpoints/step-{kept}.state.safetensors"))).unwrap();
+    assert!(state(&out) == state(&undisturbed), "the states after step {kept} differ");
+}
+
+#[test]
 fn of_two_workers_that_differ_neither_is_blamed() {
-    let Some((run, _folder)) = corrupted("2", 1) else { return };
+    let Some((run, _folder)) = corrupted("2", 1, &[]) else { return };
     let ended = finish(run, Duration::from_secs(60));
     assert_eq!(ended.status.code(), Some(1), "{}", stderr(&ended));
     let said = stderr(&ended);

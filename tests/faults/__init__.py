@@ -1,0 +1,1 @@
+"""What `tests/chaos` does to a cluster, a module for each means."""
