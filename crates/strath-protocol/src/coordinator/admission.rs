@@ -7,7 +7,7 @@ use strath_core::config::Numerics;
 use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
-use super::{Coordinator, Gather, Settings, Stage, Standing};
+use super::{Coordinator, Gather, Settings, Stage, Standing, Supply};
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::Connection;
 use crate::message::{
@@ -227,7 +227,7 @@ impl Coordinator {
             }
         }
         ready.sort_unstable();
-        self.somebody_came = false;
+        self.somebody_came = self.has_followers();
         self.generation = Generation(self.generation.0 + 1);
         let generation = self.generation;
         let assignment = Assignment::balanced(&plan, ready.len());
@@ -295,7 +295,7 @@ impl Coordinator {
             self.update(*connection, |session| {
                 session.rank = Some(rank);
                 session.standing = Standing::Connecting;
-                session.held = None;
+                (session.held, session.supply) = (None, Supply::Untried);
                 session.progress = Progress { generation, step: start, phase: Phase::Connecting, images_per_s: 0.0 };
             });
             let state = if keeps { None } else { first.state.clone() };

@@ -5,6 +5,7 @@ mod admission;
 mod blame;
 mod drain;
 mod ending;
+mod joining;
 mod liveness;
 mod regroup;
 mod returning;
@@ -27,6 +28,7 @@ use crate::message::{
 use blame::Suspicion;
 use drain::Drain;
 use ending::Results;
+use joining::Supply;
 use regroup::Regroup;
 pub use returning::Former;
 pub use settings::{Gather, Settings, Start};
@@ -82,6 +84,10 @@ struct Session {
     finished: Option<Finished>,
     /// The state that it holds between two generations: completed steps and digest.
     held: Option<(Step, Digest)>,
+    /// Whether that was fed to it, so that the steps that led there are for others to tell.
+    was_fed: bool,
+    /// How it comes by the state, while it has no place.
+    supply: Supply,
     /// Whether the ranks found that its state is not theirs.
     deviates: bool,
     /// Whether it wants to leave.
@@ -95,6 +101,8 @@ enum Standing {
     New,
     Preparing,
     Ready,
+    /// It is fed, and has a part in the next generation.
+    Following,
     Connecting,
     Connected,
     Running,
@@ -108,6 +116,7 @@ impl Standing {
             Self::New => "not registered",
             Self::Preparing => "preparing",
             Self::Ready => "waiting for a generation",
+            Self::Following => "following the generation",
             Self::Connecting => "connecting its ring",
             Self::Connected => "waiting for the others' rings",
             Self::Running => "running",
@@ -228,6 +237,8 @@ impl Coordinator {
             progress,
             finished: None,
             held: None,
+            was_fed: false,
+            supply: Supply::Untried,
             deviates: false,
             is_retiring: false,
             heard: now,
@@ -278,6 +289,8 @@ impl Coordinator {
                 self.save(state);
             }
             WorkerMessage::Halted(halted) => self.halted(connection, halted)?,
+            WorkerMessage::CaughtUp { generation, step } => self.caught_up(connection, generation, step)?,
+            WorkerMessage::Holds(holds) => self.holds(connection, holds)?,
             WorkerMessage::Retiring => self.retire(connection)?,
             WorkerMessage::Finished(finished) => {
                 Self::expect(session, Standing::Running, "Finished")?;

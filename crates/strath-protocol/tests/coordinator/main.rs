@@ -6,6 +6,7 @@ mod admission;
 mod draining;
 mod endings;
 mod failures;
+mod joining;
 mod life;
 mod random;
 mod regroup;
