@@ -3,6 +3,7 @@
 //! An example of the data walks through `worker` -> [`step`] -> model and back, then [`strath_collective`], then the
 //! optimizer. The control plane's decisions are made in [`strath_protocol`]; here they are carried out.
 
+pub mod after;
 mod buffers;
 pub mod checkpoint;
 mod clock;

@@ -8,6 +8,8 @@ use strath_core::{Fault, Layout, Plan};
 use strath_model::{Model, ModelError};
 use strath_protocol::message::PhaseSeconds;
 
+use crate::after::After;
+
 /// What one step found, the same on every rank but for the seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StepOutcome {
@@ -23,8 +25,8 @@ pub struct StepOutcome {
     pub epsilon_norm: f64,
     /// Lanes whose ascent gradient was zero, and so their epsilon.
     pub zero_gradient_lanes: u64,
-    /// Whether some rank was asked to stop after this step.
-    pub stop: bool,
+    /// What all ranks do after this step.
+    pub after: After,
     /// From when to when each piece of the gradient was under way that left during the backward.
     pub travelled: Vec<(Instant, Instant)>,
     /// Seconds of each phase on this rank.

@@ -15,6 +15,7 @@ use strath_model::{BATCH_NORM_MOMENTUM, Listener, Model, ModelError, PassReport}
 use strath_protocol::message::Phase;
 use strath_sam::{Optimizer, Perturbation, clip, learning_rate};
 
+use crate::after::After;
 use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
@@ -138,7 +139,8 @@ impl Stepper {
         &self.loader
     }
 
-    /// One SAM step (Foret et al. 2021, algorithm 1) on this rank's micro-batches; `stop` asks every rank to stop after it.
+    /// One SAM step (Foret et al. 2021, algorithm 1) on this rank's micro-batches; `after` is what this rank
+    /// was asked to do then.
     ///
     /// # Errors
     /// [`StepError`]; the state is then what it was before the step.
@@ -146,7 +148,7 @@ impl Stepper {
         &mut self,
         state: &mut TrainingState,
         peers: &Arc<Collective>,
-        stop: bool,
+        after: After,
         mut enter: impl FnMut(Phase),
     ) -> Result<StepOutcome, StepError> {
         self.audience.admit(state);
@@ -154,7 +156,7 @@ impl Stepper {
         let everyone = 0..self.share.world_size();
         let mut gathered = Gathered {
             descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step),
-            tally: Tally::new(self.model.statistics().len(), stop),
+            tally: Tally::new(self.model.statistics().len(), after),
             clock: Clock::start(),
         };
         let mut fault = Fault::NONE;
@@ -221,7 +223,7 @@ impl Stepper {
             gradient_norm,
             epsilon_norm: tally.epsilon_norm,
             zero_gradient_lanes: tally.zero_gradient_lanes,
-            stop: tally.stop,
+            after: tally.after,
             travelled,
             seconds: clock.seconds,
         })

@@ -8,6 +8,8 @@ use strath_core::fixed::{
 use strath_kernels::vector;
 use strath_sam::Lift;
 
+use crate::after::After;
+
 /// A lane's ascent gradient as it is put together.
 #[derive(Debug, Clone)]
 pub enum LaneSum {
@@ -183,19 +185,19 @@ pub struct Tally {
     perturbed_loss: i64,
     epsilon_norm: i64,
     zero_gradient_lanes: i64,
-    stop: bool,
+    after: After,
     statistics: FixedSum,
 }
 
 impl Tally {
-    /// An empty tally for a model of `statistics` running statistics; `stop`: this rank was asked to stop.
-    pub fn new(statistics: usize, stop: bool) -> Self {
+    /// An empty tally for a model of `statistics` running statistics; `after`: what this rank was asked to do after the step.
+    pub fn new(statistics: usize, after: After) -> Self {
         Self {
             clean_loss: 0,
             perturbed_loss: 0,
             epsilon_norm: 0,
             zero_gradient_lanes: 0,
-            stop,
+            after,
             statistics: FixedSum::statistics(statistics),
         }
     }
@@ -229,13 +231,8 @@ impl Tally {
 
     /// The tally as it is reduced.
     pub fn into_payload(self) -> Payload {
-        let mut integers = vec![
-            self.clean_loss,
-            self.perturbed_loss,
-            self.epsilon_norm,
-            self.zero_gradient_lanes,
-            i64::from(self.stop),
-        ];
+        let mut integers = vec![self.clean_loss, self.perturbed_loss, self.epsilon_norm, self.zero_gradient_lanes];
+        integers.extend(self.after.words());
         integers.extend(self.statistics.into_entries());
         Payload::Integers(integers)
     }
@@ -256,8 +253,8 @@ pub struct Totals {
     pub epsilon_norm: f64,
     /// Lanes whose gradient was zero.
     pub zero_gradient_lanes: u64,
-    /// Whether some rank was asked to stop.
-    pub stop: bool,
+    /// What all ranks do after the step.
+    pub after: After,
     /// The batch's statistics: means over micro-batches of their means and unbiased variances.
     pub statistics: Vec<f32>,
 }
@@ -265,15 +262,15 @@ pub struct Totals {
 impl Totals {
     /// Reads the integers of a reduced tally.
     pub fn read(integers: &[i64]) -> Self {
-        let [clean, perturbed, epsilon, zero, stop, ref statistics @ ..] = *integers else {
-            unreachable!("a reduced tally has the length of every rank's, at least five")
+        let [clean, perturbed, epsilon, zero, pause, stop, ref statistics @ ..] = *integers else {
+            unreachable!("a reduced tally has the length of every rank's, at least six")
         };
         Self {
             clean_loss: to_f64(clean, GRADIENT_BITS),
             perturbed_loss: to_f64(perturbed, GRADIENT_BITS),
             epsilon_norm: to_f64(epsilon, STATISTIC_BITS),
             zero_gradient_lanes: zero as u64,
-            stop: stop != 0,
+            after: After::agreed([pause, stop]),
             statistics: statistics.iter().map(|s| strath_core::fixed::to_f32(*s, STATISTIC_BITS)).collect(),
         }
     }
@@ -358,7 +355,7 @@ mod tests {
 
     #[test]
     fn a_tally_gives_back_weighted_means() {
-        let mut tally = Tally::new(1, true);
+        let mut tally = Tally::new(1, After::Stop);
         tally.add_clean(2.0, 0.25).unwrap();
         tally.add_clean(4.0, 0.75).unwrap();
         tally.add_perturbed(8.0, 0.5).unwrap();
@@ -373,7 +370,7 @@ mod tests {
             perturbed_loss: 4.0,
             epsilon_norm: 0.25,
             zero_gradient_lanes: 1,
-            stop: true,
+            after: After::Stop,
             statistics: vec![3.0],
         };
         assert_eq!(totals, want);

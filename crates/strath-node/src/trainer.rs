@@ -8,6 +8,7 @@ use strath_core::{Digest, Rank, Step};
 use strath_data::SplitName;
 use strath_protocol::message::{FailureKind, Phase, PhaseSeconds};
 
+use crate::after::{After, Asked};
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
 use crate::outcome::{StepError, StepOutcome};
@@ -56,6 +57,8 @@ pub enum Told {
         /// Whether it was asked to stop before the last step.
         stopped: bool,
     },
+    /// All ranks rest: the generation ends after a step.
+    Paused,
     /// This rank cannot go on.
     Failed {
         /// Completed steps.
@@ -136,17 +139,19 @@ enum Failure {
 }
 
 impl Training {
-    /// Trains to the end, or until a step that some rank was asked to stop after (`stop`), or until it is `cancelled` or something
+    /// Trains to the end, or until a step that some rank was `asked` to pause or stop after, or until it is `cancelled` or something
     /// fails; `here` says where it is meanwhile. Gives back the state after the last step that was completed: one that failed has changed nothing.
     pub fn run(
         mut self,
-        stop: &AtomicBool,
+        asked: &Asked,
         cancelled: &AtomicBool,
         here: &Whereabouts,
         mut tell: impl FnMut(Told),
     ) -> TrainingState {
-        match self.steps(stop, cancelled, here, &mut tell) {
-            Ok(stopped) => {
+        match self.steps(asked, cancelled, here, &mut tell) {
+            Ok(After::Pause) => tell(Told::Paused),
+            Ok(after) => {
+                let stopped = after == After::Stop;
                 let weights = checkpoint::digest(self.stepper.model(), &self.state.weights, &self.state.statistics);
                 tell(Told::Finished { step: self.state.step, weights, stopped });
             }
@@ -160,11 +165,11 @@ impl Training {
 
     fn steps(
         &mut self,
-        stop: &AtomicBool,
+        asked: &Asked,
         cancelled: &AtomicBool,
         here: &Whereabouts,
         tell: &mut impl FnMut(Told),
-    ) -> Result<bool, Failure> {
+    ) -> Result<After, Failure> {
         if self.unsettled {
             self.settle(false, here, tell)?;
         }
@@ -178,22 +183,23 @@ impl Training {
             let mut phase = Phase::Ascent;
             let outcome = self
                 .stepper
-                .sam_step(&mut self.state, &self.peers, stop.load(Ordering::Relaxed), |entered| {
+                .sam_step(&mut self.state, &self.peers, asked.get(), |entered| {
                     phase = entered;
                     here.enter(at, entered);
                 })
                 .map_err(|error| step_failure(phase, &error))?;
             here.travelled(at, &outcome.travelled);
-            let stopping = outcome.stop && self.state.step < self.steps;
+            // At the end of the run there is nothing left to rest for.
+            let after = if self.state.step < self.steps { outcome.after } else { After::GoOn };
             self.tell_rate(&outcome.seconds, here);
             tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
-            self.settle(stopping, here, tell)?;
-            if stopping {
-                return Ok(true);
+            self.settle(after == After::Stop, here, tell)?;
+            if after != After::GoOn {
+                return Ok(after);
             }
         }
         self.save(true, here, tell);
-        Ok(false)
+        Ok(After::GoOn)
     }
 
     /// What follows a step: an evaluation, a comparison of all states, a checkpoint, each where it is due.

@@ -3,7 +3,9 @@
 use strath_core::{Digest, Generation, Step};
 
 use crate::event::Connection;
-use crate::message::{Admitted, Assign, CoordinatorMessage, EvalReport, Feed, Follow, Member, State, StepReport, WorkerMessage};
+use crate::message::{
+    Admitted, Assign, CoordinatorMessage, EvalReport, Feed, Follow, Member, State, StepReport, WorkerMessage,
+};
 
 /// What a coordinator wants done.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,6 +109,8 @@ pub enum WorkerCommand {
     Run,
     /// Ask every rank to stop after the step under way.
     StopAfterStep,
+    /// Ask every rank to rest after the step under way: training answers with `Paused`, then `Rested`.
+    PauseAfterStep,
     /// Leave the generation: end every wait of its connection and its training, then answer with `Rested`.
     Halt,
     /// Hand over the state that is held: answer with `StateReady`.

@@ -90,6 +90,8 @@ pub enum WorkerEvent {
     StateReady(State),
     /// Training is through.
     Finished(Finished),
+    /// Every rank rests after this step, as some of them were asked to; `Rested` follows.
+    Paused(Generation),
     /// The threads of a generation have ended, in order or not, and given back the state that the worker holds, if any; its ring can
     /// be reached at an address of the next generation.
     Rested {

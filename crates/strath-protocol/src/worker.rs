@@ -58,7 +58,7 @@ pub struct Worker {
     was_fed: bool,
     /// Whether no thread of a generation is at work.
     rests: bool,
-    /// The newest step on record, once the coordinator has said that the generation is over.
+    /// The newest step on record, once the coordinator has said that the generation is over, or is to end.
     halted_after: Option<Step>,
     is_retiring: bool,
     /// What every rank keeps of its last steps and evaluations, in case that rank 0 is gone before its own reports were read.
@@ -216,6 +216,10 @@ impl Worker {
                 self.backlog.finish(finished);
                 self.send(WorkerMessage::Finished(finished));
             }
+            Event::Paused(generation) => {
+                self.expect(&Stage::Running(generation), "Paused")?;
+                self.enter(Stage::Halting(generation, None), Phase::Waiting);
+            }
             Event::Rested { generation, held, ring_address } => {
                 if self.rests || generation != self.progress.generation {
                     return Err(Rejected::OutOfOrder { what: "Rested", state: self.stage.name() });
@@ -291,6 +295,7 @@ impl Worker {
                     self.commands.push_back(Command::StopAfterStep);
                 }
             }
+            CoordinatorMessage::Pause { generation, recorded } => self.pause(generation, recorded)?,
             CoordinatorMessage::Halt { generation, recorded } => self.halt(generation, recorded)?,
             CoordinatorMessage::SendState { generation } => {
                 self.expect(&Stage::Waiting, "SendState")?;
@@ -353,7 +358,7 @@ impl Worker {
     }
 
     fn connect(&mut self, assign: Assign, state: Option<State>) {
-        (self.rests, self.held, self.was_fed) = (false, None, false);
+        (self.rests, self.held, self.was_fed, self.halted_after) = (false, None, false, None);
         self.backlog = Backlog::default();
         // Whoever assigns has read what was told.
         self.recent.clear();
@@ -372,6 +377,8 @@ impl Worker {
         if let (Stage::Halting(..), true) = (&self.stage, is_of_peer) {
             return Err(Rejected::OutOfOrder { what: "Failed", state: self.stage.name() });
         }
+        // Whoever has failed leaves its generation when it is told that it is over.
+        self.halted_after = None;
         self.progress.step = report.step;
         self.progress.phase = report.phase;
         let message = report.message.clone();

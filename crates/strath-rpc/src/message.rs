@@ -143,6 +143,7 @@ impl Message for CoordinatorMessage {
             | Self::Assign(_)
             | Self::State(_)
             | Self::Start { .. }
+            | Self::Pause { .. }
             | Self::Halt { .. }
             | Self::SendState { .. }
             | Self::Feed(_)
@@ -160,6 +161,9 @@ impl Message for CoordinatorMessage {
             Self::Start { generation } => Kind::Start(wire::Start { generation: generation.0 }),
             Self::Ack => Kind::Ack(wire::Ack {}),
             Self::Stop { generation } => Kind::Stop(wire::Stop { generation: generation.0 }),
+            Self::Pause { generation, recorded } => {
+                Kind::Pause(wire::Pause { generation: generation.0, recorded: recorded.0 })
+            }
             Self::Halt { generation, recorded } => {
                 Kind::Halt(wire::Halt { generation: generation.0, recorded: recorded.0 })
             }
@@ -187,6 +191,10 @@ impl Message for CoordinatorMessage {
             Kind::Stop(stop) => {
                 Self::Stop { generation: crate::convert::generation(stop.generation, "Stop.generation")? }
             }
+            Kind::Pause(pause) => Self::Pause {
+                generation: crate::convert::generation(pause.generation, "Pause.generation")?,
+                recorded: Step(pause.recorded),
+            },
             Kind::Halt(halt) => Self::Halt {
                 generation: crate::convert::generation(halt.generation, "Halt.generation")?,
                 recorded: Step(halt.recorded),

@@ -13,6 +13,20 @@ use strath_core::{Digest, Step};
 /// Numbers of w.
 const DIMENSIONS: usize = 3;
 
+/// Numbers that say what a rank was asked to do after the step.
+const WISHES: usize = 2;
+
+/// What ranks do after a step; of two wishes the greater counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum After {
+    /// The next step.
+    GoOn,
+    /// They rest: the generation is over.
+    Pause,
+    /// They stop: the run is over.
+    Stop,
+}
+
 /// Everything that the next step depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct State {
@@ -28,17 +42,18 @@ impl State {
         Self { step: Step(0), weights: [1 << 40; DIMENSIONS], velocity: [0; DIMENSIONS] }
     }
 
-    /// One rank's term of the sum: its micro-batches' gradients, then a count for each of all `micro_batches`, then whether it wants
-    /// to stop.
-    pub fn term(&self, own: impl Iterator<Item = usize>, micro_batches: usize, stops: bool) -> Vec<i64> {
-        let mut term = vec![0; DIMENSIONS + micro_batches + 1];
+    /// One rank's term of the sum: its micro-batches' gradients, then a count for each of all `micro_batches`, then what it was asked
+    /// to do after the step, as two counts.
+    pub fn term(&self, own: impl Iterator<Item = usize>, micro_batches: usize, after: After) -> Vec<i64> {
+        let mut term = vec![0; DIMENSIONS + micro_batches + WISHES];
         for micro_batch in own {
             for (at, weight) in self.weights.iter().enumerate() {
                 term[at] += weight - centre(self.step, micro_batch, at);
             }
             term[DIMENSIONS + micro_batch] += 1;
         }
-        term[DIMENSIONS + micro_batches] = i64::from(stops);
+        term[DIMENSIONS + micro_batches..]
+            .copy_from_slice(&[after == After::Pause, after == After::Stop].map(i64::from));
         term
     }
 
@@ -50,13 +65,17 @@ impl State {
         }
     }
 
-    /// Takes the step, with the sum of every rank's term. Gives how often each micro-batch was counted, and whether some rank wants to
-    /// stop.
-    pub fn advance(&mut self, sum: &[i64]) -> (Vec<i64>, bool) {
+    /// Takes the step, with the sum of every rank's term. Gives how often each micro-batch was counted, and what all ranks do next.
+    pub fn advance(&mut self, sum: &[i64]) -> (Vec<i64>, After) {
         self.move_weights(sum);
         self.step.0 += 1;
-        let (stop, counts) = sum[DIMENSIONS..].split_last().expect("a term has a place for the wish to stop");
-        (counts.to_vec(), *stop > 0)
+        let (counts, wishes) = sum[DIMENSIONS..].split_at(sum.len() - DIMENSIONS - WISHES);
+        let after = match wishes {
+            [_, stop] if *stop > 0 => After::Stop,
+            [pause, _] if *pause > 0 => After::Pause,
+            _ => After::GoOn,
+        };
+        (counts.to_vec(), after)
     }
 
     /// The bytes that stand for it, as a checkpoint holds them.
@@ -96,7 +115,7 @@ pub fn trajectory(micro_batches: usize, steps: Step) -> Vec<Digest> {
     let mut state = State::initial();
     let mut digests = vec![state.digest()];
     for _ in 0..steps.0 {
-        let sum = state.term(0..micro_batches, micro_batches, false);
+        let sum = state.term(0..micro_batches, micro_batches, After::GoOn);
         state.advance(&sum);
         digests.push(state.digest());
     }

@@ -48,8 +48,7 @@ pub(crate) fn feed(donor: Donor, cancelled: &AtomicBool) -> Result<(), String> {
     let progress = Arc::<Progress>::default();
     // Where training is through meanwhile, the newcomer is told the end.
     let _ = admissions.0.send(Listener { queue, progress: progress.clone() });
-    pass_on(&mut line, &fed, &progress)
-        .map_err(|error| format!("worker {} is fed no more: {error}", feed.to.worker))
+    pass_on(&mut line, &fed, &progress).map_err(|error| format!("worker {} is fed no more: {error}", feed.to.worker))
 }
 
 /// Passes on what training tells, to its end.

@@ -40,7 +40,9 @@ pub(super) enum Kind {
 
 impl Kind {
     fn of(number: u32) -> Option<Self> {
-        [Self::State, Self::Step, Self::Beat, Self::End, Self::LeftBehind].into_iter().find(|kind| *kind as u32 == number)
+        [Self::State, Self::Step, Self::Beat, Self::End, Self::LeftBehind]
+            .into_iter()
+            .find(|kind| *kind as u32 == number)
     }
 }
 
@@ -77,7 +79,8 @@ impl Header {
         if u32_at(0) != MAGIC || u32_at(CHECKED_BYTES) != crc32c::crc32c(&bytes[..CHECKED_BYTES]) {
             return Err(invalid("what came is no word of a feed, or was changed on the way".into()));
         }
-        let kind = Kind::of(u32_at(4)).ok_or_else(|| invalid(format!("found a word of kind {}, expected 1 to 5", u32_at(4))))?;
+        let kind = Kind::of(u32_at(4))
+            .ok_or_else(|| invalid(format!("found a word of kind {}, expected 1 to 5", u32_at(4))))?;
         let digest = Digest(std::array::from_fn(|byte| bytes[32 + byte]));
         Ok(Self { kind, step: u64_at(8), newest: u64_at(16), values: u64_at(24), digest })
     }

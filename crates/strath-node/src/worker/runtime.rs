@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 
 use super::line::Line;
 use super::{Left, WorkerSettings, listen};
+use crate::after::{After, Asked};
 use crate::checkpoint;
 use crate::feed::{self, Admissions, Audience, Donor, Followed, Following};
 use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held, ring_tls};
@@ -57,7 +58,8 @@ pub(super) struct Runtime {
     /// What follows from the event that is being handled.
     pub(super) later: VecDeque<WorkerEvent>,
     listener: Option<TcpListener>,
-    stop: Arc<AtomicBool>,
+    /// What it was asked to do after the step under way.
+    asked: Arc<Asked>,
     /// Whether the generation is over while its ring is being connected.
     cancelled: Arc<AtomicBool>,
     /// Where the ring listens: as it was told, and the address that the coordinator was reached from.
@@ -103,7 +105,7 @@ impl Runtime {
             events,
             later: VecDeque::new(),
             listener: Some(listener),
-            stop: Arc::default(),
+            asked: Arc::default(),
             cancelled: Arc::default(),
             settings,
             local_address: session.local_address(),
@@ -154,7 +156,8 @@ impl Runtime {
                 WorkerCommand::Prepare(admitted) => self.prepare(admitted),
                 WorkerCommand::Connect { assign, state } => self.connect(assign, state),
                 WorkerCommand::Run => self.run(),
-                WorkerCommand::StopAfterStep => self.stop.store(true, Ordering::Relaxed),
+                WorkerCommand::StopAfterStep => self.asked.ask(After::Stop),
+                WorkerCommand::PauseAfterStep => self.asked.ask(After::Pause),
                 WorkerCommand::Halt => self.halt(),
                 WorkerCommand::HandOver(generation) => self.hand_over(generation),
                 WorkerCommand::Feed(feed) => self.feed(feed),
@@ -201,7 +204,7 @@ impl Runtime {
         let generation = assign.generation;
         (self.generation, self.start, self.rank) = (generation, assign.start, assign.rank);
         self.cancelled = Arc::default();
-        self.stop = Arc::default();
+        self.asked = Arc::default();
         let (cancelled, kept, tls) = (self.cancelled.clone(), self.held.take(), self.settings.tls.clone());
         let (admissions, audience) = Audience::new();
         self.admissions = Some(admissions);
@@ -322,13 +325,13 @@ impl Runtime {
 
     fn run(&mut self) {
         let Some(Ready { generation, peers, work }) = self.ready.take() else { return };
-        let (stop, cancelled, here) = (self.stop.clone(), self.cancelled.clone(), self.here.clone());
+        let (asked, cancelled, here) = (self.asked.clone(), self.cancelled.clone(), self.here.clone());
         here.enter(self.start.0, Phase::Ascent);
         self.is_training = true;
         self.spawn(generation, Phase::Ascent, move |events| {
             let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
             let state = match work {
-                Work::Train(training) => Some(held(training.run(&stop, &cancelled, &here, tell))),
+                Work::Train(training) => Some(held(training.run(&asked, &cancelled, &here, tell))),
                 Work::Evaluate(evaluating) => {
                     evaluating.run(&peers, &here, tell);
                     None
@@ -443,6 +446,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
         Told::Finished { step, weights, stopped } => {
             WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
         }
+        Told::Paused => WorkerEvent::Paused(generation),
         Told::Failed { step, phase, message, kind } => failed(generation, Step(step), phase, message, kind),
     }
 }

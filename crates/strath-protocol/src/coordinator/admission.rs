@@ -285,8 +285,8 @@ impl Coordinator {
             steps,
             state,
             keeps: false,
-            // Whoever made the state that a run is resumed from may have ended before it did what follows.
-            unsettled: start > Step(0),
+            // Whoever made the state that the run goes on from may have ended before it did what follows.
+            unsettled: start > Step(0) && self.settled != Some(start),
             some_are_sent,
             ticket: self.settings.ring_key.ticket(self.settings.run, generation),
         };

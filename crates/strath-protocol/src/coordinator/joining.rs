@@ -2,7 +2,7 @@
 //! begins at a state that everyone holds by then.
 //!
 //! ```text
-//! Ready ── Follow, and Feed to the donor ──> Following ── CaughtUp of all ──> the generation ends as planned
+//! Ready ── Follow, and Feed to the donor ──> Following ── CaughtUp of all ──> Pause: the generation ends after a step
 //!   ▲                                            │                                 │
 //!   └── Holds, and the reason: sent the state ───┘          Holds: Ready, with the state that the others halt with
 //! ```
@@ -62,6 +62,7 @@ impl Coordinator {
             || self.settings.job != Job::Train
             || self.stop_requested
             || self.agreed.is_some()
+            || self.pausing.is_some()
             || !self.somebody_came
         {
             return;
@@ -86,7 +87,7 @@ impl Coordinator {
         };
         let names: Vec<String> = self.sessions.values().filter(joins).map(Session::name).collect();
         if !names.is_empty() {
-            self.regroup(format!("{} joined", names.join(", ")));
+            self.pause(format!("{} joined", names.join(", ")));
         }
     }
 
@@ -95,12 +96,14 @@ impl Coordinator {
         let is_new = |(_, session): &(&Connection, &Session)| {
             session.standing == Standing::Ready && session.supply == Supply::Untried && !session.is_retiring
         };
-        let newcomers: Vec<Connection> = self.sessions.iter().filter(is_new).map(|(connection, _)| *connection).collect();
+        let newcomers: Vec<Connection> =
+            self.sessions.iter().filter(is_new).map(|(connection, _)| *connection).collect();
         let (generation, steps) = (self.generation, self.steps);
         for newcomer in newcomers {
             let donor = self.donor_for(newcomer);
             let member = |connection: Connection| self.sessions.get(&connection).and_then(Session::member);
-            let Some((donor, from, to)) = donor.and_then(|donor| Some((donor, member(donor)?, member(newcomer)?))) else {
+            let Some((donor, from, to)) = donor.and_then(|donor| Some((donor, member(donor)?, member(newcomer)?)))
+            else {
                 self.update(newcomer, |session| session.supply = Supply::Sent);
                 continue;
             };
@@ -144,7 +147,12 @@ impl Coordinator {
     }
 
     /// A newcomer is at most a step behind.
-    pub(super) fn caught_up(&mut self, connection: Connection, generation: Generation, step: Step) -> Result<(), Rejected> {
+    pub(super) fn caught_up(
+        &mut self,
+        connection: Connection,
+        generation: Generation,
+        step: Step,
+    ) -> Result<(), Rejected> {
         Self::expect(self.session(connection)?, Standing::Following, "CaughtUp")?;
         self.check_generation(generation, "CaughtUp")?;
         self.update(connection, |session| {

@@ -7,6 +7,7 @@ mod drain;
 mod ending;
 mod joining;
 mod liveness;
+mod pause;
 mod regroup;
 mod returning;
 mod settings;
@@ -29,6 +30,7 @@ use blame::Suspicion;
 use drain::Drain;
 use ending::Results;
 use joining::Supply;
+use pause::Pause;
 use regroup::Regroup;
 pub use returning::Former;
 pub use settings::{Gather, Settings, Start};
@@ -70,6 +72,10 @@ pub struct Coordinator {
     /// Worker processes of this machine that have ended.
     processes_ended: usize,
     stop_requested: bool,
+    /// The generation is to end after a step.
+    pausing: Option<Pause>,
+    /// The step that the last generation ended after in order: what follows it is done.
+    settled: Option<Step>,
     commands: VecDeque<Command>,
 }
 
@@ -180,6 +186,8 @@ impl Coordinator {
             fruitless: 0,
             processes_ended: 0,
             stop_requested: false,
+            pausing: None,
+            settled: None,
             commands: VecDeque::new(),
         }
     }
@@ -208,6 +216,7 @@ impl Coordinator {
         self.settle_returning(now);
         self.form_if_enough(now);
         self.welcome(now);
+        self.settle_pause(now);
         self.settle_regroup(now);
         self.settle_end(now);
         self.settle_drain(now);

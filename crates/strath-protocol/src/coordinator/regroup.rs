@@ -2,7 +2,7 @@
 //! one is formed.
 //!
 //! ```text
-//! a worker is lost, leaves, deviates or has come ──► Halt to every rank ──► Halted (step, digest) from each, or a lease of silence
+//! a worker is lost or deviates, or every rank rests (`pause.rs`) ──► Halt to every rank ──► Halted (step, digest) from each, or a lease of silence
 //!   ──► the furthest state; SendState to one who holds it, if somebody lacks it ──► State ──► Assign, State ──► as in the beginning
 //! ```
 //!
@@ -70,20 +70,31 @@ impl Coordinator {
             (regroup.asked, regroup.waits_since) = (None, None);
             return;
         }
-        let recorded = self.recorded();
-        self.fruitless = if self.ended_at == Some(recorded) { self.fruitless + 1 } else { 0 };
-        self.ended_at = Some(recorded);
-        if self.fruitless >= MOST_FRUITLESS {
-            return self.fail(format!("{cause}; {MOST_FRUITLESS} generations have ended without a step"));
+        self.end_generation(cause);
+        let message = CoordinatorMessage::Halt { generation: self.generation, recorded: self.recorded() };
+        if !matches!(self.stage, Stage::Regrouping(_)) {
+            // It has failed.
+            return;
         }
-        let message = CoordinatorMessage::Halt { generation: self.generation, recorded };
         let ranked: Vec<Connection> =
             self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
         for connection in ranked {
             self.update(connection, |session| session.standing = Standing::Halting);
             self.send(connection, message.clone());
         }
-        self.stage = Stage::Regrouping(Regroup { cause, since: None, asked: None, waits_since: None, halted_since: None });
+    }
+
+    /// The generation is over: its ranks leave it, or have left it.
+    pub(super) fn end_generation(&mut self, cause: String) {
+        self.pausing = None;
+        let recorded = self.recorded();
+        self.fruitless = if self.ended_at == Some(recorded) { self.fruitless + 1 } else { 0 };
+        self.ended_at = Some(recorded);
+        if self.fruitless >= MOST_FRUITLESS {
+            return self.fail(format!("{cause}; {MOST_FRUITLESS} generations have ended without a step"));
+        }
+        self.stage =
+            Stage::Regrouping(Regroup { cause, since: None, asked: None, waits_since: None, halted_since: None });
     }
 
     /// The newest step on record.
@@ -99,8 +110,15 @@ impl Coordinator {
 
     /// A worker has left its generation.
     pub(super) fn halted(&mut self, connection: Connection, halted: Halted) -> Result<(), Rejected> {
-        Self::expect(self.session(connection)?, Standing::Halting, "Halted")?;
+        let session = self.session(connection)?;
+        let is_at_work = session.standing == Standing::Running && self.stage == Stage::Running;
+        if !is_at_work {
+            Self::expect(session, Standing::Halting, "Halted")?;
+        }
         self.check_generation(halted.generation, "Halted")?;
+        if is_at_work {
+            self.rests(connection);
+        }
         self.note_halted(connection, halted);
         Ok(())
     }
@@ -139,8 +157,11 @@ impl Coordinator {
         let cause = format!("{} leaves {}", session.name(), self.place(session));
         let is_at_work = session.rank.is_some();
         self.update(connection, |session| session.is_retiring = true);
-        if is_at_work {
-            self.regroup(cause);
+        match self.stage {
+            // It finishes the step.
+            Stage::Running if is_at_work => self.pause(cause),
+            _ if is_at_work => self.regroup(cause),
+            _ => {}
         }
         Ok(())
     }

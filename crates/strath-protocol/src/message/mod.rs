@@ -53,7 +53,7 @@ pub enum WorkerMessage {
     },
     /// What the worker holds, which has no place in a generation.
     Holds(Holds),
-    /// The worker wants to leave, whatever the generation: it goes on until it is told to halt, so that nothing of its work is lost.
+    /// The worker wants to leave, whatever the generation: it goes on until it is told to pause or to halt, so that nothing of its work is lost.
     Retiring,
     /// The worker ends at once, without finishing its step.
     Leaving {
@@ -84,6 +84,14 @@ pub enum CoordinatorMessage {
     Stop {
         /// The generation that stops.
         generation: Generation,
+    },
+    /// Have every rank rest after the same completed step, then keep the state, and say [`Halted`]. A [`Self::Halt`] or a
+    /// [`Self::Stop`] that comes in between wins.
+    Pause {
+        /// The generation that is to end.
+        generation: Generation,
+        /// The newest step that is on record.
+        recorded: Step,
     },
     /// Leave the generation at once, keep the state, and say [`Halted`].
     Halt {

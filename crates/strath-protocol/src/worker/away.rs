@@ -42,8 +42,10 @@ enum Attempt {
     Sought,
     /// It has begun, and waits for the threads of the generation to rest: what they leave behind is what is to be said.
     Begun,
-    /// The worker has said that it is back.
-    Asked,
+    /// The worker has said that it is back, and at work.
+    AskedAtWork,
+    /// The worker has said that it is back, and has left its generation.
+    AskedHalted,
 }
 
 /// What is told late, or again: a coordinator may be gone before it has read or kept it.
@@ -95,7 +97,7 @@ impl Worker {
     /// Whether an answer to a registration is waited for, the first or a later one.
     pub(super) fn is_asking(&self) -> bool {
         match &self.away {
-            Some(away) => away.session == Attempt::Asked,
+            Some(away) => matches!(away.session, Attempt::AskedAtWork | Attempt::AskedHalted),
             None => self.lease.is_none(),
         }
     }
@@ -166,7 +168,7 @@ impl Worker {
         if away.session != Attempt::Begun || !(self.rests || is_at_work) {
             return;
         }
-        away.session = Attempt::Asked;
+        away.session = if is_at_work { Attempt::AskedAtWork } else { Attempt::AskedHalted };
         let whence = match self.stage {
             Stage::Running(generation) | Stage::Finished(generation) => Whence::Working(generation),
             _ => {
@@ -183,14 +185,16 @@ impl Worker {
 
     /// The coordinator knows the worker again.
     pub(super) fn taken_back(&mut self, generation: Generation, recorded: Step) -> Result<(), Rejected> {
-        if self.away.as_ref().is_none_or(|away| away.session != Attempt::Asked) {
-            return Err(Rejected::OutOfOrder { what: "TakenBack", state: self.stage.name() });
-        }
+        let said_halted = match &self.away {
+            Some(Away { session: Attempt::AskedHalted, .. }) => true,
+            Some(Away { session: Attempt::AskedAtWork, .. }) => false,
+            _ => return Err(Rejected::OutOfOrder { what: "TakenBack", state: self.stage.name() }),
+        };
         self.away = None;
-        // What it does now is what it said: of training that ended since, the failure tells.
         let Backlog { checkpoint, last, finished, failure } = std::mem::take(&mut self.backlog);
-        if let (Stage::Halting(..), true) | (Stage::Waiting, _) = (&self.stage, self.rests && failure.is_none()) {
+        if said_halted {
             self.recent.clear();
+            self.halted_after = None;
             self.evaluations.clear();
             self.progress.generation = generation;
             self.progress.step = self.held.map_or(Step(0), |(step, _)| step);
@@ -216,6 +220,11 @@ impl Worker {
             self.send(WorkerMessage::Failed(failure));
         }
         self.backlog = Backlog { checkpoint, last, finished, failure: None };
+        if let Stage::Halting(_, None) = self.stage {
+            // Since it said that it was at work, all ranks have come to rest after a step.
+            self.halted_after.get_or_insert(recorded);
+            self.say_halted();
+        }
         Ok(())
     }
 

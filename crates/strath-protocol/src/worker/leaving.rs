@@ -50,11 +50,26 @@ impl Worker {
         Ok(())
     }
 
-    /// Says that it has left its generation, once it has and was told that the generation is over.
+    /// The generation is to end after a step: all ranks agree on which, and this one may have heard of it from them already.
+    pub(super) fn pause(&mut self, generation: Generation, recorded: Step) -> Result<(), Rejected> {
+        match self.stage {
+            Stage::Running(current) if current == generation => self.commands.push_back(Command::PauseAfterStep),
+            Stage::Halting(current, None) if current == generation => {}
+            _ => return Err(Rejected::OutOfOrder { what: "Pause", state: self.stage.name() }),
+        }
+        self.halted_after.get_or_insert(recorded);
+        self.say_halted();
+        Ok(())
+    }
+
+    /// Says that it has left its generation, once it has and was told that the generation is over, unless nobody is there to hear it.
     pub(super) fn say_halted(&mut self) {
         let (Stage::Halting(..), Some(recorded), true) = (&self.stage, self.halted_after, self.rests) else {
             return;
         };
+        if self.is_away() {
+            return;
+        }
         let halted = self.halted(recorded);
         self.halted_after = None;
         self.progress.step = self.held.map_or(Step(0), |(step, _)| step);

@@ -2,10 +2,12 @@
 
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 use strath_protocol::message::{CoordinatorMessage, Feed, Follow, Holds, Member, WorkerMessage};
-use strath_protocol::{Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Record, Rejected};
+use strath_protocol::{
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Record, Rejected,
+};
 
-use crate::regroup::{assigned, halt, handover, many, recorded};
-use crate::support::{address, at, halted, handle, join, lost, prepared, say, send, step_report};
+use crate::regroup::{assigned, handover, many, recorded};
+use crate::support::{address, at, halted, handle, join, lost, pause, prepared, say, send, step_report};
 
 fn member(worker: u64) -> Member {
     Member { worker: WorkerId(worker), ring_address: address(100 + worker) }
@@ -49,7 +51,7 @@ fn a_worker_that_comes_is_fed_and_nobody_is_sent_a_state() {
     let mut machine = followed();
     assert_eq!(machine.status(at(300)).stage, "running");
     assert_eq!(say(&mut machine, 0, WorkerMessage::Step(step_report(2)), 310).len(), 1, "the others go on");
-    assert_eq!(say(&mut machine, 2, caught_up(1), 320), [halt(0, 5, 2), halt(1, 5, 2)]);
+    assert_eq!(say(&mut machine, 2, caught_up(1), 320), [pause(0, 2), pause(1, 2)]);
     // Whichever comes last, everyone is waited for.
     assert_eq!(say(&mut machine, 0, halted(5, Some((2, 7)), 200), 321), []);
     assert_eq!(say(&mut machine, 1, halted(5, Some((2, 7)), 201), 322), []);
@@ -57,11 +59,10 @@ fn a_worker_that_comes_is_fed_and_nobody_is_sent_a_state() {
     assert_eq!(recorded(&commands), Some((6, 3, 2, "worker 2 (h2, 127.0.0.1:9002) joined")));
     let assigned = assigned(&commands);
     assert!(assigned.iter().all(|(_, assign)| assign.keeps && assign.start == Step(2) && !assign.some_are_sent));
-    assert_eq!(assigned.iter().map(|(worker, assign)| (*worker, assign.rank.0)).collect::<Vec<_>>(), [
-        (0, 0),
-        (1, 1),
-        (2, 2)
-    ]);
+    assert_eq!(
+        assigned.iter().map(|(worker, assign)| (*worker, assign.rank.0)).collect::<Vec<_>>(),
+        [(0, 0), (1, 1), (2, 2)]
+    );
 }
 
 #[test]
@@ -82,7 +83,7 @@ fn a_newcomer_that_could_not_be_fed_is_sent_the_state() {
     let mut machine = followed();
     let commands = say(&mut machine, 2, holds(5, Some((1, 7)), Some("worker 1 feeds it no more: reset")), 320);
     let warning = "worker 2 (h2, 127.0.0.1:9002) could not follow the others and is sent the state: worker 1 feeds it no more: reset";
-    assert_eq!(commands, [Command::Record(Record::Warning(warning.into())), halt(0, 5, 1), halt(1, 5, 1)]);
+    assert_eq!(commands, [Command::Record(Record::Warning(warning.into())), pause(0, 1), pause(1, 1)]);
     say(&mut machine, 0, halted(5, Some((2, 7)), 200), 321);
     let asked = send(0, CoordinatorMessage::SendState { generation: Generation(5) });
     assert_eq!(say(&mut machine, 1, halted(5, Some((2, 7)), 201), 322), [asked]);
@@ -99,7 +100,7 @@ fn two_newcomers_are_fed_by_two_and_join_together() {
     }
     assert_eq!(handle(&mut machine, Event::Tick, 300), [fed(1, 3), fed(2, 4)].concat());
     assert_eq!(say(&mut machine, 3, caught_up(0), 310), [], "the other is waited for");
-    assert_eq!(say(&mut machine, 4, caught_up(0), 311), [halt(0, 5, 0), halt(1, 5, 0), halt(2, 5, 0)]);
+    assert_eq!(say(&mut machine, 4, caught_up(0), 311), [pause(0, 0), pause(1, 0), pause(2, 0)]);
     for worker in 0..3 {
         say(&mut machine, worker, halted(5, Some((1, 7)), 200 + worker), 312);
     }

@@ -8,6 +8,7 @@ mod endings;
 mod failures;
 mod joining;
 mod life;
+mod pause;
 mod random;
 mod regroup;
 mod returning;

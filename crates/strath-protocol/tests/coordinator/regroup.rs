@@ -13,11 +13,11 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, failed, failure, finished, halted, handle, join, lost, peer_lost, prepared, progress, run_with,
+    address, at, failed, failure, finished, halted, handle, join, lost, pause, peer_lost, prepared, progress, run_with,
     running, saved, say, send, settings, state, step_report,
 };
 
-pub(crate) fn halt(worker: u64, generation: u64, recorded: u64) -> Command {
+fn halt(worker: u64, generation: u64, recorded: u64) -> Command {
     send(worker, CoordinatorMessage::Halt { generation: Generation(generation), recorded: Step(recorded) })
 }
 
@@ -168,7 +168,7 @@ fn a_newcomer_that_cannot_take_part_leaves_the_run_alone() {
 fn a_worker_that_wants_to_leave_is_let_go_once_the_others_do_without_it() {
     let mut machine = running(2);
     let retiring = WorkerMessage::Retiring;
-    assert_eq!(say(&mut machine, 1, retiring, 1), [halt(0, 5, 0), halt(1, 5, 0)]);
+    assert_eq!(say(&mut machine, 1, retiring, 1), [pause(0, 0), pause(1, 0)]);
     say(&mut machine, 1, halted(5, Some((2, 7)), 201), 2);
     let commands = say(&mut machine, 0, halted(5, Some((2, 7)), 200), 3);
     assert_eq!(commands[..2], [send(1, CoordinatorMessage::End(Ending::Released)), Command::Close(Connection(1))]);

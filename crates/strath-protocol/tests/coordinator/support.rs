@@ -197,6 +197,11 @@ pub(crate) fn halted(generation: u64, held: Option<(u64, u8)>, ring: u64) -> Wor
     })
 }
 
+/// What a worker of generation 5 is told when it is to rest, with the steps up to this one on record.
+pub(crate) fn pause(worker: u64, recorded: u64) -> Command {
+    send(worker, CoordinatorMessage::Pause { generation: Generation(5), recorded: Step(recorded) })
+}
+
 /// What rank 0 says of a step.
 pub(crate) fn step_report(step: u64) -> StepReport {
     StepReport {

@@ -65,7 +65,11 @@ fn what_does_not_fit_changes_nothing() {
     let before = machine.clone();
     for event in [
         Event::Message(CoordinatorMessage::Follow(follow())),
-        Event::Message(CoordinatorMessage::Feed(Feed { generation: Generation(1), to: peer(), ticket: Ticket([4; 32]) })),
+        Event::Message(CoordinatorMessage::Feed(Feed {
+            generation: Generation(1),
+            to: peer(),
+            ticket: Ticket([4; 32]),
+        })),
         Event::Followed(holds(2, 7)),
         Event::Followed(holds(0, 7)),
         Event::CaughtUp { generation: Generation(2), step: Step(1) },

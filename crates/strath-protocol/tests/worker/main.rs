@@ -4,6 +4,7 @@
 
 mod away;
 mod following;
+mod pause;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -437,6 +438,9 @@ fn any_coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         2 => Just(CoordinatorMessage::Ack),
         2 => Just(CoordinatorMessage::Stop { generation: Generation(2) }),
         4 => (1u64..3).prop_map(|generation| {
+            CoordinatorMessage::Pause { generation: Generation(generation), recorded: Step(7) }
+        }),
+        4 => (1u64..3).prop_map(|generation| {
             CoordinatorMessage::Halt { generation: Generation(generation), recorded: Step(7) }
         }),
         2 => (1u64..3).prop_map(|generation| CoordinatorMessage::SendState { generation: Generation(generation) }),
@@ -476,6 +480,7 @@ fn any_event() -> impl Strategy<Value = Event> {
             weights: Digest([3; 32]),
             stopped: false
         })),
+        2 => (1u64..3).prop_map(|generation| Event::Paused(Generation(generation))),
         1 => Just(Event::Failed(failure(FailureKind::Own, ""))),
         1 => Just(Event::LeaveRequested { reason: String::new() }),
         1 => Just(Event::StopRequested),

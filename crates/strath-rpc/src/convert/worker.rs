@@ -2,8 +2,8 @@
 
 use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
 use strath_protocol::message::{
-    DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, Holds, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD,
-    PhaseSeconds, Prepared, Progress, Register, Returning, StepReport, Whence,
+    DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, Holds, MOST_EVALUATIONS_TOLD,
+    MOST_STEPS_TOLD, PhaseSeconds, Prepared, Progress, Register, Returning, StepReport, Whence,
 };
 
 use super::{

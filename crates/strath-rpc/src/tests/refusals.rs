@@ -1,8 +1,8 @@
 //! Every malformed field refused by name.
 
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureReport, Feed, Finished, Follow, Halted, Holds,
-    PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureReport, Feed, Finished, Follow,
+    Halted, Holds, PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, WorkerStatus};
 

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use prost::Message as _;
 use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Feed, Finished, Follow,
-    Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Returning, Split, State, StateRef,
-    StepReport, Whence, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Feed, Finished,
+    Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Returning, Split,
+    State, StateRef, StepReport, Whence, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, WorkerStatus};
 
@@ -234,6 +234,7 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         generation().prop_map(|generation| CoordinatorMessage::Start { generation }),
         Just(CoordinatorMessage::Ack),
         generation().prop_map(|generation| CoordinatorMessage::Stop { generation }),
+        (generation(), step()).prop_map(|(generation, recorded)| CoordinatorMessage::Pause { generation, recorded }),
         (generation(), step()).prop_map(|(generation, recorded)| CoordinatorMessage::Halt { generation, recorded }),
         generation().prop_map(|generation| CoordinatorMessage::SendState { generation }),
         (generation(), step())
@@ -242,7 +243,12 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
             .prop_map(|(generation, to, Digest(secret))| Feed { generation, to, ticket: Ticket(secret) })
             .prop_map(CoordinatorMessage::Feed),
         (generation(), member(), step(), digest())
-            .prop_map(|(generation, from, steps, Digest(secret))| Follow { generation, from, steps, ticket: Ticket(secret) })
+            .prop_map(|(generation, from, steps, Digest(secret))| Follow {
+                generation,
+                from,
+                steps,
+                ticket: Ticket(secret)
+            })
             .prop_map(CoordinatorMessage::Follow),
         ending.prop_map(CoordinatorMessage::End),
     ]

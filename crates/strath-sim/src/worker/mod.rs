@@ -151,7 +151,8 @@ impl Process {
             returning: None,
         };
         let machine = Worker::new("the coordinator".into(), register, env.now());
-        let runtime = Runtime::new(machine, (self.id, self.host), session, ring_address, self.is_prepared, self.left.take());
+        let runtime =
+            Runtime::new(machine, (self.id, self.host), session, ring_address, self.is_prepared, self.left.take());
         self.life = Life::InSession(Box::new(runtime));
         self.carry_out(env);
         self.set_timer(env);

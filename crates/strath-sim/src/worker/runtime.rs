@@ -18,7 +18,7 @@ use crate::env::{Env, Input};
 use crate::invariant::Fact;
 use crate::network::{Closing, Host, Packet, ProcessId, Side, StreamId};
 use crate::peers::Hello;
-use crate::quadratic::State;
+use crate::quadratic::{After, State};
 use crate::words::step_report;
 
 /// What the threads of a generation report to the session.
@@ -141,7 +141,12 @@ impl Runtime {
                 }
                 Some(WorkerCommand::StopAfterStep) => {
                     if let Some(thread) = &mut self.thread {
-                        thread.trainer.stops = true;
+                        thread.trainer.asked = thread.trainer.asked.max(After::Stop);
+                    }
+                }
+                Some(WorkerCommand::PauseAfterStep) => {
+                    if let Some(thread) = &mut self.thread {
+                        thread.trainer.asked = thread.trainer.asked.max(After::Pause);
                     }
                 }
                 Some(WorkerCommand::Halt) => self.halt(env),
@@ -327,6 +332,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             WorkerEvent::Evaluated(EvalReport { generation, step, split: Split::Test, loss: 1.0, error: 0.5 })
         }
         Told::State(state, purpose) => WorkerEvent::StateReady(sent(&state, generation, purpose)),
+        Told::Paused => WorkerEvent::Paused(generation),
         Told::Finished { state, stopped } => {
             WorkerEvent::Finished(Finished { generation, step: state.step, weights: state.digest(), stopped })
         }

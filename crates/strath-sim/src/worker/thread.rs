@@ -13,7 +13,7 @@ use crate::env::{Env, Input};
 use crate::invariant::Fact;
 use crate::network::{Closing, Host, Packet, Plane, ProcessId, Side, StreamId};
 use crate::peers::{Frame, Greeted, Hello, Identity, Peers, Way};
-use crate::quadratic::State;
+use crate::quadratic::{After, State};
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
 const RING_DEADLINE: Duration = Duration::from_secs(10);
@@ -51,6 +51,8 @@ pub enum Told {
         /// Whether it was asked to stop.
         stopped: bool,
     },
+    /// The rank rests, as all do.
+    Paused,
     /// The rank cannot go on.
     Failed {
         /// Completed steps.
@@ -302,6 +304,10 @@ impl Thread {
                 self.report(Report::Told(Told::Finished { state: self.trainer.state.clone(), stopped }), env);
                 self.rest(Closing::Finished, env);
             }
+            Some(Task::Rest) => {
+                self.report(Report::Told(Told::Paused), env);
+                self.rest(Closing::Finished, env);
+            }
             Some(task) => self.sum(task, env),
             None => self.rest(Closing::Finished, env),
         }
@@ -375,7 +381,7 @@ impl Thread {
     fn rest(&mut self, closing: Closing, env: &mut Env) {
         if env.bug == Some(Bug::MovesWeightsEarly) && matches!(self.stage, Stage::Summing(Task::Reduce, _)) {
             let own = self.trainer.micro_batches(false);
-            let early = self.trainer.state.term(own, env.scenario.micro_batches, false);
+            let early = self.trainer.state.term(own, env.scenario.micro_batches, After::GoOn);
             self.trainer.state.move_weights(&early);
         }
         self.stage = Stage::Over;

@@ -6,7 +6,7 @@ use strath_collective::Bucket;
 use strath_core::{Assignment, Digest, Rank, Step};
 use strath_protocol::message::{Assign, Purpose};
 
-use crate::quadratic::State;
+use crate::quadratic::{After, State};
 use crate::scenario::Scenario;
 
 /// Integers of a digest.
@@ -27,6 +27,8 @@ pub(crate) enum Task {
     Save(Purpose),
     /// Is through, whether or not it was asked to stop.
     Finish(bool),
+    /// Rests, as all ranks do.
+    Rest,
 }
 
 /// A rank's training in one generation.
@@ -40,8 +42,8 @@ pub(crate) struct Trainer {
     micro_batches: usize,
     /// What is to be done next.
     tasks: VecDeque<Task>,
-    /// Whether this rank was asked to stop.
-    pub(crate) stops: bool,
+    /// What this rank was asked to do after the step.
+    pub(crate) asked: After,
     checkpoint_every: u64,
     verify_every: u64,
     evaluate_every: u64,
@@ -59,7 +61,7 @@ impl Trainer {
             steps: assign.steps,
             micro_batches: scenario.micro_batches,
             tasks: VecDeque::new(),
-            stops: false,
+            asked: After::GoOn,
             checkpoint_every: scenario.checkpoint_every,
             verify_every: scenario.verify_every,
             evaluate_every: scenario.evaluate_every,
@@ -90,7 +92,7 @@ impl Trainer {
     pub(crate) fn term(&self, task: Task, one_more: bool) -> Option<(Bucket, Vec<i64>)> {
         match task {
             Task::Reduce => {
-                let term = self.state.term(self.micro_batches(one_more), self.micro_batches, self.stops);
+                let term = self.state.term(self.micro_batches(one_more), self.micro_batches, self.asked);
                 Some((Bucket::GRADIENT, term))
             }
             Task::Evaluate => Some((Bucket::EVALUATION, vec![1])),
@@ -107,13 +109,13 @@ impl Trainer {
 
     /// Takes the step with the sum of all ranks' terms, and plans what follows it. Gives the counts of its micro-batches.
     pub(crate) fn step(&mut self, sum: &[i64]) -> Vec<i64> {
-        let (counts, stop) = self.state.advance(sum);
-        let stopping = stop && self.state.step < self.steps;
-        self.settle(stopping);
-        if stopping {
-            self.tasks.push_back(Task::Finish(true));
-        } else {
-            self.go_on();
+        let (counts, after) = self.state.advance(sum);
+        let after = if self.state.step < self.steps { after } else { After::GoOn };
+        self.settle(after == After::Stop);
+        match after {
+            After::GoOn => self.go_on(),
+            After::Pause => self.tasks.push_back(Task::Rest),
+            After::Stop => self.tasks.push_back(Task::Finish(true)),
         }
         counts
     }

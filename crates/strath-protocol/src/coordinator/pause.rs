@@ -1,0 +1,82 @@
+//! A planned pause: the generation ends after a step that all ranks agree on, so that nothing is computed twice and nobody has failed.
+//!
+//! ```text
+//! a worker has come, or leaves ──► Pause to every rank ──► they rest after the same step, with what follows it (an evaluation, a
+//!   checkpoint) done ──► Halted (step, digest) from each ──► the next generation is formed
+//! ```
+//!
+//! Whatever ends the generation at once meanwhile (a worker is lost, a ring breaks) wins: [`Coordinator::regroup`]. So does a stop.
+
+use std::time::Duration;
+
+use strath_core::Timestamp;
+
+use super::{Coordinator, Session, Stage};
+use crate::event::Connection;
+use crate::message::CoordinatorMessage;
+
+/// Once a rank rests the others do so too; one that does not is told to halt after this time, and then given up.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A pause that is under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pause {
+    /// Why.
+    cause: String,
+    /// Since when ranks rest: `None` before the first.
+    since: Option<Timestamp>,
+}
+
+impl Coordinator {
+    /// Ends the generation after a step, because of what is said; while it is about to stop, or to pause already, nothing changes but
+    /// what is said.
+    pub(super) fn pause(&mut self, cause: String) {
+        if self.stage != Stage::Running || self.stop_requested || self.agreed.is_some() {
+            return;
+        }
+        if let Some(pause) = &mut self.pausing {
+            pause.cause = format!("{}; {cause}", pause.cause);
+            return;
+        }
+        self.ask_to_rest(cause);
+    }
+
+    fn ask_to_rest(&mut self, cause: String) {
+        self.pausing = Some(Pause { cause, since: None });
+        let message = CoordinatorMessage::Pause { generation: self.generation, recorded: self.recorded() };
+        let ranked: Vec<Connection> =
+            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
+        for connection in ranked {
+            self.send(connection, message.clone());
+        }
+    }
+
+    /// A rank of a generation that is at work rests: as it was asked to, or as the coordinator before this one had asked another.
+    pub(super) fn rests(&mut self, connection: Connection) {
+        if self.pausing.is_none() {
+            let name = self.sessions.get(&connection).map(Session::name).unwrap_or_default();
+            self.ask_to_rest(format!("{name} rests, as it was asked to before the coordinator was lost"));
+        }
+    }
+
+    /// Goes on to the next generation once every rank rests.
+    pub(super) fn settle_pause(&mut self, now: Timestamp) {
+        if self.stage != Stage::Running {
+            self.pausing = None;
+        }
+        let Some(pause) = &mut self.pausing else { return };
+        let at_work = self.sessions.values().filter(|session| session.rank.is_some()).count();
+        if at_work == self.members.len() {
+            return;
+        }
+        let since = *pause.since.get_or_insert(now);
+        let cause = pause.cause.clone();
+        if at_work == 0 {
+            // What follows the step that they came to is done.
+            self.settled = self.sessions.values().filter_map(|session| session.held).map(|(step, _)| step).max();
+            self.end_generation(cause);
+        } else if now.since(since) >= PATIENCE {
+            self.regroup(format!("{cause}; then some ranks did not come to rest for {} s", PATIENCE.as_secs()));
+        }
+    }
+}
