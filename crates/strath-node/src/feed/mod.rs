@@ -124,3 +124,97 @@ impl Audience {
 fn identity(run: RunId, generation: Generation, rank: Rank, ticket: Ticket) -> Identity {
     Identity { run, generation, rank, world_size: 2, ticket }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+    use std::sync::mpsc::sync_channel;
+    use std::thread;
+
+    use strath_core::config::Layers;
+    use strath_core::{RingKey, Step, WorkerId};
+    use strath_protocol::message::{Feed, Follow, Member};
+
+    use super::*;
+    use crate::generation::optimizer;
+    use crate::prepare::{Prepared, prepare};
+
+    fn prepared(optimizer: &str) -> Prepared {
+        let text = format!(
+            "[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\nwidths = [4, 4]\n[batch]\nsize = 8\n[sam]\nm = 8\n{optimizer}"
+        );
+        let layers = Layers::new().file(&text, "run.toml", std::path::Path::new("/")).unwrap();
+        prepare(&layers.resolve().unwrap().config.to_toml(), None).unwrap()
+    }
+
+    fn initial(prepared: &Prepared) -> TrainingState {
+        let Prepared { config, model, .. } = prepared;
+        let (weights, statistics) = (model.initial(1).into(), model.initial_statistics());
+        TrainingState { step: 0, weights, statistics, optimizer: optimizer(config, model) }
+    }
+
+    /// Steps of a rank that reduces these gradients: any, as nobody computes them here.
+    fn train(state: &mut TrainingState, audience: &mut Audience, prepared: &Prepared, steps: u64) {
+        for step in 0..steps {
+            audience.admit(state);
+            let gradient: Vec<f32> =
+                (0..state.weights.len()).map(|at| ((at as u64 * 37 + step) % 11) as f32 * 1e-3 - 5e-3).collect();
+            let statistics = vec![0.5 + step as f32 * 1e-2; state.statistics.len()];
+            state.update(&gradient, &statistics, &prepared.config, 1000);
+            audience.tell(state.step, gradient, &statistics);
+            thread::sleep(std::time::Duration::from_micros(300));
+        }
+    }
+
+    #[test]
+    fn a_newcomer_that_is_fed_comes_to_the_bits_of_the_donor() {
+        for table in [
+            "[optimizer]\nkind = \"sgd\"\nlr = 0.1\nmomentum = 0.9\nclip_norm = 0.01\n",
+            "[optimizer]\nkind = \"adamw\"\nlr = 0.01\nweight_decay = 0.05\n[schedule]\nkind = \"cosine\"\n",
+        ] {
+            let prepared = prepared(table);
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let member = |worker| Member { worker: WorkerId(worker), ring_address: listener.local_addr().unwrap() };
+            let (run, generation) = (RunId(1), Generation(2));
+            let ticket = RingKey([1; 16]).feed_ticket(run, generation, WorkerId(3), WorkerId(4));
+            let feed_of = Feed { generation, to: member(4), ticket };
+            let follow_of = Follow { generation, from: member(3), steps: Step(1000), ticket };
+            let (admissions, mut audience) = Audience::new();
+            let mut state = initial(&prepared);
+            let values = state.weights.len() + state.statistics.len();
+            let go = AtomicBool::new(false);
+            let (followed, caught_up) = thread::scope(|scope| {
+                let newcomer = scope.spawn(|| {
+                    let mut caught_up = Vec::new();
+                    let listener = listener.try_clone().unwrap();
+                    let following = Following { run, follow: follow_of, prepared: prepared.clone(), listener, tls: None };
+                    (follow(following, &go, |step| caught_up.push(step)), caught_up)
+                });
+                let donor = Donor { run, feed: feed_of, tls: None, admissions, values };
+                scope.spawn(|| feed(donor, &go).unwrap());
+                train(&mut state, &mut audience, &prepared, 600);
+                drop(audience);
+                newcomer.join().unwrap()
+            });
+            assert_eq!(followed.broken, None);
+            assert!(followed.state.as_ref() == Some(&state), "at {:?}", followed.state.map(|state| state.step));
+            assert_eq!(caught_up.len(), 1, "it says so once");
+        }
+    }
+
+    #[test]
+    fn training_does_not_wait_for_a_newcomer_that_takes_nothing() {
+        let prepared = prepared("");
+        let (admissions, mut audience) = Audience::new();
+        let mut state = initial(&prepared);
+        let gradient = || vec![0.0; 3];
+        assert!(audience.tell(1, gradient(), &[]).is_some(), "nobody has its memory");
+        let (queue, fed) = sync_channel(FEWEST);
+        let progress = Arc::<Progress>::default();
+        admissions.0.send(Listener { queue, progress: progress.clone() }).unwrap();
+        train(&mut state, &mut audience, &prepared, 3 * FEWEST as u64);
+        assert!(progress.is_left_behind.load(Ordering::Relaxed) && audience.listeners.is_empty());
+        assert_eq!(fed.iter().count(), FEWEST, "the queue is bounded");
+        assert_eq!((queued(1), queued(1 << 20), queued(1 << 30)), (MOST, 16, FEWEST));
+    }
+}
