@@ -299,7 +299,7 @@ impl Worker {
             CoordinatorMessage::Halt { generation, recorded } => self.halt(generation, recorded)?,
             CoordinatorMessage::SendState { generation } => {
                 self.expect(&Stage::Waiting, "SendState")?;
-                if self.held.is_none() || !(self.was_fed || generation == self.progress.generation) {
+                if self.held.is_none() || generation < self.progress.generation {
                     return Err(Rejected::OutOfOrder { what: "SendState", state: "no such state is held" });
                 }
                 self.commands.push_back(Command::HandOver(generation));

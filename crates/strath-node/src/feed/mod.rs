@@ -187,7 +187,8 @@ mod tests {
                 let newcomer = scope.spawn(|| {
                     let mut caught_up = Vec::new();
                     let listener = listener.try_clone().unwrap();
-                    let following = Following { run, follow: follow_of, prepared: prepared.clone(), listener, tls: None };
+                    let following =
+                        Following { run, follow: follow_of, prepared: prepared.clone(), listener, tls: None };
                     (follow(following, &go, |step| caught_up.push(step)), caught_up)
                 });
                 let donor = Donor { run, feed: feed_of, tls: None, admissions, values };

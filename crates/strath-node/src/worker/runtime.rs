@@ -393,7 +393,9 @@ impl Runtime {
             Report::Followed(_, unfollowed, ..) if unfollowed.load(Ordering::Relaxed) => WorkerEvent::Tick,
             Report::Followed(generation, _, state, broken) => {
                 let held = state.as_ref().map(|(state, digest)| (Step(state.step), *digest));
-                self.held = state;
+                if state.is_some() {
+                    self.held = state;
+                }
                 WorkerEvent::Followed(Holds { generation, held, broken })
             }
             Report::Panicked(generation, phase, message) => {

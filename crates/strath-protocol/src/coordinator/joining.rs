@@ -111,7 +111,6 @@ impl Coordinator {
             self.update(newcomer, |session| {
                 session.standing = Standing::Following;
                 session.supply = Supply::Fed { donor, since: now, caught_up: false };
-                session.held = None;
             });
             self.send(newcomer, CoordinatorMessage::Follow(Follow { generation, from, steps, ticket }));
             self.send(donor, CoordinatorMessage::Feed(Feed { generation, to, ticket }));
@@ -177,8 +176,10 @@ impl Coordinator {
         self.update(connection, |session| {
             session.standing = Standing::Ready;
             session.supply = if is_broken { Supply::Sent } else { Supply::Untried };
-            (session.held, session.was_fed) = (held, true);
-            session.progress.step = held.map_or(Step(0), |(step, _)| step);
+            // Of a feed that brought nothing it keeps what it held before.
+            if let Some((step, _)) = held {
+                (session.held, session.was_fed, session.progress.step) = (held, true, step);
+            }
         });
         self.somebody_came = true;
         if let (Some(reason), true) = (broken, is_broken) {

@@ -45,8 +45,10 @@ impl Worker {
             return Err(Rejected::OutOfOrder { what: "Followed", state: self.stage.name() });
         }
         self.following = None;
-        (self.held, self.was_fed) = (holds.held, true);
-        self.progress.step = holds.held.map_or(Step(0), |(step, _)| step);
+        // Of a feed that brought nothing it keeps what it held before.
+        if let Some((step, _)) = holds.held {
+            (self.held, self.was_fed, self.progress.step) = (holds.held, true, step);
+        }
         self.send(WorkerMessage::Holds(holds));
         Ok(())
     }

@@ -149,7 +149,10 @@ impl Runtime {
             Report::CaughtUp(step) => Some(WorkerEvent::CaughtUp { generation, step }),
             Report::Followed(state, broken) => {
                 let held = state.as_ref().map(|state| (state.step, state.digest()));
-                (self.held, self.was_fed, self.follower) = (state, true, None);
+                self.follower = None;
+                if state.is_some() {
+                    (self.held, self.was_fed) = (state, true);
+                }
                 Some(WorkerEvent::Followed(Holds { generation, held, broken }))
             }
             _ => None,
