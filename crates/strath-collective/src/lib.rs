@@ -49,3 +49,4 @@ pub use collective::{Collective, FULL_MESH_LIMIT, Identity, Member, Pending};
 pub use error::{CollectiveError, Mismatch};
 pub use payload::{Payload, Reduced};
 pub use tls::RingTls;
+pub use transport::{DONOR, FeedReceiver, FeedSender, NEWCOMER};

@@ -68,6 +68,16 @@ impl RingKey {
         mac.update(&generation.0.to_le_bytes());
         Ticket(mac.finalize().into_bytes().into())
     }
+
+    /// The ticket by which one worker of a generation feeds another that joins it, and nothing else.
+    pub fn feed_ticket(&self, run: RunId, generation: Generation, donor: WorkerId, newcomer: WorkerId) -> Ticket {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
+        mac.update(b"strath feed");
+        for part in [run.0, generation.0, donor.0, newcomer.0] {
+            mac.update(&part.to_le_bytes());
+        }
+        Ticket(mac.finalize().into_bytes().into())
+    }
 }
 
 impl fmt::Debug for RingKey {
@@ -117,8 +127,11 @@ mod tests {
             key.ticket(RunId(3), Generation(3)),
             key.ticket(RunId(3), Generation(2)),
             RingKey([2; 16]).ticket(RunId(2), Generation(3)),
+            key.feed_ticket(RunId(2), Generation(3), WorkerId(4), WorkerId(5)),
         ];
         assert!(others.iter().all(|other| *other != ticket));
+        let feed = |donor, newcomer| key.feed_ticket(RunId(2), Generation(3), WorkerId(donor), WorkerId(newcomer));
+        assert!(feed(4, 5) == feed(4, 5) && feed(4, 5) != feed(5, 4) && feed(4, 5) != feed(4, 6));
         assert_eq!(format!("{key:?} {ticket:?}"), "RingKey(secret) Ticket(secret)");
     }
 }

@@ -9,12 +9,14 @@ use strath_collective::{Collective, CollectiveError, Identity, Member, RingTls};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::{Assignment, Digest, Evaluations, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
+use strath_model::Model;
 use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
 use strath_rpc::{ClientTls, Credentials};
 use strath_sam::Optimizer;
 
 use crate::checkpoint;
 use crate::evaluate::{EvaluateError, evaluate};
+use crate::feed::Audience;
 use crate::pace::Pace;
 use crate::prepare::Prepared;
 use crate::step::{Stepper, TrainingState};
@@ -74,6 +76,8 @@ pub(crate) struct Beginning {
     pub(crate) sent: Option<State>,
     /// The state that this worker holds.
     pub(crate) kept: Option<Held>,
+    /// Those who will join the generation.
+    pub(crate) audience: Audience,
 }
 
 /// Why a generation was not connected.
@@ -87,7 +91,7 @@ pub(crate) struct NotConnected {
 
 /// Connects the ring of a generation and makes everything ready for its first step, unless it is `cancelled` before.
 pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Ready, NotConnected> {
-    let Beginning { prepared, listener, tls, admitted, assign, sent, kept } = beginning;
+    let Beginning { prepared, listener, tls, admitted, assign, sent, kept, audience } = beginning;
     let own = |error: &dyn std::fmt::Display| NotConnected {
         message: error.to_string(),
         kind: FailureKind::Own,
@@ -140,7 +144,8 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
             };
             let checkpoint_every = config.checkpoint.every_steps;
             let stepper = Stepper::new(config, model, loader, plan, &assignment, &peers, assign.steps.0)
-                .map_err(|error| own(&error))?;
+                .map_err(|error| own(&error))?
+                .with_audience(audience);
             Work::Train(Box::new(Training {
                 stepper,
                 state,
@@ -168,11 +173,7 @@ fn initial_state(
     source: &str,
 ) -> Result<TrainingState, String> {
     let model = &prepared.model;
-    let decay = match config.sam.weight_decay {
-        WeightDecay::Outside => config.optimizer.weight_decay,
-        WeightDecay::Inside => 0.0,
-    };
-    let optimizer = Optimizer::new(&config.optimizer, decay, model.parameters().len());
+    let optimizer = optimizer(config, model);
     let Some(state) = state else {
         let (weights, statistics) = (model.initial(config.run.seed).into(), model.initial_statistics());
         return Ok(TrainingState { step: 0, weights, statistics, optimizer });
@@ -188,6 +189,15 @@ fn initial_state(
         checkpoint::decode(model, &state.model, &state.optimizer, optimizer)
     };
     decoded.map_err(|error| format!("{source}: {error}"))
+}
+
+/// The run's optimizer, its state zero.
+pub(crate) fn optimizer(config: &Config, model: &Model) -> Optimizer {
+    let decay = match config.sam.weight_decay {
+        WeightDecay::Outside => config.optimizer.weight_decay,
+        WeightDecay::Inside => 0.0,
+    };
+    Optimizer::new(&config.optimizer, decay, model.parameters().len())
 }
 
 fn ring(

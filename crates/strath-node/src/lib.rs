@@ -10,6 +10,7 @@ mod clock;
 pub mod coordinator;
 pub mod descent;
 pub mod evaluate;
+pub mod feed;
 pub mod files;
 mod generation;
 pub mod local;

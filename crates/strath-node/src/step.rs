@@ -19,6 +19,7 @@ use crate::after::After;
 use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
+use crate::feed::Audience;
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
 use crate::sums::{LaneSum, Tally, Totals};
@@ -42,6 +43,22 @@ pub struct TrainingState {
     pub optimizer: Optimizer,
 }
 
+impl TrainingState {
+    /// The end of a step, by what it has reduced: the optimizer's update, and batch norm's running statistics. The same on every rank, and on
+    /// whoever follows them. Gives the learning rate, and the l2 norm of the gradient before clipping.
+    pub fn update(&mut self, gradient: &[f32], statistics: &[f32], config: &Config, steps: u64) -> (f64, f64) {
+        let clipped = clip(gradient, config.optimizer.clip_norm);
+        let gradient_norm = clipped.norm;
+        let lr = learning_rate(self.step, steps, config.optimizer.lr, &config.schedule);
+        // Nobody else holds them between steps, so nothing is copied, but for one that joins.
+        let weights = Arc::make_mut(&mut self.weights);
+        self.optimizer.update_clipped(weights, clipped, self.step, lr);
+        advance(&mut self.statistics, statistics);
+        self.step += 1;
+        (lr, gradient_norm)
+    }
+}
+
 /// A rank's part of every step of a generation.
 pub struct Stepper {
     model: Model,
@@ -54,6 +71,8 @@ pub struct Stepper {
     config: Config,
     steps: u64,
     buffers: Buffers,
+    /// Those who join, and follow step by step.
+    audience: Audience,
 }
 
 /// What a rank gathers over a step.
@@ -95,7 +114,14 @@ impl Stepper {
         let share = Share::new(&plan, assignment, peers.identity().rank, config.sam.rho > 0.0);
         let buffers = Buffers::new(model.parameters().len());
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
-        Ok(Self { model, loader, plan, share, pieces, perturbation, config, steps, buffers })
+        let audience = Audience::default();
+        Ok(Self { model, loader, plan, share, pieces, perturbation, config, steps, buffers, audience })
+    }
+
+    /// The same, with those who join it meanwhile.
+    #[must_use]
+    pub fn with_audience(self, audience: Audience) -> Self {
+        Self { audience, ..self }
     }
 
     /// The model.
@@ -126,6 +152,7 @@ impl Stepper {
         after: After,
         mut enter: impl FnMut(Phase),
     ) -> Result<StepOutcome, StepError> {
+        self.audience.admit(state);
         let step = Step(state.step);
         let everyone = 0..self.share.world_size();
         let mut gathered = Gathered {
@@ -187,14 +214,10 @@ impl Stepper {
 
         enter(Phase::Update);
         let tally = Totals::read(&integers(tally));
-        let clipped = clip(&gradient, self.config.optimizer.clip_norm);
-        let gradient_norm = clipped.norm;
-        let lr = learning_rate(state.step, self.steps, self.config.optimizer.lr, &self.config.schedule);
-        let weights = Arc::make_mut(&mut state.weights); // nobody else holds them between steps: nothing is copied
-        state.optimizer.update_clipped(weights, clipped, state.step, lr);
-        self.buffers.give(gradient);
-        advance(&mut state.statistics, &tally.statistics);
-        state.step += 1;
+        let (lr, gradient_norm) = state.update(&gradient, &tally.statistics, &self.config, self.steps);
+        if let Some(spent) = self.audience.tell(state.step, gradient, &tally.statistics) {
+            self.buffers.give(spent);
+        }
         clock.lap(|s| &mut s.update);
 
         Ok(StepOutcome {

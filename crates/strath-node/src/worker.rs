@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 
 use self::line::{Heard, Line};
 use self::runtime::Runtime;
+use crate::generation::Held;
 use crate::prepare::Prepared;
 use crate::whereabouts::Whereabouts;
 
@@ -90,6 +91,13 @@ pub enum WorkerEnd {
     Stopped,
 }
 
+/// What a part in a run leaves for the next: data and model with the configuration that they are of, and the state.
+#[derive(Default)]
+struct Left {
+    prepared: Option<(String, Prepared)>,
+    held: Option<Held>,
+}
+
 /// Joins a run and takes part until it ends. One that loses its coordinator, or is given up by it, joins again as a newcomer. `stop`:
 /// each message is a request to stop, as by a signal; `leave`: why to leave at once, without finishing the step.
 ///
@@ -101,7 +109,7 @@ pub async fn run(
     mut leave: mpsc::Receiver<String>,
 ) -> Result<WorkerEnd, WorkerError> {
     let here = Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() });
-    let (mut prepared, mut lost) = (None, None);
+    let (mut left, mut lost) = (Left::default(), None);
     loop {
         let session = tokio::select! {
             session = Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()) => session,
@@ -116,11 +124,11 @@ pub async fn run(
             (Err(error), Some(lost)) => return Err(WorkerError::Failed(format!("{lost}; then {error}"))),
             (Err(error), None) => return Err(error.into()),
         };
-        let outcome = take_part(&settings, session, &here, &mut prepared, &mut stop, &mut leave).await?;
+        let outcome = take_part(&settings, session, &here, &mut left, &mut stop, &mut leave).await?;
         match outcome {
             WorkerOutcome::Done | WorkerOutcome::Released => return Ok(WorkerEnd::Done),
             WorkerOutcome::Stopped => return Ok(WorkerEnd::Stopped),
-            WorkerOutcome::Lost { message } if prepared.is_some() => {
+            WorkerOutcome::Lost { message } if left.prepared.is_some() => {
                 tracing::warn!("{message}; joining again");
                 lost = Some(message);
             }
@@ -137,7 +145,7 @@ async fn take_part(
     settings: &WorkerSettings,
     session: Session,
     here: &Arc<Whereabouts>,
-    prepared: &mut Option<(String, Prepared)>,
+    left: &mut Left,
     stop: &mut mpsc::Receiver<()>,
     leave: &mut mpsc::Receiver<String>,
 ) -> Result<WorkerOutcome, WorkerError> {
@@ -156,7 +164,7 @@ async fn take_part(
     let now = move || Timestamp(begun.elapsed());
     let machine = Worker::new(settings.coordinator.clone(), register, now());
     let (mut runtime, mut inbox) =
-        Runtime::new(machine, &session, settings.clone(), listener, here.clone(), prepared.take());
+        Runtime::new(machine, &session, settings.clone(), listener, here.clone(), std::mem::take(left));
     let (mut line, mut flush) = (Line::Up(Box::new(session)), FLUSH);
     let outcome = loop {
         if let Some(outcome) = runtime.carry_out(&mut line).await {
@@ -193,6 +201,9 @@ async fn take_part(
         }
     };
     runtime.halt();
+    if let WorkerOutcome::Lost { .. } = outcome {
+        runtime.rest(&mut inbox).await;
+    }
     line.finish(flush).await;
     if let (Some(path), Some(recorder)) = (&settings.trace, here.recorder()) {
         // The run is what counts; whoever asked for the trace is told that a part is missing.
@@ -200,7 +211,7 @@ async fn take_part(
             tracing::warn!("{error}");
         }
     }
-    *prepared = runtime.prepared.take();
+    *left = Left { prepared: runtime.prepared.take(), held: runtime.held.take() };
     Ok(outcome)
 }
 

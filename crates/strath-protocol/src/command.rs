@@ -3,7 +3,9 @@
 use strath_core::{Digest, Generation, Step, WorkerId};
 
 use crate::event::Connection;
-use crate::message::{Admitted, Assign, CoordinatorMessage, EvalReport, Member, State, StepReport, WorkerMessage};
+use crate::message::{
+    Admitted, Assign, CoordinatorMessage, EvalReport, Feed, Follow, Member, State, StepReport, WorkerMessage,
+};
 
 /// What a coordinator wants done.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +130,12 @@ pub enum WorkerCommand {
     Halt,
     /// Hand over the state that is held: answer with `StateReady`.
     HandOver(Generation),
+    /// Feed a newcomer with the state and with what each step reduces, beside the training.
+    Feed(Feed),
+    /// Follow the generation as it is fed: say `CaughtUp` once at most a step is missing, and `Followed` when the feed has ended.
+    Follow(Follow),
+    /// Follow no more; what was fed is of no use.
+    StopFollowing,
     /// Look for the coordinator again, then answer with `Reconnected`, or with `Disconnected` where it was not found for a while.
     Reconnect {
         /// How it was lost, in one line; `None`: it was looked for before.

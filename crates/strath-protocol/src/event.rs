@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use strath_core::{Digest, Generation, Step};
 
 use crate::message::{
-    CoordinatorMessage, DrainRequest, EvalReport, FailureReport, Finished, Prepared, Progress, Purpose, State,
+    CoordinatorMessage, DrainRequest, EvalReport, FailureReport, Finished, Holds, Prepared, Progress, Purpose, State,
     StepReport, WorkerMessage,
 };
 
@@ -104,6 +104,15 @@ pub enum WorkerEvent {
         /// The ring's address.
         ring_address: SocketAddr,
     },
+    /// The generation that is followed is at most a step ahead.
+    CaughtUp {
+        /// The generation.
+        generation: Generation,
+        /// Completed steps.
+        step: Step,
+    },
+    /// A feed has ended, with this state; or, of generation 0, a state of an earlier session is at hand.
+    Followed(Holds),
     /// Something failed.
     Failed(FailureReport),
     /// Ctrl-C or SIGTERM: whoever runs the worker wants it to end.

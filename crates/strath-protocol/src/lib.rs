@@ -9,6 +9,7 @@
 //!                                               (enough have come) Assign, State <─────
 //!              RingReady ────>                  (all are ready) Start <─────
 //!              Heartbeat, Step, Eval, State ─>  Ack <─────
+//!              CaughtUp, Holds (newcomer) ───>  Follow (to a newcomer), Feed (to one at work) <─────
 //!              Finished ─────>                  (all agree, all is saved) End <─────
 //!              Failed ───────>                  (to all, at once) End <─────
 //!              State (rank 0) ────> close       (all is saved, or patience is over) ends

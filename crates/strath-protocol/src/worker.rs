@@ -1,6 +1,7 @@
 //! The life of a run as one worker sees it: registered, preparing, waiting, connecting, running, halting, waiting again, ended.
 
 mod away;
+mod following;
 mod leaving;
 
 use std::collections::VecDeque;
@@ -51,6 +52,10 @@ pub struct Worker {
     ring_address: SocketAddr,
     /// The state that it holds between two generations: completed steps and digest.
     held: Option<(Step, Digest)>,
+    /// The generation that it follows as a newcomer.
+    following: Option<Generation>,
+    /// Whether the state that it holds was fed to it, so that it has not taken part in what led there.
+    was_fed: bool,
     /// Whether no thread of a generation is at work.
     rests: bool,
     /// The newest step on record, once the coordinator has said that the generation is over, or is to end.
@@ -129,6 +134,8 @@ impl Worker {
             rank: Rank(0),
             ring_address,
             held: None,
+            following: None,
+            was_fed: false,
             rests: true,
             halted_after: None,
             is_retiring: false,
@@ -221,6 +228,8 @@ impl Worker {
                 self.say_halted();
                 self.ask();
             }
+            Event::CaughtUp { generation, step } => self.caught_up(generation, step)?,
+            Event::Followed(holds) => self.followed(holds)?,
             Event::Failed(report) => self.failed(report)?,
             Event::StopRequested => self.stop(),
             Event::LeaveRequested { reason } => {
@@ -264,6 +273,7 @@ impl Worker {
                 if assign.keeps && self.held.is_none_or(|(step, _)| step != assign.start) {
                     return Err(Rejected::OutOfOrder { what: "Assign", state: "no such state is held" });
                 }
+                self.stop_following();
                 self.progress.generation = assign.generation;
                 self.progress.step = assign.start;
                 self.rank = assign.rank;
@@ -289,11 +299,13 @@ impl Worker {
             CoordinatorMessage::Halt { generation, recorded } => self.halt(generation, recorded)?,
             CoordinatorMessage::SendState { generation } => {
                 self.expect(&Stage::Waiting, "SendState")?;
-                if self.held.is_none() || generation != self.progress.generation {
+                if self.held.is_none() || generation < self.progress.generation {
                     return Err(Rejected::OutOfOrder { what: "SendState", state: "no such state is held" });
                 }
                 self.commands.push_back(Command::HandOver(generation));
             }
+            CoordinatorMessage::Feed(feed) => self.feed(feed)?,
+            CoordinatorMessage::Follow(follow) => self.follow(follow)?,
             CoordinatorMessage::TakenBack { generation, recorded } => self.taken_back(generation, recorded)?,
             CoordinatorMessage::End(ending) => self.exit(match ending {
                 Ending::Done => WorkerOutcome::Done,
@@ -346,7 +358,7 @@ impl Worker {
     }
 
     fn connect(&mut self, assign: Assign, state: Option<State>) {
-        (self.rests, self.held, self.halted_after) = (false, None, None);
+        (self.rests, self.held, self.was_fed, self.halted_after) = (false, None, false, None);
         self.backlog = Backlog::default();
         // Whoever assigns has read what was told.
         self.recent.clear();

@@ -62,7 +62,9 @@ impl Message for WorkerMessage {
             | Self::RingReady { .. }
             | Self::State(_)
             | Self::Finished(_)
-            | Self::Halted(_) => Precedence::InOrder,
+            | Self::Halted(_)
+            | Self::CaughtUp { .. }
+            | Self::Holds(_) => Precedence::InOrder,
         }
     }
 
@@ -79,6 +81,10 @@ impl Message for WorkerMessage {
             Self::Finished(finished) => Kind::Finished(finished.into()),
             Self::Failed(report) => Kind::Failed(report.into()),
             Self::Halted(halted) => Kind::Halted(halted.into()),
+            Self::CaughtUp { generation, step } => {
+                Kind::CaughtUp(wire::CaughtUp { generation: generation.0, step: step.0 })
+            }
+            Self::Holds(holds) => Kind::Holds(holds.into()),
             Self::Retiring => Kind::Retiring(wire::Retiring {}),
             Self::Leaving { generation, reason } => {
                 let reason = crate::convert::clipped(reason);
@@ -103,6 +109,11 @@ impl Message for WorkerMessage {
             Kind::Finished(finished) => Self::Finished(finished.try_into()?),
             Kind::Failed(report) => Self::Failed(report.try_into()?),
             Kind::Halted(halted) => Self::Halted(halted.try_into()?),
+            Kind::CaughtUp(caught_up) => Self::CaughtUp {
+                generation: crate::convert::generation(caught_up.generation, "CaughtUp.generation")?,
+                step: Step(caught_up.step),
+            },
+            Kind::Holds(holds) => Self::Holds(holds.try_into()?),
             Kind::Retiring(wire::Retiring {}) => Self::Retiring,
             Kind::Leaving(leaving) => Self::Leaving {
                 generation: Generation(leaving.generation),
@@ -135,6 +146,8 @@ impl Message for CoordinatorMessage {
             | Self::Pause { .. }
             | Self::Halt { .. }
             | Self::SendState { .. }
+            | Self::Feed(_)
+            | Self::Follow(_)
             | Self::TakenBack { .. } => Precedence::InOrder,
         }
     }
@@ -155,6 +168,8 @@ impl Message for CoordinatorMessage {
                 Kind::Halt(wire::Halt { generation: generation.0, recorded: recorded.0 })
             }
             Self::SendState { generation } => Kind::SendState(wire::SendState { generation: generation.0 }),
+            Self::Feed(feed) => Kind::Feed(feed.into()),
+            Self::Follow(follow) => Kind::Follow(follow.into()),
             Self::TakenBack { generation, recorded } => {
                 Kind::TakenBack(wire::TakenBack { generation: generation.0, recorded: recorded.0 })
             }
@@ -187,6 +202,8 @@ impl Message for CoordinatorMessage {
             Kind::SendState(send) => {
                 Self::SendState { generation: crate::convert::generation(send.generation, "SendState.generation")? }
             }
+            Kind::Feed(feed) => Self::Feed(feed.try_into()?),
+            Kind::Follow(follow) => Self::Follow(follow.try_into()?),
             Kind::TakenBack(taken) => Self::TakenBack {
                 generation: crate::convert::generation(taken.generation, "TakenBack.generation")?,
                 recorded: Step(taken.recorded),

@@ -60,7 +60,10 @@ impl Shared {
     pub(crate) fn send(&self, connection: Connection, message: CoordinatorMessage) {
         let mut sessions = self.sessions();
         let Some(entry) = sessions.get(&connection) else { return };
-        if matches!(message, CoordinatorMessage::Assign(_) | CoordinatorMessage::TakenBack { .. }) {
+        if matches!(
+            message,
+            CoordinatorMessage::Assign(_) | CoordinatorMessage::TakenBack { .. } | CoordinatorMessage::SendState { .. }
+        ) {
             entry.states.open();
         }
         if entry.queue.try_send(message) == Err(NotQueued::Full)

@@ -80,6 +80,8 @@ pub enum Input {
     DialsPeer(ThreadId, Rank),
     /// Peers had to be connected by now.
     ConnectDeadline(ThreadId),
+    /// A feed may have been silent for too long.
+    FeedDeadline(ThreadId),
     /// The training thread has computed its micro-batches.
     Computed(ThreadId),
     /// A thread reports to the session.

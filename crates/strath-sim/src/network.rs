@@ -14,6 +14,7 @@ use strath_protocol::message::{CoordinatorMessage, WorkerMessage};
 
 use crate::draws::Draws;
 use crate::peers::{Frame, Hello};
+use crate::worker::Fed;
 
 /// A machine; 0 is the coordinator's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -84,6 +85,8 @@ pub enum Packet {
     Answer(Hello),
     /// A segment of a sum.
     Frame(Frame),
+    /// What a worker that joins is fed.
+    Fed(Fed),
     /// The stream is over.
     Closed(Closing),
 }

@@ -8,7 +8,7 @@ use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use support::place::generations;
-use support::{DEADLINE, finish, metrics, reach, sha, signal, stderr, strath, summary, train, workers_of};
+use support::{DEADLINE, finish, metrics, reach, sha, stderr, strath, summary, train, workers_of};
 
 /// A process that stops and continues another one, ten milliseconds each, and leaves it to itself when it is dropped.
 struct HalfSpeed {

@@ -121,7 +121,7 @@ impl Link {
 
 /// Has the kernel end a connection whose other end answers nothing for [`SILENCE`]: a host that lost its power or its network
 /// sends no reset. What is sent is to be acknowledged by then, and an idle connection is probed.
-fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+pub(super) fn notice_silence(stream: &TcpStream) -> io::Result<()> {
     let second = Duration::from_secs(1);
     sockopt::set_tcp_user_timeout(stream, SILENCE.as_millis() as u32)?;
     sockopt::set_tcp_keepidle(stream, second)?;

@@ -31,6 +31,18 @@ pub(super) struct Attempt<'a> {
     cancelled: &'a AtomicBool,
 }
 
+impl<'a> Attempt<'a> {
+    /// An attempt that begins now.
+    pub(super) fn new(
+        identity: Identity,
+        tls: Option<&'a RingTls>,
+        deadline: Duration,
+        cancelled: &'a AtomicBool,
+    ) -> Self {
+        Self { identity, tls, started: Instant::now(), deadline, given_up: AtomicBool::new(false), cancelled }
+    }
+}
+
 impl Attempt<'_> {
     pub(super) fn is_over(&self) -> bool {
         let is_given_up = self.given_up.load(Ordering::Relaxed) || self.cancelled.load(Ordering::Relaxed);
@@ -68,8 +80,7 @@ pub(super) fn connect(
     deadline: Duration,
     cancelled: &AtomicBool,
 ) -> Result<Vec<Link>, CollectiveError> {
-    let (started, given_up) = (Instant::now(), AtomicBool::new(false));
-    let attempt = &Attempt { identity, tls, started, deadline, given_up, cancelled };
+    let attempt = &Attempt::new(identity, tls, deadline, cancelled);
     thread::scope(|scope| {
         let dials: Vec<_> = peers
             .iter()

@@ -4,7 +4,8 @@
 //! certificates, a TLS [`session`]. [`link`] is one peer's two connections, with what is being read ([`inbound`]) and
 //! written ([`outbound`]), in clear or in [`records`] of TLS under the session's [`keys`], [`engine`] drives machines over links, [`turns`] says which thread has it do so, and [`watch`] is what
 //! that thread sleeps on. Once they are connected the ranks come to an [`agreement`]: [`share`] has those of one host go on through
-//! [`pipe`]s in shared memory ([`map`]), and [`probe`] measures what links can do.
+//! [`pipe`]s in shared memory ([`map`]), and [`probe`] measures what links can do. Whoever joins is
+//! [fed](feed) over a connection of its own.
 
 #![allow(clippy::disallowed_methods, reason = "this is where the clock is read and where threads wait")]
 
@@ -12,6 +13,7 @@ mod agreement;
 mod dial;
 mod engine;
 mod farewell;
+mod feed;
 mod handshake;
 mod inbound;
 mod keys;
@@ -36,6 +38,7 @@ use std::time::Duration;
 
 pub(crate) use agreement::Agreement;
 pub(crate) use engine::Outcome;
+pub use feed::{DONOR, FeedReceiver, FeedSender, NEWCOMER};
 pub(crate) use probe::measure;
 pub(crate) use share::share;
 pub(crate) use short::ShortSum;

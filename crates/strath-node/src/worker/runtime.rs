@@ -6,12 +6,13 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use strath_collective::Collective;
 use strath_core::{Generation, Rank, Step};
 use strath_data::SplitName;
 use strath_protocol::message::{
-    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
+    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Feed, Finished, Follow, Holds, Phase,
     Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
@@ -19,16 +20,20 @@ use strath_rpc::Session;
 use tokio::sync::mpsc;
 
 use super::line::Line;
-use super::{WorkerSettings, listen};
+use super::{Left, WorkerSettings, listen};
 use crate::after::{After, Asked};
 use crate::checkpoint;
-use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
+use crate::feed::{self, Admissions, Audience, Donor, Followed, Following};
+use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held, ring_tls};
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::trainer::Told;
 use crate::whereabouts::Whereabouts;
 
 /// Reports on their way from the training thread to the coordinator.
 const REPORTS: usize = 256;
+/// At the end of a session the state of a step that was interrupted is waited for so long.
+const LAST_STATE: Duration = Duration::from_millis(500);
+
 /// What other threads report to the session's task.
 pub(super) enum Report {
     Prepared(Box<Result<Prepared, PrepareError>>),
@@ -39,6 +44,10 @@ pub(super) enum Report {
     Rested(Option<Held>),
     /// The state that is held, as files.
     HandedOver(Box<State>),
+    /// A generation that is followed is at most a step ahead of this one.
+    CaughtUp(Generation, Step),
+    /// A feed of a generation that was not cancelled, as this would say, has ended with this state, or why it broke.
+    Followed(Generation, Arc<AtomicBool>, Option<Held>, Option<String>),
     /// A thread panicked in this phase, with this message.
     Panicked(Generation, Phase, String),
 }
@@ -57,7 +66,7 @@ pub(super) struct Runtime {
     settings: WorkerSettings,
     local_address: SocketAddr,
     /// The state of the generation that is over.
-    held: Option<Held>,
+    pub(super) held: Option<Held>,
     /// Where the training thread is.
     here: Arc<Whereabouts>,
     /// The rank in it.
@@ -71,6 +80,12 @@ pub(super) struct Runtime {
     pub(super) prepared: Option<(String, Prepared)>,
     ready: Option<Ready>,
     peers: Option<Arc<Collective>>,
+    /// The way by which those who join get to the training thread.
+    admissions: Option<Admissions>,
+    /// Whether the training thread is at work.
+    is_training: bool,
+    /// Set where the generation that is followed is followed no more.
+    unfollowed: Arc<AtomicBool>,
 }
 
 impl Runtime {
@@ -81,9 +96,10 @@ impl Runtime {
         settings: WorkerSettings,
         listener: TcpListener,
         here: Arc<Whereabouts>,
-        prepared: Option<(String, Prepared)>,
+        left: Left,
     ) -> (Self, mpsc::Receiver<Report>) {
         let (events, inbox) = mpsc::channel(REPORTS);
+        let Left { prepared, held } = left;
         let runtime = Self {
             machine,
             events,
@@ -93,7 +109,7 @@ impl Runtime {
             cancelled: Arc::default(),
             settings,
             local_address: session.local_address(),
-            held: None,
+            held,
             here,
             rank: Rank(0),
             generation: Generation(0),
@@ -102,6 +118,9 @@ impl Runtime {
             prepared,
             ready: None,
             peers: None,
+            admissions: None,
+            is_training: false,
+            unfollowed: Arc::default(),
         };
         (runtime, inbox)
     }
@@ -141,6 +160,9 @@ impl Runtime {
                 WorkerCommand::PauseAfterStep => self.asked.ask(After::Pause),
                 WorkerCommand::Halt => self.halt(),
                 WorkerCommand::HandOver(generation) => self.hand_over(generation),
+                WorkerCommand::Feed(feed) => self.feed(feed),
+                WorkerCommand::Follow(follow) => self.follow(follow),
+                WorkerCommand::StopFollowing => self.unfollowed.store(true, Ordering::Relaxed),
                 WorkerCommand::Reconnect { lost } => {
                     if let Some(lost) = lost {
                         tracing::warn!("{lost}; looking for it");
@@ -158,8 +180,14 @@ impl Runtime {
         self.admitted = Some(admitted);
         if let Some((_, prepared)) = self.prepared.as_ref().filter(|(of, _)| *of == configuration) {
             self.later.push_back(WorkerEvent::Prepared(summarise(prepared)));
+            if let Some((state, digest)) = &self.held {
+                let (generation, held) = (Generation(0), Some((Step(state.step), *digest)));
+                self.later.push_back(WorkerEvent::Followed(Holds { generation, held, broken: None }));
+            }
             return;
         }
+        // It was of another configuration.
+        self.held = None;
         self.spawn(Generation(0), Phase::Preparing, move |events| {
             let prepared = prepare(&configuration, data);
             // Nobody listens any more where the session has ended; so below.
@@ -178,8 +206,10 @@ impl Runtime {
         self.cancelled = Arc::default();
         self.asked = Arc::default();
         let (cancelled, kept, tls) = (self.cancelled.clone(), self.held.take(), self.settings.tls.clone());
+        let (admissions, audience) = Audience::new();
+        self.admissions = Some(admissions);
         self.spawn(generation, Phase::Connecting, move |events| {
-            let beginning = Beginning { prepared, listener, tls, admitted, assign, sent: state, kept };
+            let beginning = Beginning { prepared, listener, tls, admitted, assign, sent: state, kept, audience };
             let ready = connect(beginning, &cancelled);
             let _ = events.blocking_send(Report::Connected(generation, Box::new(ready)));
         });
@@ -188,6 +218,7 @@ impl Runtime {
     /// Ends whatever is at work in the generation. A ring that is connected and not in use rests at once.
     pub(super) fn halt(&mut self) {
         self.cancelled.store(true, Ordering::Relaxed);
+        self.unfollowed.store(true, Ordering::Relaxed);
         if let Some(peers) = self.peers.take() {
             peers.abort();
             leave_behind(peers);
@@ -198,11 +229,21 @@ impl Runtime {
         }
     }
 
+    /// Waits for the state that the training thread leaves, which was told to end; not for long, as it is hardly ever of use.
+    pub(super) async fn rest(&mut self, inbox: &mut mpsc::Receiver<Report>) {
+        let until = tokio::time::Instant::now() + LAST_STATE;
+        while self.is_training {
+            let Ok(Some(report)) = tokio::time::timeout_at(until, inbox.recv()).await else { return };
+            self.take(report);
+        }
+    }
+
     /// The threads of the generation are through. The next needs a listener of its own; its address is what the machine is to know.
     fn rests(&mut self, state: Option<Held>) {
         if let Some(peers) = self.peers.take() {
             leave_behind(peers);
         }
+        (self.admissions, self.is_training) = (None, false);
         let held = state.as_ref().map(|(state, digest)| (Step(state.step), *digest));
         self.held = state;
         let event = match listen(&self.settings, self.local_address) {
@@ -232,10 +273,61 @@ impl Runtime {
         });
     }
 
+    /// What this worker shows to others, where it has certificates.
+    fn ring_tls(&self) -> Result<Option<strath_collective::RingTls>, String> {
+        self.settings.tls.as_ref().map(|tls| ring_tls(tls.credentials())).transpose()
+    }
+
+    /// Feeds a newcomer, on a thread beside the training. Where that fails the newcomer misses it, and says so.
+    fn feed(&mut self, feed: Feed) {
+        let (Some(admissions), Some(admitted), Some((_, prepared))) =
+            (self.admissions.clone(), &self.admitted, &self.prepared)
+        else {
+            return;
+        };
+        let (run, cancelled) = (admitted.run, self.cancelled.clone());
+        let values = prepared.model.parameters().len() + prepared.model.statistics().len();
+        let tls = self.ring_tls();
+        std::thread::spawn(move || {
+            let done = tls.and_then(|tls| feed::feed(Donor { run, feed, tls, admissions, values }, &cancelled));
+            if let Err(error) = done {
+                tracing::warn!("{error}");
+            }
+        });
+    }
+
+    /// Follows the generation that this worker joins.
+    fn follow(&mut self, follow: Follow) {
+        let (Some(listener), Some(admitted), Some((_, prepared))) =
+            (&self.listener, &self.admitted, self.prepared.clone())
+        else {
+            return;
+        };
+        let (run, generation) = (admitted.run, follow.generation);
+        self.unfollowed = Arc::default();
+        let unfollowed = self.unfollowed.clone();
+        let begins = listener.try_clone().map_err(|error| error.to_string()).and_then(|listener| {
+            let tls = self.ring_tls()?;
+            Ok(Following { run, follow, prepared, listener, tls })
+        });
+        self.spawn(Generation(0), Phase::Waiting, move |events| {
+            let Followed { state, broken } = match begins {
+                Ok(following) => feed::follow(following, &unfollowed, |step| {
+                    let _ = events.blocking_send(Report::CaughtUp(generation, step));
+                }),
+                Err(error) => Followed { state: None, broken: Some(error) },
+            };
+            if !unfollowed.load(Ordering::Relaxed) {
+                let _ = events.blocking_send(Report::Followed(generation, unfollowed, state.map(held), broken));
+            }
+        });
+    }
+
     fn run(&mut self) {
         let Some(Ready { generation, peers, work }) = self.ready.take() else { return };
         let (asked, cancelled, here) = (self.asked.clone(), self.cancelled.clone(), self.here.clone());
         here.enter(self.start.0, Phase::Ascent);
+        self.is_training = true;
         // What it was in the generation before is known.
         here.set_rate(0.0);
         self.spawn(generation, Phase::Ascent, move |events| {
@@ -298,6 +390,16 @@ impl Runtime {
                 WorkerEvent::Tick
             }
             Report::HandedOver(state) => WorkerEvent::StateReady(*state),
+            Report::CaughtUp(generation, step) => WorkerEvent::CaughtUp { generation, step },
+            // Something else has begun meanwhile.
+            Report::Followed(_, unfollowed, ..) if unfollowed.load(Ordering::Relaxed) => WorkerEvent::Tick,
+            Report::Followed(generation, _, state, broken) => {
+                let held = state.as_ref().map(|(state, digest)| (Step(state.step), *digest));
+                if state.is_some() {
+                    self.held = state;
+                }
+                WorkerEvent::Followed(Holds { generation, held, broken })
+            }
             Report::Panicked(generation, phase, message) => {
                 let (step, last, _) = self.here.get();
                 let phase = if last == Phase::Joining { phase } else { last };

@@ -7,7 +7,7 @@ use strath_core::config::Numerics;
 use strath_core::{Assignment, BySpeed, Digest, Generation, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
-use super::{Coordinator, Gather, Settings, Stage, Standing};
+use super::{Coordinator, Gather, Settings, Stage, Standing, Supply};
 use crate::command::{CoordinatorCommand as Command, Place, Record};
 use crate::decision::Decision;
 use crate::event::Connection;
@@ -290,7 +290,7 @@ impl Coordinator {
             }
         }
         ready.sort_unstable();
-        self.somebody_came = false;
+        self.somebody_came = self.has_followers();
         self.generation = Generation(self.generation.0 + 1);
         let generation = self.generation;
         let sessions: Vec<&super::Session> = ready.iter().filter_map(|(_, c, _)| self.sessions.get(c)).collect();
@@ -361,7 +361,7 @@ impl Coordinator {
             self.update(*connection, |session| {
                 session.rank = Some(rank);
                 session.standing = Standing::Connecting;
-                session.held = None;
+                (session.held, session.supply) = (None, Supply::Untried);
                 session.is_sent_state = some_are_sent && !keeps;
                 session.measured.begin(start);
                 session.progress = Progress { generation, step: start, phase: Phase::Connecting, images_per_s: 0.0 };

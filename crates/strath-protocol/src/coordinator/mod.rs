@@ -7,6 +7,7 @@ mod blame;
 mod decisions;
 mod drain;
 mod ending;
+mod joining;
 mod lateness;
 mod liveness;
 mod pause;
@@ -35,6 +36,7 @@ use blame::Suspicion;
 use decisions::Decisions;
 use drain::Drain;
 use ending::Results;
+use joining::Supply;
 use pause::Pause;
 use regroup::Regroup;
 pub use returning::Former;
@@ -102,6 +104,10 @@ struct Session {
     finished: Option<Finished>,
     /// The state that it holds between two generations: completed steps and digest.
     held: Option<(Step, Digest)>,
+    /// Whether that was fed to it, so that the steps that led there are for others to tell.
+    was_fed: bool,
+    /// How it comes by the state, while it has no place.
+    supply: Supply,
     /// Whether the ranks found that its state is not theirs.
     deviates: bool,
     /// Whether it is to leave.
@@ -117,6 +123,8 @@ enum Standing {
     New,
     Preparing,
     Ready,
+    /// It is fed, and has a part in the next generation.
+    Following,
     Connecting,
     Connected,
     Running,
@@ -130,6 +138,7 @@ impl Standing {
             Self::New => "not registered",
             Self::Preparing => "preparing",
             Self::Ready => "waiting for a generation",
+            Self::Following => "following the generation",
             Self::Connecting => "connecting its ring",
             Self::Connected => "waiting for the others' rings",
             Self::Running => "running",
@@ -260,6 +269,8 @@ impl Coordinator {
             measured: Measured::default(),
             finished: None,
             held: None,
+            was_fed: false,
+            supply: Supply::Untried,
             deviates: false,
             is_retiring: false,
             is_sent_state: false,
@@ -314,6 +325,8 @@ impl Coordinator {
                 self.save(state);
             }
             WorkerMessage::Halted(halted) => self.halted(connection, halted)?,
+            WorkerMessage::CaughtUp { generation, step } => self.caught_up(connection, generation, step)?,
+            WorkerMessage::Holds(holds) => self.holds(connection, holds)?,
             WorkerMessage::Retiring => self.retire(connection)?,
             WorkerMessage::Finished(finished) => {
                 Self::expect(session, Standing::Running, "Finished")?;

@@ -41,6 +41,8 @@ pub(super) struct Regroup {
     asked: Option<(Connection, Step, Digest)>,
     /// When what it waits for next began.
     waits_since: Option<Timestamp>,
+    /// Since when every rank has halted and one that follows is waited for.
+    pub(super) halted_since: Option<Timestamp>,
 }
 
 impl Regroup {
@@ -100,7 +102,8 @@ impl Coordinator {
             return self.fail(format!("{cause}; {MOST_FRUITLESS} generations have ended without a step"));
         }
         self.decide(Decision::Regroups { generation: self.generation }, &cause);
-        self.stage = Stage::Regrouping(Regroup { cause, since: None, asked: None, waits_since: None });
+        self.stage =
+            Stage::Regrouping(Regroup { cause, since: None, asked: None, waits_since: None, halted_since: None });
     }
 
     /// The step of the newest state that the coordinator has; `None`: only the seed's.
@@ -136,6 +139,7 @@ impl Coordinator {
             session.rank = None;
             session.finished = None;
             session.held = halted.held.filter(|_| !session.deviates);
+            session.was_fed = false;
             session.deviates = false;
             if let Some((_, register)) = &mut session.identity {
                 register.ring_address = halted.ring_address;
@@ -175,26 +179,6 @@ impl Coordinator {
         });
     }
 
-    /// Workers that have come since the generation was formed have a part in the next one, which begins once none has come for a
-    /// while.
-    pub(super) fn welcome(&mut self, now: Timestamp) {
-        if self.stage != Stage::Running
-            || self.settings.job != Job::Train
-            || self.stop_requested
-            || self.agreed.is_some()
-            || self.pausing.is_some()
-            || !self.somebody_came
-        {
-            return;
-        }
-        let is_new = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
-        let names: Vec<String> = self.sessions.values().filter(is_new).map(Session::name).collect();
-        let preparing = self.sessions.values().any(|session| session.standing == Standing::Preparing);
-        if !names.is_empty() && !preparing && now.since(self.last_arrival) >= self.quiet() {
-            self.pause(format!("{} joined", names.join(", ")));
-        }
-    }
-
     /// How long none must have come before a generation is formed.
     pub(super) fn quiet(&self) -> Duration {
         match self.settings.gather {
@@ -216,6 +200,9 @@ impl Coordinator {
         if let Some(why) = self.why_await_members(now) {
             return self.decide(Decision::Waits, &why);
         }
+        if self.awaits_followers(now) {
+            return;
+        }
         let Stage::Regrouping(Regroup { cause, asked, .. }) = &self.stage else { return };
         let (cause, asked) = (cause.clone(), *asked);
         let is_waiting = asked.is_some() || (self.stop_requested && !self.results.saving.is_empty());
@@ -230,9 +217,14 @@ impl Coordinator {
         if self.stop_requested {
             return self.stop_between_generations(is_late);
         }
-        let ready = |session: &&Session| session.standing == Standing::Ready;
-        let members = self.sessions.values().filter(ready).filter(|session| !session.is_retiring).count();
         let least = self.least_workers();
+        let members = match self.members_at_hand() {
+            members if members < least => {
+                self.call_in_followers();
+                self.members_at_hand()
+            }
+            members => members,
+        };
         let origin = self.origin();
         if let Origin::Held(step, digest) = origin
             && self.must_be_sent(step, digest, members, least)
@@ -252,13 +244,21 @@ impl Coordinator {
         self.note_formed(&cause);
     }
 
+    /// How many could take part in a generation now.
+    fn members_at_hand(&self) -> usize {
+        let is_ready = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
+        self.sessions.values().filter(is_ready).count()
+    }
+
     /// Where the next generation begins: at the furthest state that most of those who are there hold; those who leave count where
     /// nobody else holds any.
     fn origin(&mut self) -> Origin {
-        let kept = self.kept_step();
+        let (kept, recorded) = (self.kept_step(), self.recorded());
         let held = |retiring: bool| {
             let of = move |session: &&Session| session.is_retiring == retiring && session.standing == Standing::Ready;
-            self.sessions.values().filter(of).filter_map(|session| session.held).collect::<Vec<_>>()
+            // The record would have a gap where only those were left who have not taken the last steps.
+            let counts = |session: &Session| session.held.filter(|(step, _)| !session.was_fed || *step <= recorded);
+            self.sessions.values().filter(of).filter_map(counts).collect::<Vec<_>>()
         };
         let mut states = held(false);
         if states.is_empty() {

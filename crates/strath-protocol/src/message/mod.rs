@@ -1,6 +1,7 @@
 //! What workers and the coordinator say to each other, as the state machines see it: whole values, no wire format.
 
 mod drain;
+mod join;
 mod report;
 mod state;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 
 pub use drain::{DrainAnswer, DrainRequest, Shortage};
+pub use join::{Feed, Follow, Holds};
 pub use report::{
     EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, Phase,
     PhaseSeconds, Progress, StepReport,
@@ -44,6 +46,15 @@ pub enum WorkerMessage {
     Failed(FailureReport),
     /// The worker has left its generation, as it was told to, and waits for the next.
     Halted(Halted),
+    /// The worker follows the generation that it joins, at most a step behind.
+    CaughtUp {
+        /// The generation.
+        generation: Generation,
+        /// Its completed steps.
+        step: Step,
+    },
+    /// What the worker holds, which has no place in a generation.
+    Holds(Holds),
     /// The worker wants to leave, whatever the generation: it goes on until it is told to pause or to halt, so that nothing of its work is lost.
     Retiring,
     /// The worker ends at once, without finishing its step.
@@ -96,6 +107,10 @@ pub enum CoordinatorMessage {
         /// The generation that is over.
         generation: Generation,
     },
+    /// Feed a newcomer.
+    Feed(Feed),
+    /// Follow the generation that you join.
+    Follow(Follow),
     /// Answers a [`Register`] of a worker that comes back: it goes on as if it had not been away.
     TakenBack {
         /// The coordinator's generation.

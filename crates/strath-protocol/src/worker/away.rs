@@ -111,7 +111,8 @@ impl Worker {
             | Stage::Running(_)
             | Stage::Finished(_)
             | Stage::Halting(..) => true,
-            Stage::Waiting => self.held.is_some(),
+            // What was fed may be ahead of what is on record, and others have that to tell.
+            Stage::Waiting => self.held.is_some() && !self.was_fed,
             Stage::Registered | Stage::Preparing | Stage::Receiving(_) | Stage::Failed(_) | Stage::Ended => false,
         };
         is_known && has_a_part && self.trains && !self.is_retiring
@@ -119,6 +120,8 @@ impl Worker {
 
     /// The session is lost, as `how` says.
     pub(super) fn lose_coordinator(&mut self, how: &str) {
+        // Nobody is left to say when that is of use.
+        self.stop_following();
         let progress = self.progress;
         let lost = format!(
             "the coordinator at {} {how}, at step {} in phase {}",

@@ -22,7 +22,7 @@ fn halt(worker: u64, generation: u64, recorded: u64) -> Command {
 }
 
 /// The assignments among commands: whose, and what they say.
-fn assigned(commands: &[Command]) -> Vec<(u64, &Assign)> {
+pub(crate) fn assigned(commands: &[Command]) -> Vec<(u64, &Assign)> {
     let mut found = Vec::new();
     for command in commands {
         if let Command::Send { connection, message: CoordinatorMessage::Assign(assign) } = command {
@@ -33,7 +33,7 @@ fn assigned(commands: &[Command]) -> Vec<(u64, &Assign)> {
 }
 
 /// What a generation was recorded with: number, ranks, step, cause.
-fn recorded(commands: &[Command]) -> Option<(u64, u64, u64, &str)> {
+pub(crate) fn recorded(commands: &[Command]) -> Option<(u64, u64, u64, &str)> {
     commands.iter().find_map(|command| match command {
         Command::Record(Record::Generation { generation, members, step, cause, .. }) => {
             Some((generation.0, members.len() as u64, step.0, cause.as_str()))
@@ -42,12 +42,12 @@ fn recorded(commands: &[Command]) -> Option<(u64, u64, u64, &str)> {
     })
 }
 
-fn handover(generation: u64, step: u64) -> WorkerMessage {
+pub(crate) fn handover(generation: u64, step: u64) -> WorkerMessage {
     WorkerMessage::State(State { generation: Generation(generation), ..state(step, Purpose::Handover) })
 }
 
 /// A machine of many hosts with this many workers at work.
-fn many(workers: u64) -> Coordinator {
+pub(crate) fn many(workers: u64) -> Coordinator {
     let gather = Gather::AtLeast { workers: 1, quiet: Duration::from_millis(100) };
     let mut machine = Coordinator::new(settings(gather), at(0));
     for worker in 0..workers {
@@ -147,25 +147,6 @@ fn a_worker_that_hangs_is_given_up_after_its_lease_and_heard_no_more() {
     assert_eq!(commands[2], halt(0, 5, 0));
     let late = Event::Message { connection: Connection(1), message: finished(9, 3, false) };
     assert_eq!(machine.handle(late, at(2001)), Err(Rejected::UnknownConnection(1)));
-}
-
-#[test]
-fn a_worker_that_comes_has_a_part_in_the_next_generation() {
-    let mut machine = many(1);
-    say(&mut machine, 0, WorkerMessage::Step(step_report(1)), 150);
-    join(&mut machine, 1, 200);
-    assert_eq!(say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 200), [], "others may be about to come");
-    assert_eq!(handle(&mut machine, Event::Tick, 299), []);
-    assert_eq!(handle(&mut machine, Event::Tick, 300), [pause(0, 1)]);
-    say(&mut machine, 0, halted(5, Some((1, 7)), 200), 301);
-    let commands = say(&mut machine, 0, handover(5, 1), 302);
-    let joined = "worker 1 (h1, 127.0.0.1:9001) joined";
-    assert_eq!(recorded(&commands), Some((6, 2, 1, joined)));
-    let assigned = assigned(&commands);
-    assert_eq!(
-        assigned.iter().map(|(worker, assign)| (*worker, assign.keeps)).collect::<Vec<_>>(),
-        [(0, true), (1, false)]
-    );
 }
 
 #[test]

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use strath_core::{Rank, RunId, Step, Ticket, WorkerId};
-use strath_protocol::message::{Admitted, Assign, Ending, Job, Member, StateRef};
+use strath_protocol::message::{Admitted, Assign, Ending, Feed, Follow, Job, Member, StateRef};
 
-use super::{CONFIGURATION_LIMIT, address, bounded, clipped, digest, generation, split_in, split_out, text};
+use super::{CONFIGURATION_LIMIT, address, bounded, clipped, digest, generation, required, split_in, split_out, text};
 use crate::error::RpcError;
 use crate::wire;
 
@@ -110,11 +110,54 @@ impl TryFrom<wire::Assign> for Assign {
             keeps,
             unsettled,
             some_are_sent,
-            ticket: Ticket(
-                ticket[..]
-                    .try_into()
-                    .map_err(|_| RpcError::malformed("Assign.ticket", format!("{} bytes", ticket.len()), "32 bytes"))?,
-            ),
+            ticket: secret(&ticket, "Assign.ticket")?,
+        })
+    }
+}
+
+/// A ticket of the right length.
+fn secret(bytes: &[u8], field: &'static str) -> Result<Ticket, RpcError> {
+    let ticket = bytes.try_into().map(Ticket);
+    ticket.map_err(|_| RpcError::malformed(field, format!("{} bytes", bytes.len()), "32 bytes"))
+}
+
+impl From<Feed> for wire::Feed {
+    fn from(feed: Feed) -> Self {
+        let Feed { generation, to, ticket } = feed;
+        Self { generation: generation.0, to: Some(to.into()), ticket: ticket.0.into() }
+    }
+}
+
+impl TryFrom<wire::Feed> for Feed {
+    type Error = RpcError;
+
+    fn try_from(feed: wire::Feed) -> Result<Self, RpcError> {
+        let wire::Feed { generation: number, to, ticket } = feed;
+        Ok(Self {
+            generation: generation(number, "Feed.generation")?,
+            to: required(to, "Feed.to")?.try_into()?,
+            ticket: secret(&ticket, "Feed.ticket")?,
+        })
+    }
+}
+
+impl From<Follow> for wire::Follow {
+    fn from(follow: Follow) -> Self {
+        let Follow { generation, from, steps, ticket } = follow;
+        Self { generation: generation.0, from: Some(from.into()), steps: steps.0, ticket: ticket.0.into() }
+    }
+}
+
+impl TryFrom<wire::Follow> for Follow {
+    type Error = RpcError;
+
+    fn try_from(follow: wire::Follow) -> Result<Self, RpcError> {
+        let wire::Follow { generation: number, from, steps, ticket } = follow;
+        Ok(Self {
+            generation: generation(number, "Follow.generation")?,
+            from: required(from, "Follow.from")?.try_into()?,
+            steps: Step(steps),
+            ticket: secret(&ticket, "Follow.ticket")?,
         })
     }
 }

@@ -1,9 +1,9 @@
 //! What workers say.
 
-use strath_core::{Generation, Rank, RunId, Step, WorkerId};
+use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
 use strath_protocol::message::{
-    DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD,
-    PhaseSeconds, Prepared, Progress, Register, Returning, StepReport, Whence,
+    DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, Holds, MOST_EVALUATIONS_TOLD,
+    MOST_STEPS_TOLD, PhaseSeconds, Prepared, Progress, Register, Returning, StepReport, Whence,
 };
 
 use super::{
@@ -275,7 +275,7 @@ impl From<Halted> for wire::Halted {
         let Halted { generation, held, ring_address, unrecorded, evaluations } = halted;
         Self {
             generation: generation.0,
-            held: held.map(|(step, digest)| wire::HeldState { step: step.0, digest: digest.0.into() }),
+            held: held.map(held_out),
             ring_address: ring_address.to_string(),
             unrecorded: unrecorded.into_iter().map(Into::into).collect(),
             evaluations: evaluations.into_iter().map(Into::into).collect(),
@@ -296,13 +296,40 @@ impl TryFrom<wire::Halted> for Halted {
             let found = format!("{} reports", unrecorded.len());
             return Err(RpcError::malformed("Halted.unrecorded", found, format!("at most {MOST_STEPS_TOLD}")));
         }
-        let held = held.map(|held| digest(&held.digest, "HeldState.digest").map(|digest| (Step(held.step), digest)));
         Ok(Self {
             generation: generation(number, "Halted.generation")?,
-            held: held.transpose()?,
+            held: held.map(held_in).transpose()?,
             ring_address: address(ring_address, "Halted.ring_address")?,
             unrecorded: unrecorded.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
             evaluations: evaluations.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
+        })
+    }
+}
+
+fn held_out((step, digest): (Step, Digest)) -> wire::HeldState {
+    wire::HeldState { step: step.0, digest: digest.0.into() }
+}
+
+fn held_in(held: wire::HeldState) -> Result<(Step, Digest), RpcError> {
+    Ok((Step(held.step), digest(&held.digest, "HeldState.digest")?))
+}
+
+impl From<Holds> for wire::Holds {
+    fn from(holds: Holds) -> Self {
+        let Holds { generation, held, broken } = holds;
+        Self { generation: generation.0, held: held.map(held_out), broken: broken.map(clipped) }
+    }
+}
+
+impl TryFrom<wire::Holds> for Holds {
+    type Error = RpcError;
+
+    fn try_from(holds: wire::Holds) -> Result<Self, RpcError> {
+        let wire::Holds { generation, held, broken } = holds;
+        Ok(Self {
+            generation: Generation(generation),
+            held: held.map(held_in).transpose()?,
+            broken: broken.map(|reason| text(reason, "Holds.broken")).transpose()?,
         })
     }
 }

@@ -2,7 +2,8 @@
 
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureReport,
-    Finished, Halted, PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport, WorkerMessage,
+    Feed, Finished, Follow, Halted, Holds, PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport,
+    WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, WorkerStatus};
 
@@ -49,6 +50,11 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
         "Halted.evaluations": evaluations = vec![wire::EvalReport::default(); 257];
         "EvalReport.generation": evaluations = vec![wire::EvalReport::default()];
         "StepReport.generation": unrecorded = vec![wire::StepReport::default()];
+    );
+    let held = wire::HeldState { step: 1, digest: bytes.clone() };
+    each_refused!(Holds, wire::Holds { held: Some(held), ..Default::default() },
+        "HeldState.digest": held = Some(wire::HeldState { step: 1, digest: vec![1; 31] });
+        "Holds.broken": broken = Some(long());
     );
     each_refused!(Register, wire::Register { ring_address: local, ..Default::default() },
         "Register.version": version = long();
@@ -149,6 +155,20 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
         "Assign.bounds": bounds = vec![0, 3, 2];
         "Member.ring_address": members = vec![member, wire::Member { worker: 1, ring_address: "::1".into() }];
         "StateRef.model": state = Some(wire::StateRef::default());
+    );
+    let member = wire::Member { worker: 0, ring_address: local.clone() };
+    let nowhere = wire::Member { worker: 1, ring_address: "::1".into() };
+    each_refused!(Feed, wire::Feed { generation: 1, to: Some(member.clone()), ticket: bytes.clone() },
+        "Feed.generation": generation = 0;
+        "Feed.to": to = None;
+        "Member.ring_address": to = Some(nowhere.clone());
+        "Feed.ticket": ticket = vec![1; 33];
+    );
+    each_refused!(Follow, wire::Follow { generation: 1, from: Some(member), steps: 0, ticket: bytes.clone() },
+        "Follow.generation": generation = 0;
+        "Follow.from": from = None;
+        "Member.ring_address": from = Some(nowhere.clone());
+        "Follow.ticket": ticket = Vec::new();
     );
     let named = wire::StateRef { model: bytes.clone(), ..Default::default() };
     let members = vec![wire::Member { worker: 0, ring_address: local.clone() }];

@@ -8,8 +8,8 @@ use prost::Message as _;
 use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
-    FailureReport, Finished, Halted, Job, Member, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register,
-    Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
+    FailureReport, Feed, Finished, Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress,
+    Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
 
@@ -179,16 +179,21 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
             .prop_map(|(generation, reason)| WorkerMessage::Leaving { generation, reason }),
         halted().prop_map(WorkerMessage::Halted),
         Just(WorkerMessage::Retiring),
+        (generation(), step()).prop_map(|(generation, step)| WorkerMessage::CaughtUp { generation, step }),
+        (generation_or_none(), prop::option::of((step(), digest())), any::<Option<String>>())
+            .prop_map(|(generation, held, broken)| WorkerMessage::Holds(Holds { generation, held, broken })),
     ]
 }
 
+fn member() -> impl Strategy<Value = Member> {
+    (any::<u64>(), address()).prop_map(|(worker, ring_address)| Member { worker: WorkerId(worker), ring_address })
+}
+
 fn assign() -> impl Strategy<Value = Assign> {
-    let member =
-        (any::<u64>(), address()).prop_map(|(worker, ring_address)| Member { worker: WorkerId(worker), ring_address });
     let source = (any::<String>(), digest(), prop::option::of(digest()))
         .prop_map(|(source, model, optimizer)| StateRef { source, model, optimizer });
     // A member comes with the number of micro-batches it holds.
-    let members = prop::collection::vec((member, 0usize..9), 1..5);
+    let members = prop::collection::vec((member(), 0usize..9), 1..5);
     let origin = (prop::option::of(source), any::<bool>());
     (generation(), any::<prop::sample::Index>(), members, step(), step(), origin, any::<bool>()).prop_map(
         |(generation, rank, members, start, steps, (state, keeps), unsettled)| {
@@ -235,6 +240,17 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         generation().prop_map(|generation| CoordinatorMessage::SendState { generation }),
         (generation(), step())
             .prop_map(|(generation, recorded)| CoordinatorMessage::TakenBack { generation, recorded }),
+        (generation(), member(), digest())
+            .prop_map(|(generation, to, Digest(secret))| Feed { generation, to, ticket: Ticket(secret) })
+            .prop_map(CoordinatorMessage::Feed),
+        (generation(), member(), step(), digest())
+            .prop_map(|(generation, from, steps, Digest(secret))| Follow {
+                generation,
+                from,
+                steps,
+                ticket: Ticket(secret)
+            })
+            .prop_map(CoordinatorMessage::Follow),
         ending.prop_map(CoordinatorMessage::End),
     ]
 }

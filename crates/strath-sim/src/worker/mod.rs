@@ -1,5 +1,6 @@
 //! A worker's process: its sessions with the coordinator, one after the other, as in `strath_node::worker`.
 
+mod feed;
 mod runtime;
 mod thread;
 mod trainer;
@@ -10,6 +11,7 @@ use strath_core::{Generation, Timestamp};
 use strath_protocol::message::{Purpose, Register, State as Sent};
 use strath_protocol::{Connection, Worker, WorkerEvent, WorkerOutcome};
 
+pub use self::feed::Fed;
 pub use self::runtime::Report;
 use self::runtime::Runtime;
 pub use self::thread::{ThreadId, Told};
@@ -30,6 +32,8 @@ pub struct Process {
     life: Life,
     /// Data and model are at hand from an earlier session.
     is_prepared: bool,
+    /// The state that an earlier session has left.
+    left: Option<State>,
     /// When it hears of the time next.
     timer: Option<Timestamp>,
 }
@@ -57,7 +61,7 @@ impl Process {
     /// A process that begins.
     pub fn start(id: ProcessId, host: Host, env: &mut Env) -> Self {
         env.within(Duration::ZERO, id, Input::Dials);
-        Self { id, host, life: Life::Dialling(env.now()), is_prepared: false, timer: None }
+        Self { id, host, life: Life::Dialling(env.now()), is_prepared: false, left: None, timer: None }
     }
 
     /// Where it runs.
@@ -107,6 +111,7 @@ impl Process {
             }
             (Life::InSession(runtime), Input::Prepared(session)) if runtime.session == session => {
                 self.is_prepared = true;
+                runtime.offer_held();
                 self.happen(WorkerEvent::Prepared(prepared(1000)), env);
             }
             (Life::InSession(runtime), Input::Reports(thread, report)) => {
@@ -114,6 +119,7 @@ impl Process {
                     self.happen(event, env);
                 }
             }
+            (Life::InSession(runtime), Input::FeedDeadline(id)) => runtime.check_feed(id, env),
             (Life::InSession(runtime), input) => runtime.of_thread(&input, env),
             _ => {}
         }
@@ -146,7 +152,8 @@ impl Process {
             returning: None,
         };
         let machine = Worker::new("the coordinator".into(), register, env.now());
-        let runtime = Runtime::new(machine, (self.id, self.host), session, ring_address, self.is_prepared);
+        let runtime =
+            Runtime::new(machine, (self.id, self.host), session, ring_address, self.is_prepared, self.left.take());
         self.life = Life::InSession(Box::new(runtime));
         self.carry_out(env);
         self.set_timer(env);
@@ -195,6 +202,9 @@ impl Process {
         env.close(runtime.session, Side::Dialler, Closing::Finished);
         stop_listening(runtime.listener.take(), env);
         self.timer = None;
+        if let WorkerOutcome::Lost { .. } = outcome {
+            self.left = runtime.leave_behind();
+        }
         self.life = match outcome {
             WorkerOutcome::Done | WorkerOutcome::Released | WorkerOutcome::Stopped => Life::Gone(End::InOrder),
             WorkerOutcome::Lost { .. } if self.is_prepared => {

@@ -11,6 +11,7 @@ use strath_protocol::message::{
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
 
+use super::feed::Follower;
 use super::thread::{Thread, ThreadId, Told};
 use super::{listen, sent, stop_listening};
 use crate::env::{Env, Input};
@@ -33,6 +34,10 @@ pub enum Report {
     Rested(State),
     /// The state that is held, as files.
     HandedOver(Generation, State),
+    /// A newcomer is at most a step behind.
+    CaughtUp(Step),
+    /// A newcomer's feed has ended, with this state, or why it broke.
+    Followed(Option<State>, Option<String>),
 }
 
 /// What a worker listens on for peers.
@@ -45,7 +50,7 @@ pub(crate) struct Listener {
 /// One session.
 pub(crate) struct Runtime {
     pub(crate) machine: Worker,
-    process: (ProcessId, Host),
+    pub(crate) process: (ProcessId, Host),
     pub(crate) session: StreamId,
     /// Since when another session is sought, where this one is lost.
     pub(crate) sought_since: Option<Timestamp>,
@@ -57,7 +62,13 @@ pub(crate) struct Runtime {
     thread: Option<Thread>,
     /// Whether the report that its ring is connected was taken.
     is_ready: bool,
-    held: Option<State>,
+    pub(crate) held: Option<State>,
+    /// Whether that was fed to it, or is of an earlier session.
+    pub(crate) was_fed: bool,
+    /// The generation that it follows.
+    pub(crate) follower: Option<Follower>,
+    /// What has come of a feed that it was not told of.
+    pub(crate) early: Vec<(StreamId, Packet)>,
     generation: Generation,
     start: Step,
 }
@@ -69,6 +80,7 @@ impl Runtime {
         session: StreamId,
         address: SocketAddr,
         is_prepared: bool,
+        held: Option<State>,
     ) -> Self {
         Self {
             machine,
@@ -81,7 +93,10 @@ impl Runtime {
             run: RunId(0),
             thread: None,
             is_ready: false,
-            held: None,
+            held,
+            was_fed: false,
+            follower: None,
+            early: Vec::new(),
             generation: Generation(0),
             start: Step(0),
         }
@@ -137,6 +152,13 @@ impl Runtime {
                 }
                 Some(WorkerCommand::Halt) => self.halt(env),
                 Some(WorkerCommand::HandOver(generation)) => self.hand_over(generation, env),
+                Some(WorkerCommand::Feed(feed)) => {
+                    if let Some(thread) = &mut self.thread {
+                        thread.feed(&feed, self.process, env);
+                    }
+                }
+                Some(WorkerCommand::Follow(follow)) => self.follow(&follow, env),
+                Some(WorkerCommand::StopFollowing) => self.follower = None,
                 Some(WorkerCommand::Reconnect { .. }) => {
                     env.close(self.session, Side::Dialler, Closing::Ended);
                     self.sought_since = Some(env.now());
@@ -154,6 +176,8 @@ impl Runtime {
     }
 
     fn connect(&mut self, assign: Assign, state: Option<&Sent>, env: &mut Env) {
+        let completed = self.completed();
+        (self.was_fed, self.early) = (false, Vec::new());
         let held = self.held.take();
         let state = match (held.as_ref().filter(|_| assign.keeps), state) {
             (Some(kept), _) => kept.clone(),
@@ -166,7 +190,7 @@ impl Runtime {
         let start = assign.start;
         let thread = Thread::begin(self.process, assign, state, self.run, env);
         let identity = thread.identity();
-        env.note(&Fact::Assigned { process, identity, start, held: held.map(|held| held.step), bounds });
+        env.note(&Fact::Assigned { process, identity, start, held: completed, bounds });
         self.thread = Some(thread);
         let knocks = self.listener.as_mut().map(|listener| std::mem::take(&mut listener.knocks)).unwrap_or_default();
         for (stream, hello) in knocks {
@@ -176,6 +200,11 @@ impl Runtime {
 
     /// Something that does not come from the coordinator.
     pub(crate) fn hear(&mut self, stream: StreamId, packet: Packet, env: &mut Env) {
+        let is_early = self.early.iter().any(|(early, _)| *early == stream);
+        let is_fed = matches!(packet, Packet::Fed(_)) || is_early || (self.thread.is_none() && self.follower.is_some());
+        if is_fed && !matches!(packet, Packet::Hello(_)) {
+            return self.hear_feed(stream, packet, env);
+        }
         let Some(thread) = &mut self.thread else {
             if let (Packet::Hello(hello), Some(listener)) = (packet, &mut self.listener) {
                 // Nobody takes it before the next generation is connected.
@@ -215,7 +244,9 @@ impl Runtime {
 
     /// Ends whatever is at work in the generation. A ring that is connected and not in use rests at once.
     pub(crate) fn halt(&mut self, env: &mut Env) {
+        self.follower = None;
         let Some(thread) = &mut self.thread else { return };
+        thread.end_feeds(env);
         thread.cancel(env);
         if self.is_ready {
             self.is_ready = false;
@@ -233,8 +264,14 @@ impl Runtime {
         self.listener = Some(Listener { address: ring_address, knocks: Vec::new() });
         let held = Some((state.step, state.digest()));
         env.note(&Fact::Holds { step: state.step, digest: state.digest() });
-        self.held = Some(state);
+        (self.held, self.was_fed) = (Some(state), false);
         self.later.push_back(WorkerEvent::Rested { generation: self.generation, held, ring_address });
+    }
+
+    /// The state that is left for another session: of a step that is interrupted, the one before it.
+    pub(crate) fn leave_behind(&mut self) -> Option<State> {
+        let at_work = self.thread.take().map(|thread| thread.trainer.state);
+        at_work.or_else(|| self.held.take())
     }
 
     fn hand_over(&mut self, generation: Generation, env: &mut Env) {
@@ -250,6 +287,9 @@ impl Runtime {
         if let Report::HandedOver(generation, state) = report {
             let is_of_here = id == ThreadId(self.session.0);
             return is_of_here.then(|| WorkerEvent::StateReady(sent(&state, generation, Purpose::Handover)));
+        }
+        if matches!(report, Report::CaughtUp(_) | Report::Followed(..)) {
+            return self.take_of_follower(id, report);
         }
         let generation = self.generation;
         let thread = self.thread.as_ref().filter(|thread| thread.id == id)?;
@@ -276,7 +316,7 @@ impl Runtime {
                 WorkerEvent::Tick
             }
             Report::Told(told) => translate(generation, told),
-            Report::HandedOver(..) => return None,
+            Report::HandedOver(..) | Report::CaughtUp(_) | Report::Followed(..) => return None,
         })
     }
 }

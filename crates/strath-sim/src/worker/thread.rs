@@ -74,6 +74,8 @@ pub(crate) struct Thread {
     /// When the last report arrives.
     told: Timestamp,
     is_cancelled: bool,
+    /// Newcomers that it feeds.
+    pub(crate) feeds: Vec<StreamId>,
 }
 
 impl Thread {
@@ -101,6 +103,7 @@ impl Thread {
             stage: Stage::Connecting,
             told,
             is_cancelled: false,
+            feeds: Vec::new(),
         };
         for rank in thread.peers.ranks() {
             thread.dial(rank, process.1, env);
@@ -125,6 +128,11 @@ impl Thread {
             Stage::Summing(..) => Phase::Reduce,
             Stage::Over => Phase::Finished,
         }
+    }
+
+    /// Whether its part in the generation is over.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.stage == Stage::Over
     }
 
     /// Whether it waits for the start.
@@ -206,6 +214,7 @@ impl Thread {
 
     /// A stream is over.
     pub(crate) fn hear_closed(&mut self, stream: StreamId, closing: Closing, env: &mut Env) {
+        self.feeds.retain(|feed| *feed != stream);
         let Some((rank, way)) = self.peers.of(stream) else { return };
         if way == Way::Unanswered {
             let pause = env.draws.millis(5, 200);
@@ -353,6 +362,7 @@ impl Thread {
                 let counts = self.trainer.step(sum);
                 let (step, digest, identity) = (self.trainer.state.step, self.trainer.digest(), self.identity());
                 env.note(&Fact::Stepped { identity, step, digest, counts });
+                self.pass_on(sum, env);
                 self.report(Report::Told(Told::Stepped(step)), env);
             }
             Task::Evaluate => self.report(Report::Told(Told::Evaluated(self.trainer.state.step)), env),
@@ -377,6 +387,7 @@ impl Thread {
             self.trainer.state.move_weights(&early);
         }
         self.stage = Stage::Over;
+        self.end_feeds(env);
         self.close(closing, env);
         self.report(Report::Rested(self.trainer.state.clone()), env);
     }
