@@ -88,8 +88,9 @@ mod tests {
         let names = buckets.map(|b| b.to_string());
         let pieces = ["gradient, piece 0", "gradient, piece 7"];
         assert_eq!(names[..5], ["gradient", "tally", "barrier", "evaluation", "verification"]);
+        assert_eq!(names[5], "verification of a checkpoint");
         assert_eq!(
-            (&names[5..7], &names[7..]),
+            (&names[6..8], &names[8..]),
             (&pieces.map(String::from)[..], &["lane 0", "lane 7"].map(String::from)[..])
         );
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));

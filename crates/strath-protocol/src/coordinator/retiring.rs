@@ -60,7 +60,7 @@ impl Coordinator {
             return Some(format!("no worker {worker} takes part; there are {}", self.names()));
         };
         let stays = |s: &&Session| {
-            let has_a_part = s.rank.is_some() || s.standing == Standing::Ready;
+            let has_a_part = s.rank.is_some() || matches!(s.standing, Standing::Ready | Standing::Following);
             has_a_part && !s.is_retiring && s.identity.as_ref().is_some_and(|(id, _)| *id != worker)
         };
         let (left, least) = (self.sessions.values().filter(stays).count(), self.least_workers());

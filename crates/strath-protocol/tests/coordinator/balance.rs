@@ -1,8 +1,8 @@
 //! Work follows speed: a generation pauses where its micro-batches are handed out anew, and one that forms for another reason uses what
 //! is known.
 
-use strath_core::{Generation, Step};
-use strath_protocol::message::{CoordinatorMessage, Phase, Progress, StepReport, WorkerMessage};
+use strath_core::{Digest, Generation, Step};
+use strath_protocol::message::{CoordinatorMessage, Holds, Phase, Progress, StepReport, WorkerMessage};
 use strath_protocol::{Coordinator, CoordinatorCommand as Command, Gather, Record, Settings};
 
 use crate::support::{at, config, halted, join, lost, pause, prepared, run_with, say, send, settings, step_report};
@@ -178,7 +178,14 @@ fn a_generation_that_forms_for_another_reason_uses_what_is_known() {
     join(&mut machine, 4, 1200);
     start(&mut machine, 6, &[0, 1, 2], 1300);
     let asked = say(&mut machine, 4, WorkerMessage::Prepared(prepared()), 1400);
-    assert!(matches!(asked[..], [Command::Send { message: CoordinatorMessage::Pause { .. }, .. }, ..]), "{asked:?}");
+    assert!(matches!(asked[..], [Command::Send { message: CoordinatorMessage::Follow(_), .. }, ..]), "{asked:?}");
+    let follows = WorkerMessage::CaughtUp { generation: Generation(6), step: Step(11) };
+    let asked = say(&mut machine, 4, follows, 1500);
+    assert!(matches!(asked[..], [Command::Send { message: CoordinatorMessage::Pause { .. }, .. }, _, _]), "{asked:?}");
+    all_rest(&mut machine, 6, &[0, 1, 2], 1600);
+    let held = Holds { generation: Generation(6), held: Some((Step(16), Digest([7; 32]))), broken: None };
+    let (bounds, _, ranks) = formed(&say(&mut machine, 4, WorkerMessage::Holds(held), 1700));
+    assert_eq!((bounds, ranks), (vec![0, 9, 18, 23, 32], vec![0, 1, 2, 4]));
 }
 
 #[test]

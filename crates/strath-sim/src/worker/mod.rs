@@ -203,7 +203,7 @@ impl Process {
         stop_listening(runtime.listener.take(), env);
         self.timer = None;
         if let WorkerOutcome::Lost { .. } = outcome {
-            self.left = runtime.leave_behind();
+            self.left = runtime.leave_behind(env);
         }
         self.life = match outcome {
             WorkerOutcome::Done | WorkerOutcome::Released | WorkerOutcome::Stopped => Life::Gone(End::InOrder),

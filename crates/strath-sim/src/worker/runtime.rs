@@ -268,9 +268,13 @@ impl Runtime {
         self.later.push_back(WorkerEvent::Rested { generation: self.generation, held, ring_address });
     }
 
-    /// The state that is left for another session: of a step that is interrupted, the one before it.
-    pub(crate) fn leave_behind(&mut self) -> Option<State> {
-        let at_work = self.thread.take().map(|thread| thread.trainer.state);
+    /// The state that is left for another session: of a step that is interrupted, the one before it. The ring of whoever computes
+    /// ends here too.
+    pub(crate) fn leave_behind(&mut self, env: &mut Env) -> Option<State> {
+        let at_work = self.thread.take().map(|mut thread| {
+            thread.close(Closing::Ended, env);
+            thread.trainer.state
+        });
         at_work.or_else(|| self.held.take())
     }
 
