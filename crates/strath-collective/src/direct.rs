@@ -114,12 +114,12 @@ impl Direct {
         let place = self.reduction.place();
         let header = self.reduction.header(Phase::Gather, place, self.completed);
         let others = (0..).zip(&mut self.peers).filter(|(p, _)| *p != place);
-        let term = |(p, peer): (u32, &mut Progress)| match lying.iter().find(|(from, _)| *from == p) {
-            Some((_, body)) => (body.len(), Cow::Borrowed(*body)),
-            None => {
-                let (bytes, memory) = peer.kept.pop_front().expect("every other peer has contributed this segment");
-                (bytes, Cow::Owned(memory))
+        let term = |(p, peer): (u32, &mut Progress)| {
+            if let Some((_, body)) = lying.iter().find(|(from, _)| *from == p) {
+                return (body.len(), Cow::Borrowed(*body));
             }
+            let (bytes, memory) = peer.kept.pop_front().expect("every other peer has contributed this segment");
+            (bytes, Cow::Owned(memory))
         };
         let terms: Vec<(usize, Cow<'_, [u8]>)> = others.map(term).collect();
         let bodies: Vec<&[u8]> = terms.iter().map(|(bytes, memory)| &memory[..*bytes]).collect();

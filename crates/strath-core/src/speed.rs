@@ -35,7 +35,9 @@ impl BySpeed {
         }
         // The fastest has 1, so that no time is beyond what a float holds.
         let fastest = rates.iter().copied().fold(0.0, f64::max);
-        rates.iter_mut().for_each(|rate| *rate /= fastest);
+        for rate in &mut rates {
+            *rate /= fastest;
+        }
         let takes = least_time(plan, &rates);
         let bounds = fewest_cuts(plan, &rates, takes);
         let holds = |worker: &usize| bounds[*worker] < bounds[worker + 1];

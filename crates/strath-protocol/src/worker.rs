@@ -34,8 +34,6 @@ pub struct Worker {
     register: Register,
     /// How the coordinator knows it, once it does.
     known: Option<Known>,
-    /// Whether the run trains: an evaluation is not worth waiting for.
-    trains: bool,
     /// How long it waits for a coordinator that is out of sight, with nothing to do.
     rejoin_timeout: Duration,
     /// The coordinator is out of sight.
@@ -121,7 +119,6 @@ impl Worker {
             coordinator,
             register,
             known: None,
-            trains: false,
             rejoin_timeout: Duration::ZERO,
             away: None,
             backlog: Backlog::default(),
@@ -270,7 +267,14 @@ impl Worker {
             }
             CoordinatorMessage::Assign(assign) => {
                 self.expect(&Stage::Waiting, "Assign")?;
-                if assign.keeps && self.held.is_none_or(|(step, _)| step != assign.start) {
+                let lacks = assign.keeps && self.held.is_none_or(|(step, _)| step != assign.start);
+                if lacks && self.was_fed {
+                    // It was called in with the state that it held before; what it was fed since was on its way.
+                    let message = format!("it was to begin at step {} and was fed a later state", assign.start);
+                    self.exit(WorkerOutcome::Lost { message });
+                    return Ok(());
+                }
+                if lacks {
                     return Err(Rejected::OutOfOrder { what: "Assign", state: "no such state is held" });
                 }
                 self.stop_following();
@@ -330,8 +334,8 @@ impl Worker {
     fn admitted(&mut self, admitted: Admitted) {
         self.lease = Some(admitted.lease);
         self.rejoin_timeout = admitted.rejoin_timeout;
-        self.trains = admitted.job == Job::Train;
-        self.known = Some(Known { run: admitted.run, worker: admitted.worker, prepared: None });
+        let trains = admitted.job == Job::Train;
+        self.known = Some(Known { run: admitted.run, worker: admitted.worker, trains, prepared: None });
         self.enter(Stage::Preparing, Phase::Preparing);
         self.commands.push_back(Command::Prepare(admitted));
     }

@@ -166,6 +166,13 @@ impl Process {
         if let Err(rejected) = self.machine.handle(event, env.now()) {
             env.log(|| format!("coordinator passes over: {rejected}"));
         }
+        let now = env.now();
+        env.log(|| {
+            let status = self.machine.status(now);
+            let decided = status.decisions.iter().filter(|decision| decision.ago_ms == 0);
+            let decided: Vec<String> = decided.map(|d| format!("{}, because {}", d.what, d.why)).collect();
+            format!("coordinator is {}; {}", status.stage, decided.join("; "))
+        });
         self.carry_out(folder, env);
         self.set_timer(env);
     }

@@ -37,11 +37,11 @@ pub(crate) struct Followed {
 }
 
 /// Follows a generation to its end, or until it is `cancelled`; calls `caught_up` once at most a step is missing.
-pub(crate) fn follow(following: Following, cancelled: &AtomicBool, caught_up: impl FnMut(Step)) -> Followed {
+pub(crate) fn follow(following: &Following, cancelled: &AtomicBool, caught_up: impl FnMut(Step)) -> Followed {
     let donor = following.follow.from.worker;
     let mut state = None;
-    let ended = connect(&following, cancelled).and_then(|mut line| {
-        let mut newcomer = Newcomer { following: &following, cancelled, caught_up, is_close: false };
+    let ended = connect(following, cancelled).and_then(|mut line| {
+        let mut newcomer = Newcomer { following, cancelled, caught_up, is_close: false };
         newcomer.go_along(&mut line, &mut state).map_err(|error| error.to_string())
     });
     Followed { state, broken: ended.err().map(|error| format!("worker {donor} feeds it no more: {error}")) }

@@ -9,7 +9,7 @@
 //!  the generation ends      ──► queue ends ──► end ─────────────► holds what every rank holds
 //! ```
 //!
-//! [`words`] is what travels. The queue is bounded: a newcomer that does not keep up is fed no more, and sent the state as the next
+//! `words` is what travels. The queue is bounded: a newcomer that does not keep up is fed no more, and sent the state as the next
 //! generation begins. Training never waits for it. Without newcomers a step looks whether there are any, and that is all.
 
 mod donor;
@@ -189,7 +189,7 @@ mod tests {
                     let listener = listener.try_clone().unwrap();
                     let following =
                         Following { run, follow: follow_of, prepared: prepared.clone(), listener, tls: None };
-                    (follow(following, &go, |step| caught_up.push(step)), caught_up)
+                    (follow(&following, &go, |step| caught_up.push(step)), caught_up)
                 });
                 let donor = Donor { run, feed: feed_of, tls: None, admissions, values };
                 scope.spawn(|| feed(donor, &go).unwrap());

@@ -312,7 +312,7 @@ impl Runtime {
         });
         self.spawn(Generation(0), Phase::Waiting, move |events| {
             let Followed { state, broken } = match begins {
-                Ok(following) => feed::follow(following, &unfollowed, |step| {
+                Ok(following) => feed::follow(&following, &unfollowed, |step| {
                     let _ = events.blocking_send(Report::CaughtUp(generation, step));
                 }),
                 Err(error) => Followed { state: None, broken: Some(error) },

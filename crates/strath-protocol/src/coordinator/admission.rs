@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use strath_core::config::Numerics;
-use strath_core::{Assignment, BySpeed, Digest, Generation, Rank, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, BySpeed, Digest, Generation, Plan, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
 use super::{Coordinator, Gather, Settings, Stage, Standing, Supply};
@@ -257,6 +257,21 @@ impl Coordinator {
         }
     }
 
+    /// Whoever takes part in a generation that is formed now, in order of rank, and what each computes.
+    fn places_by_speed(&self, plan: &Plan, now: Timestamp) -> (Vec<(WorkerId, Connection, SocketAddr)>, Assignment) {
+        let mut ready: Vec<(WorkerId, Connection, SocketAddr)> = Vec::new();
+        for (connection, session) in &self.sessions {
+            let may_take_part = session.standing == Standing::Ready && !session.is_retiring;
+            if let (true, Some((worker, register))) = (may_take_part, &session.identity) {
+                ready.push((*worker, *connection, register.ring_address));
+            }
+        }
+        ready.sort_unstable();
+        let sessions: Vec<&super::Session> = ready.iter().filter_map(|(_, c, _)| self.sessions.get(c)).collect();
+        let BySpeed { order, assignment } = self.hand_out(plan, &sessions, now);
+        (order.into_iter().map(|worker| ready[worker]).collect(), assignment)
+    }
+
     /// Forms a generation of the workers that are ready. `again`: where it begins and why, where it is not the first. `keeps`: whether a
     /// worker holds the state that it begins with.
     pub(super) fn form(
@@ -282,20 +297,11 @@ impl Coordinator {
                 plan.batch()
             ));
         }
-        let mut ready: Vec<(WorkerId, Connection, SocketAddr)> = Vec::new();
-        for (connection, session) in &self.sessions {
-            let may_take_part = session.standing == Standing::Ready && !session.is_retiring;
-            if let (true, Some((worker, register))) = (may_take_part, &session.identity) {
-                ready.push((*worker, *connection, register.ring_address));
-            }
-        }
-        ready.sort_unstable();
+        let (ready, assignment) = self.places_by_speed(&plan, now);
         self.somebody_came = self.has_followers();
+        self.feeds_are_over();
         self.generation = Generation(self.generation.0 + 1);
         let generation = self.generation;
-        let sessions: Vec<&super::Session> = ready.iter().filter_map(|(_, c, _)| self.sessions.get(c)).collect();
-        let BySpeed { order, assignment } = self.hand_out(&plan, &sessions, now);
-        let ready: Vec<(WorkerId, Connection, SocketAddr)> = order.into_iter().map(|worker| ready[worker]).collect();
         let members: Vec<Member> = ready
             .iter()
             .map(|(worker, _, ring_address)| Member { worker: *worker, ring_address: *ring_address })
@@ -361,8 +367,8 @@ impl Coordinator {
             self.update(*connection, |session| {
                 session.rank = Some(rank);
                 session.standing = Standing::Connecting;
-                (session.held, session.supply) = (None, Supply::Untried);
-                session.is_sent_state = some_are_sent && !keeps;
+                session.held = None;
+                session.supply = if some_are_sent && !keeps { Supply::Sent } else { Supply::Untried };
                 session.measured.begin(start);
                 session.progress = Progress { generation, step: start, phase: Phase::Connecting, images_per_s: 0.0 };
             });

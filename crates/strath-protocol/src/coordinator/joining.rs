@@ -24,7 +24,7 @@ use crate::message::{CoordinatorMessage, Feed, Follow, Holds, Job, Member};
 /// Ranks that have halted wait so long for those who are a step behind.
 const LAST_STEP_PATIENCE: Duration = Duration::from_secs(1);
 
-/// How a worker without a place comes by the state.
+/// How a worker without the state comes by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Supply {
     /// It may be fed.
@@ -212,6 +212,16 @@ impl Coordinator {
         for session in self.sessions.values_mut() {
             if session.standing == Standing::Following {
                 (session.standing, session.supply) = (Standing::Ready, Supply::Sent);
+            }
+        }
+    }
+
+    /// A generation begins without those who follow: whoever was close behind the one before it is so no longer, and says what it holds once
+    /// its feed has ended.
+    pub(super) fn feeds_are_over(&mut self) {
+        for session in self.sessions.values_mut() {
+            if let Supply::Fed { caught_up, .. } = &mut session.supply {
+                *caught_up = false;
             }
         }
     }

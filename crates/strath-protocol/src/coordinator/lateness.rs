@@ -2,7 +2,7 @@
 
 use strath_core::{Timestamp, WorkerId};
 
-use super::{Coordinator, Session, Stage, Standing};
+use super::{Coordinator, Session, Stage, Standing, Supply};
 
 /// A worker slower than this share of the others' rate is late: they wait for it at every step.
 const LATE: f64 = 0.7;
@@ -38,12 +38,12 @@ impl Coordinator {
 
     /// Why a rank's ring is not connected, where the others' are, or wait for nothing else.
     fn why_not_connected(&self, session: &Session) -> Option<String> {
-        if session.is_sent_state {
+        if session.supply == Supply::Sent {
             let kept = self.settings.start.as_ref();
             let bytes = kept.map_or(0, |start| start.model.len() + start.optimizer.as_ref().map_or(0, |o| o.len()));
             return Some(format!("is sent the state of step {}, {}", session.progress.step, size(bytes)));
         }
-        let is_receiving = |s: &Session| s.is_sent_state && s.standing == Standing::Connecting;
+        let is_receiving = |s: &Session| s.supply == Supply::Sent && s.standing == Standing::Connecting;
         let waits_itself = self.sessions.values().any(is_receiving) || !self.any(Standing::Connected);
         (!waits_itself).then(|| "connects its ring".into())
     }

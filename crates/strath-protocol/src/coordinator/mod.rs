@@ -106,14 +106,12 @@ struct Session {
     held: Option<(Step, Digest)>,
     /// Whether that was fed to it, so that the steps that led there are for others to tell.
     was_fed: bool,
-    /// How it comes by the state, while it has no place.
+    /// How it comes by the state, while it has none.
     supply: Supply,
     /// Whether the ranks found that its state is not theirs.
     deviates: bool,
     /// Whether it is to leave.
     is_retiring: bool,
-    /// Whether it is sent the state that its generation begins with.
-    is_sent_state: bool,
     heard: Timestamp,
 }
 
@@ -273,7 +271,6 @@ impl Coordinator {
             supply: Supply::Untried,
             deviates: false,
             is_retiring: false,
-            is_sent_state: false,
             heard: now,
         };
         self.sessions.insert(connection, session);

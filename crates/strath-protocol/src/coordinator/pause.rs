@@ -63,7 +63,8 @@ impl Coordinator {
 
     /// Goes on to the next generation once every rank rests.
     pub(super) fn settle_pause(&mut self, now: Timestamp) {
-        if self.stage != Stage::Running {
+        // Once all have come to the same end there is no next generation, also where some have gone already.
+        if self.stage != Stage::Running || self.agreed.is_some() {
             self.pausing = None;
         }
         let Some(pause) = &mut self.pausing else { return };

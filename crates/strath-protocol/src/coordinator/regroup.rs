@@ -15,7 +15,7 @@ use std::time::Duration;
 use strath_core::config::Reduce;
 use strath_core::{Digest, Step, Timestamp};
 
-use super::{Coordinator, Gather, Session, Stage, Standing, Start};
+use super::{Coordinator, Gather, Session, Stage, Standing, Start, Supply};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::decision::Decision;
@@ -114,12 +114,14 @@ impl Coordinator {
     /// A worker has left its generation.
     pub(super) fn halted(&mut self, connection: Connection, halted: Halted) -> Result<(), Rejected> {
         let session = self.session(connection)?;
-        let is_at_work = session.standing == Standing::Running && self.stage == Stage::Running;
+        // Others may be on their way back to a coordinator that was started again: it goes on once they are here.
+        let may_rest = matches!(self.stage, Stage::Running | Stage::Returning(_));
+        let is_at_work = session.standing == Standing::Running && may_rest;
         if !is_at_work {
             Self::expect(session, Standing::Halting, "Halted")?;
         }
         self.check_generation(halted.generation, "Halted")?;
-        if is_at_work {
+        if is_at_work && self.stage == Stage::Running {
             self.rests(connection);
         }
         self.note_halted(connection, halted);
@@ -139,7 +141,7 @@ impl Coordinator {
             session.rank = None;
             session.finished = None;
             session.held = halted.held.filter(|_| !session.deviates);
-            session.was_fed = false;
+            (session.was_fed, session.supply) = (false, Supply::Untried);
             session.deviates = false;
             if let Some((_, register)) = &mut session.identity {
                 register.ring_address = halted.ring_address;

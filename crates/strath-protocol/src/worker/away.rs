@@ -22,6 +22,8 @@ use crate::message::{
 pub(super) struct Known {
     pub(super) run: RunId,
     pub(super) worker: WorkerId,
+    /// Whether the run trains: an evaluation is not worth waiting for.
+    pub(super) trains: bool,
     pub(super) prepared: Option<Prepared>,
 }
 
@@ -104,7 +106,7 @@ impl Worker {
 
     /// Whether the worker has something that the run may need: work under way, or a state.
     fn can_stay(&self) -> bool {
-        let is_known = self.known.as_ref().is_some_and(|known| known.prepared.is_some());
+        let is_known = self.known.as_ref().is_some_and(|known| known.prepared.is_some() && known.trains);
         let has_a_part = match &self.stage {
             Stage::Connecting(_)
             | Stage::Connected(_)
@@ -115,7 +117,7 @@ impl Worker {
             Stage::Waiting => self.held.is_some() && !self.was_fed,
             Stage::Registered | Stage::Preparing | Stage::Receiving(_) | Stage::Failed(_) | Stage::Ended => false,
         };
-        is_known && has_a_part && self.trains && !self.is_retiring
+        is_known && has_a_part && !self.is_retiring
     }
 
     /// The session is lost, as `how` says.

@@ -298,7 +298,7 @@ impl TryFrom<wire::Halted> for Halted {
         }
         Ok(Self {
             generation: generation(number, "Halted.generation")?,
-            held: held.map(held_in).transpose()?,
+            held: held.as_ref().map(held_in).transpose()?,
             ring_address: address(ring_address, "Halted.ring_address")?,
             unrecorded: unrecorded.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
             evaluations: evaluations.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
@@ -310,7 +310,7 @@ fn held_out((step, digest): (Step, Digest)) -> wire::HeldState {
     wire::HeldState { step: step.0, digest: digest.0.into() }
 }
 
-fn held_in(held: wire::HeldState) -> Result<(Step, Digest), RpcError> {
+fn held_in(held: &wire::HeldState) -> Result<(Step, Digest), RpcError> {
     Ok((Step(held.step), digest(&held.digest, "HeldState.digest")?))
 }
 
@@ -328,7 +328,7 @@ impl TryFrom<wire::Holds> for Holds {
         let wire::Holds { generation, held, broken } = holds;
         Ok(Self {
             generation: Generation(generation),
-            held: held.map(held_in).transpose()?,
+            held: held.as_ref().map(held_in).transpose()?,
             broken: broken.map(|reason| text(reason, "Holds.broken")).transpose()?,
         })
     }

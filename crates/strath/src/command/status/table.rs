@@ -64,8 +64,8 @@ fn short(host: &str) -> String {
 fn time(ms: u64) -> String {
     match ms {
         ..1000 => format!("{ms} ms"),
-        ..60_000 => format!("{:.1} s", ms as f64 / 1e3),
-        ..3_600_000 => format!("{} min", ms / 60_000),
+        1000..60_000 => format!("{:.1} s", ms as f64 / 1e3),
+        60_000..3_600_000 => format!("{} min", ms / 60_000),
         _ => format!("{} h", ms / 3_600_000),
     }
 }
