@@ -1,10 +1,10 @@
-//! The coordinator's connections: accepted up to a limit, and dropped where no session begins on them in time.
+//! The coordinator's connections: accepted up to a limit, and dropped once they have had no session for a while.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -27,7 +27,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const MOST_TOLD: usize = 100;
 
 /// Accepts until nobody takes connections any more. Above `limit` connections at a time, further ones are dropped; one on
-/// which no session begins within `handshake` fails, that of TLS included. Nobody waits for another's.
+/// which no session begins within `handshake` fails, that of TLS included, and so does one that has had none for twice as long since. Nobody
+/// waits for another's.
 pub(crate) async fn accept(
     listener: TcpListener,
     tls: Option<ServerTls>,
@@ -59,11 +60,11 @@ pub(crate) async fn accept(
             tracing::debug!("dropped a connection from {peer}: {error}");
             continue;
         }
-        let origin = Origin { peer, in_session: Arc::new(AtomicBool::new(false)) };
+        let origin = Origin { peer, sessions: Arc::default() };
         let deadline = Box::pin(tokio::time::sleep(handshake));
         let Some(tls) = tls.clone() else {
             let stream = Stream::Left(stream);
-            if accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await.is_err() {
+            if accepted.send(Ok(Accepted { stream, origin, deadline, handshake, _slot: slot })).await.is_err() {
                 return;
             }
             continue;
@@ -82,7 +83,7 @@ pub(crate) async fn accept(
                 Ok(stream) => {
                     let stream = Stream::Right(Box::new(stream.into()));
                     // Where nobody takes connections any more it is dropped.
-                    let _ = accepted.send(Ok(Accepted { stream, origin, deadline, _slot: slot })).await;
+                    let _ = accepted.send(Ok(Accepted { stream, origin, deadline, handshake, _slot: slot })).await;
                 }
                 Err(error) => refuse(peer, &error),
             }
@@ -95,21 +96,34 @@ pub(crate) async fn accept(
 pub(crate) struct Origin {
     /// The other end.
     pub(crate) peer: SocketAddr,
-    in_session: Arc<AtomicBool>,
+    /// How many sessions it has now.
+    sessions: Arc<AtomicUsize>,
 }
 
 impl Origin {
-    /// A session has begun: the connection's deadline is void.
-    pub(crate) fn session_began(&self) {
-        self.in_session.store(true, Ordering::Relaxed);
+    /// A session begins: for as long as it lasts the connection may live.
+    pub(crate) fn session_begins(&self) -> InSession {
+        self.sessions.fetch_add(1, Ordering::Relaxed);
+        InSession(Arc::clone(&self.sessions))
     }
 }
 
-/// A connection with a deadline for its first session.
+/// A session of a connection.
+#[derive(Debug)]
+pub(crate) struct InSession(Arc<AtomicUsize>);
+
+impl Drop for InSession {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A connection that is looked at once in a while, whether it has a session.
 pub(crate) struct Accepted {
     stream: Stream,
     origin: Origin,
     deadline: Pin<Box<Sleep>>,
+    handshake: Duration,
     _slot: OwnedSemaphorePermit,
 }
 
@@ -127,8 +141,12 @@ impl AsyncRead for Accepted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if !self.origin.in_session.load(Ordering::Relaxed) && self.deadline.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        while self.deadline.as_mut().poll(context).is_ready() {
+            if self.origin.sessions.load(Ordering::Relaxed) == 0 {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+            let again = tokio::time::Instant::now() + self.handshake;
+            self.deadline.as_mut().reset(again);
         }
         Pin::new(&mut self.stream).poll_read(context, buffer)
     }
@@ -178,7 +196,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_connection_without_a_session_fails_at_its_deadline_and_one_with_a_session_does_not() {
+    async fn a_connection_fails_once_it_has_had_no_session_for_a_while_and_not_before() {
         let (address, mut accepted) = accepting(4, Duration::from_millis(50)).await;
         let _silent = TcpStream::connect(address).await.unwrap();
         let mut silent = accepted.recv().await.unwrap().unwrap();
@@ -186,10 +204,13 @@ mod tests {
 
         let mut worker = TcpStream::connect(address).await.unwrap();
         let mut session = accepted.recv().await.unwrap().unwrap();
-        session.connect_info().session_began();
+        let begun = session.connect_info().session_begins();
         tokio::time::sleep(Duration::from_millis(100)).await;
         worker.write_u8(7).await.unwrap();
         assert_eq!(session.read_u8().await.unwrap(), 7);
+        // Its session over, it lives no longer than it may without one.
+        drop(begun);
+        assert_eq!(session.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 
     #[tokio::test]

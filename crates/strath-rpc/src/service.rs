@@ -1,6 +1,7 @@
 //! The coordinator's calls, and the life of a session.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::connection::{HANDSHAKE, Origin};
+use crate::connection::{HANDSHAKE, InSession, Origin};
 use crate::error::RpcError;
 use crate::inbound::{Gate, Inbound};
 use crate::outbound::{NotQueued, Queue, queue};
@@ -130,7 +131,7 @@ impl wire::strath_server::Strath for Service {
         let Some(origin) = request.extensions().get::<Origin>().cloned() else {
             return Err(Status::internal("the connection has no origin"));
         };
-        origin.session_began();
+        let in_session = origin.session_begins();
         let connection = Connection(self.0.next.fetch_add(1, Ordering::Relaxed));
         let (queue, pump) = queue(TO_WORKER);
         let (cut, cut_off) = oneshot::channel();
@@ -139,7 +140,7 @@ impl wire::strath_server::Strath for Service {
         let (sender, receiver) = mpsc::channel(1);
         let pump = tokio::spawn(pump.run(sender, Ok));
         let inbound = Inbound::new(request.into_inner(), states);
-        tokio::spawn(live(Arc::clone(&self.0), connection, origin, inbound, pump, cut_off, slot));
+        tokio::spawn(live(Arc::clone(&self.0), connection, (origin.peer, in_session), inbound, pump, cut_off, slot));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
@@ -162,14 +163,14 @@ impl wire::strath_server::Strath for Service {
 async fn live(
     shared: Arc<Shared>,
     connection: Connection,
-    origin: Origin,
+    (peer, in_session): (SocketAddr, InSession),
     mut inbound: Inbound<WorkerMessage>,
     mut pump: JoinHandle<()>,
     cut_off: oneshot::Receiver<String>,
     slot: OwnedSemaphorePermit,
 ) {
     let happenings = async {
-        shared.emit(connection, SessionHappening::Connected(origin.peer)).await;
+        shared.emit(connection, SessionHappening::Connected(peer)).await;
         let mut first = true;
         loop {
             let message = if std::mem::take(&mut first) {
@@ -200,5 +201,5 @@ async fn live(
     };
     shared.sessions().remove(&connection);
     shared.emit(connection, SessionHappening::Disconnected(cause)).await;
-    drop(slot);
+    drop((slot, in_session));
 }

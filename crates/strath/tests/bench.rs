@@ -90,6 +90,32 @@ fn bench_allreduce_measures_each_size_in_each_format() {
 }
 
 #[test]
+fn bench_allreduce_beside_tls_says_what_encryption_costs_and_what_it_may() {
+    let arguments = ["allreduce", "--tls", "--workers", "2", "--sizes", "1KiB,64KiB"];
+    let rows = bench(&arguments);
+    let sizes: Vec<u64> = rows.iter().map(|row| row["bytes"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [1024, 65_536]);
+    for (row, size) in rows.iter().zip(sizes) {
+        let [plain, tls, rate, allowed] =
+            ["plain_us", "tls_us", "aes_gcm_gbs", "allowed_us"].map(|key| positive(row, key));
+        assert!(tls > 0.5 * plain, "{row}");
+        // Of two ranks each encrypts and decrypts as many bytes as there are: 1.3 times that, beside the time in clear.
+        let may = plain + 1.3 * 2.0 * size as f64 / (rate * 1e3);
+        assert!((allowed / may - 1.0).abs() < 1e-9, "{row}");
+    }
+    // The same for people.
+    let said = run(&[&["bench"], &arguments[..]].concat());
+    assert!(said.status.success(), "{}", stderr(&said));
+    let said = String::from_utf8(said.stdout).unwrap();
+    let lines: Vec<&str> = said.lines().collect();
+    assert!(lines[0].contains("GB/s with AES-128-GCM") && lines[1].contains("allowed us"), "{said}");
+    assert!(lines.len() == 4 && lines[2].contains("1KiB") && lines[3].contains("64KiB"), "{said}");
+    let refused = run(&["bench", "allreduce", "--tls", "--transport", "shm", "--sizes", "1KiB"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("not encrypted"), "{}", stderr(&refused));
+}
+
+#[test]
 fn bench_scale_predicts_every_power_of_two_and_a_slow_link_shows_only_between_hosts() {
     let scale =
         |gbit: &str| bench(&["scale", "--workers", "12", "--per-host", "2", "--steps", "20", "--link-gbit", gbit]);

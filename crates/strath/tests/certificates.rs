@@ -4,8 +4,12 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::thread;
 
 use support::{Coordinator, DEADLINE, finish, reach, repository, run, sha, stderr, strath, summary, train};
 
@@ -91,4 +95,106 @@ fn beyond_loopback_a_coordinator_asks_for_certificates_and_names_a_set_that_it_c
     let twice = run(&["certs", &set]);
     assert_eq!(twice.status.code(), Some(1));
     assert!(stderr(&twice).contains("is there already"), "{}", stderr(&twice));
+}
+
+/// What went over a connection: from whoever dialled, and back.
+type Heard = [Vec<u8>; 2];
+
+/// Passes bytes on until there are no more, and keeps them.
+fn pass_on(mut from: TcpStream, mut to: TcpStream, heard: &Mutex<Vec<Heard>>, at: usize, way: usize) {
+    let mut bytes = vec![0; 64 << 10];
+    while let Ok(read @ 1..) = from.read(&mut bytes) {
+        heard.lock().unwrap()[at][way].extend_from_slice(&bytes[..read]);
+        if to.write_all(&bytes[..read]).is_err() {
+            break;
+        }
+    }
+    // Whoever has gone needs no end.
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+/// Somebody between a worker's ring and whoever dials it, who writes down everything: where it is to be dialled.
+fn listen_in(to: SocketAddr, heard: &Arc<Mutex<Vec<Heard>>>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let heard = Arc::clone(heard);
+    thread::spawn(move || {
+        for at in 0.. {
+            let (dialled, _) = listener.accept().unwrap();
+            // Not up yet: it will be dialled again.
+            let Ok(passed_on) = TcpStream::connect(to) else {
+                heard.lock().unwrap().push(Heard::default());
+                continue;
+            };
+            heard.lock().unwrap().push(Heard::default());
+            for (way, (from, to)) in [(&dialled, &passed_on), (&passed_on, &dialled)].into_iter().enumerate() {
+                let (from, to, heard) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(&heard));
+                thread::spawn(move || pass_on(from, to, &heard, at, way));
+            }
+        }
+    });
+    address
+}
+
+/// A run of two workers over TCP, the ring of one of which is listened in on: what went over it, and the weights.
+fn overheard(folder: &Path, certs: &[&str]) -> (Vec<Heard>, String) {
+    let out = folder.join(if certs.is_empty() { "clear" } else { "encrypted" });
+    let sets = ["--min-workers", "2", "--set", "run.steps=30", "--set", "cluster.transport=tcp"];
+    let Coordinator { child: coordinator, address } = Coordinator::start(&out, &[&sets[..], certs].concat());
+    let ring = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let heard = Arc::default();
+    let (listen, advertise) = (ring.to_string(), listen_in(ring, &heard).to_string());
+    let join = [&["worker", "--coordinator", &address], certs].concat();
+    let workers = [&["--listen", &listen, "--advertise", &advertise][..], &[]].map(|how| spawn(&[&join, how].concat()));
+    let ended = finish(coordinator, DEADLINE);
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    for worker in workers {
+        assert!(finish(worker, DEADLINE).status.success());
+    }
+    let heard = heard.lock().unwrap().clone();
+    (heard, sha(&summary(&out)))
+}
+
+/// Bytes of the handshake in clear, from whoever dialled (hello and proof) and back (the answer to a hello).
+const IN_CLEAR: [usize; 2] = [132, 100];
+
+/// The types of the records of TLS that bytes are, to their end.
+fn records(mut bytes: &[u8]) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    while let Some(([kind, 3, 1 | 3, high, low], rest)) = bytes.split_first_chunk() {
+        kinds.push(*kind);
+        bytes = rest.get(usize::from(u16::from_be_bytes([*high, *low]))..).unwrap_or_default();
+    }
+    assert!(bytes.is_empty(), "{} bytes are no record", bytes.len());
+    kinds
+}
+
+#[test]
+fn who_listens_in_on_a_ring_hears_frames_where_there_are_no_certificates_and_records_of_tls_where_there_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let set = certs(&folder.path().join("certs"));
+    // How each frame begins, with its version.
+    let frame = b"STRS\x05\0";
+    let frames = |heard: &[Heard]| -> usize {
+        let all = heard.iter().flatten();
+        all.map(|bytes| bytes.windows(frame.len()).filter(|window| window == frame).count()).sum()
+    };
+    let (in_clear, weights) = overheard(folder.path(), &[]);
+    // A gradient a step, at least.
+    assert!(frames(&in_clear) >= 30, "{} frames", frames(&in_clear));
+    let (encrypted, same_weights) = overheard(folder.path(), &["--certs", &set]);
+    assert_eq!(weights, same_weights);
+    assert_eq!(frames(&encrypted), 0);
+    let bytes = |heard: &[Heard]| heard.iter().flatten().map(Vec::len).sum::<usize>();
+    assert!(bytes(&encrypted) > bytes(&in_clear), "as much went over it");
+    let mut application = 0;
+    for way in [0, 1] {
+        for heard in encrypted.iter().filter(|heard| heard[way].len() > IN_CLEAR[way]) {
+            assert_eq!(&heard[way][..4], b"STRL", "the proof that both know the ticket comes first");
+            let kinds = records(&heard[way][IN_CLEAR[way]..]);
+            assert!(kinds[0] == 22 && kinds.iter().all(|kind| [20, 22, 23].contains(kind)), "{kinds:?}");
+            application += kinds.iter().map(|kind| usize::from(*kind == 23)).sum::<usize>();
+        }
+    }
+    assert!(application > 30, "{application} records of words");
 }

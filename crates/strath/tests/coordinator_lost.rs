@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::place::{Place, generations, world_sizes};
-use support::{finish, metrics, reach, signal, stderr, strath};
+use support::{finish, memberships, reach, signal, stderr, strath};
 
 /// A coordinator at an address of its own, and its workers.
 struct Cluster<'p> {
@@ -55,7 +55,7 @@ impl<'p> Cluster<'p> {
             let output = finish(worker, Duration::from_secs(10));
             assert!(output.status.success(), "{}", stderr(&output));
         }
-        metrics(&self.out, "cluster")
+        memberships(&self.out)
     }
 }
 

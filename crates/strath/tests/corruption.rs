@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
-use support::{finish, metrics, reach, repository, stderr, strath, workers_of};
+use support::{finish, memberships, metrics, reach, repository, stderr, strath, workers_of};
 
 /// Bytes of the weights that are looked for: enough to be nothing else.
 const PATTERN: usize = 64;
@@ -91,7 +91,7 @@ fn a_worker_whose_memory_changed_under_it_is_named_by_the_others_and_given_their
         let Some((run, folder)) = corrupted("3", place, &[]) else { return };
         let out = folder.path().join("run");
         let since = Instant::now();
-        while metrics(&out, "cluster").len() < 2 {
+        while memberships(&out).len() < 2 {
             assert!(since.elapsed() < Duration::from_secs(60), "nobody noticed");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -106,7 +106,7 @@ fn a_worker_whose_memory_changed_under_it_is_named_by_the_others_and_given_their
         for part in ["worker ", "holds another state after step ", "the other 2 workers", "SHA-256 "] {
             assert!(warnings[0].contains(part), "{part:?} is not in {said}");
         }
-        let generations = metrics(&out, "cluster");
+        let generations = memberships(&out);
         assert_eq!(generations.len(), 2, "{generations:?}");
         assert_eq!(generations[1]["world_size"], 3);
     }
@@ -119,7 +119,7 @@ fn compared_at_every_step_nothing_is_kept_of_what_a_worker_computed_from_other_w
     let Some((run, folder)) = corrupted("3", 1, &more) else { return };
     let out = folder.path().join("run");
     let since = Instant::now();
-    while metrics(&out, "cluster").len() < 2 {
+    while memberships(&out).len() < 2 {
         assert!(since.elapsed() < Duration::from_secs(60), "nobody noticed");
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -9,7 +9,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use support::place::{Place, generations, world_sizes};
-use support::{Coordinator, finish, gone, metrics, reach, run, stderr, strath, workers_of};
+use support::{Coordinator, finish, gone, memberships, reach, run, stderr, strath, workers_of};
 
 fn drain(worker: &str, out: &Path, more: &[&str]) -> Output {
     run(&[&["drain", worker, "--run", out.to_str().unwrap()], more].concat())
@@ -51,7 +51,7 @@ fn a_worker_that_is_drained_ends_in_order_and_the_others_go_on_to_the_same_bits(
 
     place.ends_in_the_same_bits(child, &out);
     assert_eq!(world_sizes(&out), [3, 2]);
-    let lines = metrics(&out, "cluster");
+    let lines = memberships(&out);
     let (first, second) = (&lines[0], &lines[1]);
     assert!(first["change_s"].is_null() && first["members"].as_array().unwrap().len() == 3, "{first}");
     assert!(second["cause"].as_str().unwrap().contains("was drained at step "), "{second}");

@@ -9,7 +9,7 @@ use std::process::Child;
 use std::time::Duration;
 
 use support::place::{generations, world_sizes};
-use support::{Coordinator, DEADLINE, finish, metrics, reach, run, sha, stderr, strath, summary, train};
+use support::{Coordinator, DEADLINE, finish, memberships, metrics, reach, run, sha, stderr, strath, summary, train};
 
 /// A run of the digits with this model, optimizer and schedule.
 fn config(folder: &Path, name: &str, steps: u32, tables: &str) -> PathBuf {
@@ -89,7 +89,7 @@ fn whoever_joins_ends_in_the_bits_of_the_undisturbed_run_whatever_the_model_and_
         generations(&out, 2);
         ends_as_undisturbed(&config, &out, coordinator, workers);
         assert_eq!(world_sizes(&out), [1, 2], "{name}");
-        let cause = metrics(&out, "cluster")[1]["cause"].as_str().unwrap().to_owned();
+        let cause = memberships(&out)[1]["cause"].as_str().unwrap().to_owned();
         assert!(cause.ends_with(" joined"), "{name}: {cause}");
     }
 }

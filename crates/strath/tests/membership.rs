@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::place::{Place, generations, world_sizes};
-use support::{Coordinator, finish, gone, metrics, reach, signal, stderr, strath, workers_of};
+use support::{Coordinator, finish, gone, memberships, reach, signal, stderr, strath, workers_of};
 
 #[test]
 fn workers_that_are_killed_one_after_the_other_leave_the_rest_to_end_in_the_same_bits() {
@@ -27,7 +27,7 @@ fn workers_that_are_killed_one_after_the_other_leave_the_rest_to_end_in_the_same
         assert_eq!(world_sizes(&out), [4, 3, 2, 1], "{said}");
         let warnings = said.lines().filter(|line| line.starts_with("warning:") && line.contains("goes on without it"));
         assert_eq!(warnings.count(), 3, "{said}");
-        let causes: Vec<Value> = metrics(&out, "cluster").into_iter().map(|line| line["cause"].clone()).collect();
+        let causes: Vec<Value> = memberships(&out).into_iter().map(|line| line["cause"].clone()).collect();
         assert!(causes[1].as_str().unwrap().contains("worker "), "{causes:?}");
     }
 }
@@ -59,7 +59,7 @@ fn a_worker_that_is_asked_to_leave_ends_in_order_and_the_others_go_on() {
     gone(&workers[1..2], Duration::from_secs(5));
     place.ends_in_the_same_bits(child, &out);
     assert_eq!(world_sizes(&out), [3, 2]);
-    let causes = metrics(&out, "cluster");
+    let causes = memberships(&out);
     assert!(causes[1]["cause"].as_str().unwrap().contains("leaves at step "), "{causes:?}");
 }
 

@@ -6,7 +6,9 @@ mod support;
 
 use std::time::Duration;
 
-use support::{Coordinator, DEADLINE, finish, metrics, repository, run, sha, stderr, strath, summary, train};
+use support::{
+    Coordinator, DEADLINE, finish, memberships, metrics, repository, run, sha, stderr, strath, summary, train,
+};
 
 #[test]
 fn train_without_a_file_learns_the_digits_and_says_what_it_learned() {
@@ -67,7 +69,7 @@ fn metrics_have_every_key_with_its_type() {
     let last = steps.len() as u64;
     assert_eq!(at.last(), Some(&last));
     assert_eq!(at.len(), 2, "one an epoch: {at:?}");
-    assert_eq!(metrics(&out, "cluster").len(), 1);
+    assert_eq!(memberships(&out).len(), 1);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 
 use strath_rpc::SessionHappening;
 
+use crate::by_hand::{frame, session};
 use crate::harness::{coordinator, register};
 
 /// MiB of memory that this process has in use.
@@ -14,36 +15,11 @@ fn mebibytes() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
 }
 
-/// An HTTP/2 frame of a stream (RFC 9113, 4.1).
-fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
-    let [_, high, middle, low] = (payload.len() as u32).to_be_bytes();
-    [&[high, middle, low, kind, flags, 0, 0, 0, stream], payload].concat()
-}
-
-/// A header that is in no table (RFC 7541, 6.2.2).
-fn header(name: &str, value: &str) -> Vec<u8> {
-    [&[0, name.len() as u8], name.as_bytes(), &[value.len() as u8], value.as_bytes()].concat()
-}
-
 /// Opens a session by hand, and says that a message of so many bytes follows.
 fn says_that_it_sends(address: SocketAddr, length: u32) -> TcpStream {
     let mut stream = TcpStream::connect(address).unwrap();
-    // POST over http, by their places in the table that everybody has.
-    let headers = [
-        vec![0x83, 0x86],
-        header(":path", "/strath.v1.Strath/Session"),
-        header(":authority", "here"),
-        header("content-type", "application/grpc"),
-        header("te", "trailers"),
-    ];
     let message = [&[0][..], &length.to_be_bytes(), b"and then not much"].concat();
-    let words = [
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec(),
-        frame(4, 0, 0, &[]),
-        frame(1, 4, 1, &headers.concat()),
-        frame(0, 0, 1, &message),
-    ];
-    stream.write_all(&words.concat()).unwrap();
+    stream.write_all(&[session(), frame(0, 0, 1, &message)].concat()).unwrap();
     stream
 }
 

@@ -2,11 +2,13 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic in its helpers too")]
 
+mod by_hand;
 mod drains;
 mod endings;
 mod harness;
 mod lengths;
 mod link;
+mod loris;
 mod sessions;
 mod slow;
 mod status;

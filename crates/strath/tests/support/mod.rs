@@ -173,6 +173,13 @@ pub fn metrics(out: &Path, kind: &str) -> Vec<serde_json::Value> {
     lines.filter(|line| line["kind"] == kind).collect()
 }
 
+/// The generations of a run, but for those that began only because speeds differed: on a machine that others use they may at any time.
+pub fn memberships(out: &Path) -> Vec<serde_json::Value> {
+    let only_moves =
+        |line: &serde_json::Value| line["cause"].as_str().is_some_and(|cause| cause.starts_with("work follows speed"));
+    metrics(out, "cluster").into_iter().filter(|line| !only_moves(line)).collect()
+}
+
 /// Waits until the run has completed `step` steps.
 pub fn reach(out: &Path, step: usize) {
     let begun = Instant::now();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{DEADLINE, digits_in_shared_lanes, finish, metrics, sha, stderr, strath, summary, train};
+use super::{DEADLINE, digits_in_shared_lanes, finish, memberships, metrics, sha, stderr, strath, summary, train};
 
 /// A run of 400 steps to be disturbed, and what it comes to undisturbed.
 pub struct Place {
@@ -56,7 +56,7 @@ impl Place {
 
 /// The sizes of the generations so far.
 pub fn world_sizes(out: &Path) -> Vec<u64> {
-    metrics(out, "cluster").iter().map(|line| line["world_size"].as_u64().unwrap()).collect()
+    memberships(out).iter().map(|line| line["world_size"].as_u64().unwrap()).collect()
 }
 
 /// Waits until the run has had so many generations.
