@@ -67,7 +67,8 @@ fn coordinator(place: &Place, out: &Path, address: &str, more: &[&str]) -> Child
 
 #[test]
 fn workers_go_on_without_it_and_one_that_is_started_again_takes_over_within_a_second() {
-    let place = Place::new();
+    // More than they take in three times 300 ms.
+    let place = Place::of(2500);
     let mut cluster = Cluster::start(&place, 3);
     let mut begun = Vec::new();
     for round in 1..=3 {

@@ -8,22 +8,28 @@ use serde_json::Value;
 
 use super::{DEADLINE, digits_in_shared_lanes, finish, memberships, metrics, sha, stderr, strath, summary, train};
 
-/// A run of 400 steps to be disturbed, and what it comes to undisturbed.
+/// A run to be disturbed, and what it comes to undisturbed.
 pub struct Place {
     /// Where its files lie.
     pub folder: tempfile::TempDir,
     /// Its configuration: a lease of a second.
     pub config: PathBuf,
+    steps: u32,
     undisturbed: Value,
 }
 
 impl Place {
-    /// Trains it undisturbed.
+    /// Trains 400 steps undisturbed.
     pub fn new() -> Self {
+        Self::of(400)
+    }
+
+    /// Trains so many steps undisturbed.
+    pub fn of(steps: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let config = digits_in_shared_lanes(folder.path(), 400, "lease_ms = 1000\ngather_ms = 100\n");
+        let config = digits_in_shared_lanes(folder.path(), steps, "lease_ms = 1000\ngather_ms = 100\n");
         let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "2"]);
-        Self { folder, config, undisturbed }
+        Self { folder, config, steps, undisturbed }
     }
 
     /// Starts it with local workers.
@@ -46,7 +52,7 @@ impl Place {
             assert_eq!(found[key], self.undisturbed[key], "{key}");
         }
         let steps: Vec<u64> = metrics(out, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
-        assert_eq!(steps, (1..=400).collect::<Vec<u64>>(), "each step is recorded once");
+        assert_eq!(steps, (1..=u64::from(self.steps)).collect::<Vec<u64>>(), "each step is recorded once");
         let evaluated =
             |out: &Path| metrics(out, "eval").iter().map(|line| line["step"].as_u64().unwrap()).collect::<Vec<_>>();
         assert_eq!(evaluated(out), evaluated(&self.folder.path().join("whole")), "and so is each evaluation");
