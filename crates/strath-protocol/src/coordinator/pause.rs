@@ -76,8 +76,9 @@ impl Coordinator {
         let cause = pause.cause.clone();
         if at_work == 0 {
             self.balance.rested = Some(since);
-            // What follows the step that they came to is done.
-            self.settled = self.sessions.values().filter_map(|session| session.held).map(|(step, _)| step).max();
+            // What follows the step that they came to is done; of what others hold nothing is known.
+            let rested = self.members.iter().filter_map(|member| self.session_of(member.worker)?.held);
+            self.settled = rested.map(|(step, _)| step).max();
             self.end_generation(cause);
         } else if now.since(since) >= PATIENCE {
             self.regroup(format!("{cause}; then some ranks did not come to rest for {} s", PATIENCE.as_secs()));

@@ -172,6 +172,7 @@ impl Coordinator {
         if self.recorded() > start {
             (self.settings.former.recorded, self.settings.former.evaluated) = (Step(0), None);
             (self.last_step, self.results.evaluated) = (None, None);
+            self.settled = self.settled.filter(|settled| *settled <= start);
             self.commands.push_back(Command::Rewind(start));
         }
     }

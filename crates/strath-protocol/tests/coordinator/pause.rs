@@ -1,7 +1,7 @@
 //! A planned pause: every rank rests after the same step, and the next generation begins there.
 
 use strath_core::{Digest, Generation, Rank, Step};
-use strath_protocol::message::{CoordinatorMessage, FailureKind, Halted, Phase, Purpose, WorkerMessage};
+use strath_protocol::message::{CoordinatorMessage, FailureKind, Halted, Holds, Phase, Purpose, WorkerMessage};
 use strath_protocol::{Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Outcome, Record};
 
 use crate::support::{
@@ -52,6 +52,21 @@ fn all_rest_after_a_step_and_what_follows_it_is_not_done_again() {
     let commands = say(&mut machine, 0, halted(5, Some((2, 7)), 200), 5);
     assert_eq!(cause(&commands), "worker 2 (h2, 127.0.0.1:9002) leaves at step 0 in phase ascent");
     assert_eq!(unsettled(&commands), [false, false]);
+}
+
+#[test]
+fn what_a_newcomer_holds_says_nothing_of_what_is_done() {
+    let mut machine = pausing();
+    join(&mut machine, 3, 2);
+    say(&mut machine, 3, WorkerMessage::Prepared(prepared()), 3);
+    let held = Some((Step(9), Digest([9; 32])));
+    say(&mut machine, 3, WorkerMessage::Holds(Holds { generation: Generation(0), held, broken: None }), 4);
+    for worker in 0..3 {
+        say(&mut machine, worker, halted(5, Some((2, 7)), 200 + worker), 5);
+    }
+    // It is sent what the others hold.
+    let commands = say(&mut machine, 0, WorkerMessage::State(state(2, Purpose::Handover)), 6);
+    assert_eq!(unsettled(&commands), [false, false, false]);
 }
 
 #[test]
