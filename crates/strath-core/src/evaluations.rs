@@ -1,5 +1,7 @@
 //! When a run is evaluated.
 
+use crate::config::Config;
+
 /// When a run is evaluated: after every so many epochs, and at the end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Evaluations {
@@ -14,6 +16,12 @@ pub struct Evaluations {
 }
 
 impl Evaluations {
+    /// Those of a run of so many steps over `train_examples` examples.
+    pub fn of(config: &Config, train_examples: u64, steps: u64) -> Self {
+        let (every_epochs, batch) = (config.run.eval_every_epochs, config.batch.size as u64);
+        Self { every_epochs, train_examples, batch, steps }
+    }
+
     /// Whether one is due after `step` completed steps: `step = floor((e + 1) N / B)` for an epoch e (0-based) with
     /// `every_epochs` dividing `e + 1`, or `step` is the last.
     pub fn is_due(&self, step: u64) -> bool {

@@ -3,6 +3,7 @@
 //!
 //! Nothing here performs IO or reads a clock.
 
+mod after;
 pub mod config;
 pub mod digest;
 pub mod evaluations;
@@ -16,6 +17,7 @@ pub mod robust;
 pub mod shape;
 pub mod speed;
 
+pub use after::After;
 pub use digest::Digest;
 pub use evaluations::Evaluations;
 pub use fault::Fault;

@@ -13,7 +13,7 @@ use strath_core::{Digest, Layout};
 use strath_model::Model;
 use strath_sam::Optimizer;
 
-use crate::step::TrainingState;
+use crate::state::TrainingState;
 
 const FACTS: &str = "strath";
 const FORMAT: u32 = 1;

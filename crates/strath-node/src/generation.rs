@@ -19,7 +19,8 @@ use crate::evaluate::{EvaluateError, evaluate};
 use crate::feed::Audience;
 use crate::pace::Pace;
 use crate::prepare::Prepared;
-use crate::step::{Stepper, TrainingState};
+use crate::state::TrainingState;
+use crate::step::Stepper;
 use crate::trainer::{Told, Training, kind_of, kind_of_collective, lost_peer};
 use crate::verify;
 use crate::whereabouts::Whereabouts;
@@ -136,12 +137,8 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
         })),
         Job::Train => {
             let Prepared { dataset, model, numerics, .. } = prepared;
-            let evaluations = Evaluations {
-                every_epochs: config.run.eval_every_epochs,
-                train_examples: dataset.split(SplitName::Train).len() as u64,
-                batch: plan.batch() as u64,
-                steps: assign.steps.0,
-            };
+            let train_examples = dataset.split(SplitName::Train).len() as u64;
+            let evaluations = Evaluations::of(&config, train_examples, assign.steps.0);
             let checkpoint_every = config.checkpoint.every_steps;
             let stepper = Stepper::new(config, model, loader, plan, &assignment, &peers, assign.steps.0)
                 .map_err(|error| own(&error))?

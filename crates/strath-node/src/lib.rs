@@ -3,7 +3,7 @@
 //! An example of the data walks through `worker` -> [`step`] -> model and back, then [`strath_collective`], then the
 //! optimizer. The control plane's decisions are made in [`strath_protocol`]; here they are carried out.
 
-pub mod after;
+pub mod asked;
 mod buffers;
 pub mod checkpoint;
 mod clock;
@@ -22,6 +22,7 @@ pub mod progress;
 pub mod run_folder;
 pub mod share;
 pub mod start;
+pub mod state;
 pub mod step;
 pub mod summary;
 pub mod sums;

@@ -4,11 +4,10 @@ use std::time::Instant;
 
 use strath_collective::CollectiveError;
 use strath_core::fault::Culprit;
-use strath_core::{Fault, Layout, Plan};
+use strath_core::{After, Fault, Layout, Plan};
 use strath_model::{Model, ModelError};
 use strath_protocol::message::PhaseSeconds;
 
-use crate::after::After;
 use crate::verify::VerifyError;
 
 /// What one step found, the same on every rank but for the seconds.

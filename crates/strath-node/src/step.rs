@@ -8,20 +8,20 @@ use strath_collective::{Bucket, Collective, Pending, Reduced};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
-use strath_core::{Assignment, Plan, Step};
+use strath_core::{After, Assignment, Plan, Step};
 use strath_data::{Batch, Loader};
 use strath_kernels::vector;
-use strath_model::{BATCH_NORM_MOMENTUM, Listener, Model, ModelError, PassReport};
+use strath_model::{Listener, Model, ModelError, PassReport};
 use strath_protocol::message::Phase;
-use strath_sam::{Optimizer, Perturbation, clip, learning_rate};
+use strath_sam::Perturbation;
 
-use crate::after::After;
 use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
 use crate::feed::Audience;
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
+use crate::state::TrainingState;
 use crate::sums::{LaneSum, Tally, Totals};
 use crate::verify::verify;
 
@@ -29,35 +29,6 @@ use crate::verify::verify;
 /// connections and one that hangs by the coordinator's lease; this ends the wait for one whose session lives on while its
 /// training does not.
 pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(600);
-
-/// Everything that a state is a function of: after equal steps it has the same bits on every rank.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainingState {
-    /// Completed optimizer updates.
-    pub step: u64,
-    /// The parameters w, flat in the model's layout.
-    pub weights: Arc<Vec<f32>>,
-    /// Batch norm's running statistics, flat in the layout of the model's statistics.
-    pub statistics: Vec<f32>,
-    /// The optimizer with its state.
-    pub optimizer: Optimizer,
-}
-
-impl TrainingState {
-    /// The end of a step, by what it has reduced: the optimizer's update, and batch norm's running statistics. The same on every rank, and on
-    /// whoever follows them. Gives the learning rate, and the l2 norm of the gradient before clipping.
-    pub fn update(&mut self, gradient: &[f32], statistics: &[f32], config: &Config, steps: u64) -> (f64, f64) {
-        let clipped = clip(gradient, config.optimizer.clip_norm);
-        let gradient_norm = clipped.norm;
-        let lr = learning_rate(self.step, steps, config.optimizer.lr, &config.schedule);
-        // Nobody else holds them between steps, so nothing is copied, but for one that joins.
-        let weights = Arc::make_mut(&mut self.weights);
-        self.optimizer.update_clipped(weights, clipped, self.step, lr);
-        advance(&mut self.statistics, statistics);
-        self.step += 1;
-        (lr, gradient_norm)
-    }
-}
 
 /// A rank's part of every step of a generation.
 pub struct Stepper {
@@ -427,13 +398,6 @@ fn settle(done: Result<(), Interrupted>) -> Result<Fault, StepError> {
 fn add_decay(gradient: &mut [f32], weights: &[f32], decay: f64) {
     if decay != 0.0 {
         vector::add_scaled(gradient, weights, decay as f32);
-    }
-}
-
-/// Running statistics move once a step towards the batch's: `r <- (1 - momentum) r + momentum s`.
-fn advance(running: &mut [f32], batch: &[f32]) {
-    for (r, s) in running.iter_mut().zip(batch) {
-        *r = (f64::from(*r) * (1.0 - BATCH_NORM_MOMENTUM) + f64::from(*s) * BATCH_NORM_MOMENTUM) as f32;
     }
 }
 

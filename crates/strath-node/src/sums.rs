@@ -1,14 +1,13 @@
 //! What a rank adds up over a step, in the number format that `cluster.reduce` asks for.
 
 use strath_collective::Payload;
+use strath_core::After;
 use strath_core::config::Reduce;
 use strath_core::fixed::{
     FixedSum, GRADIENT_BITS, GRADIENT_LIMIT, OutOfRange, STATISTIC_BITS, STATISTIC_LIMIT, to_f64, to_fixed,
 };
 use strath_kernels::vector;
 use strath_sam::Lift;
-
-use crate::after::After;
 
 /// A lane's ascent gradient as it is put together.
 #[derive(Debug, Clone)]

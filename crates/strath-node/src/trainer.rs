@@ -4,16 +4,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use strath_collective::{Bucket, Collective, CollectiveError};
-use strath_core::{Digest, Evaluations, Rank, Step};
+use strath_core::{After, Digest, Evaluations, Rank, Step};
 use strath_data::SplitName;
 use strath_protocol::message::{FailureKind, Phase};
 
-use crate::after::{After, Asked};
+use crate::asked::Asked;
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
 use crate::outcome::{StepError, StepOutcome};
 use crate::pace::Pace;
-use crate::step::{Stepper, TrainingState};
+use crate::state::TrainingState;
+use crate::step::Stepper;
 use crate::verify::{VerifyError, verify};
 use crate::whereabouts::Whereabouts;
 

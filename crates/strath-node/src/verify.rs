@@ -9,7 +9,8 @@ use strath_collective::{Bucket, Collective, CollectiveError, Payload};
 use strath_core::digest::Hasher;
 use strath_core::{Digest, Fault, Rank, Step};
 
-use crate::step::{EXCHANGE_DEADLINE, TrainingState};
+use crate::state::TrainingState;
+use crate::step::EXCHANGE_DEADLINE;
 
 /// Integers of a digest.
 const WORDS: usize = 4;

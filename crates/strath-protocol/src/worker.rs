@@ -1,5 +1,6 @@
 //! The life of a run as one worker sees it: registered, preparing, waiting, connecting, running, halting, waiting again, ended.
 
+mod assigned;
 mod away;
 mod following;
 mod leaving;
@@ -15,7 +16,7 @@ use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::event::WorkerEvent as Event;
 use crate::message::{
     Admitted, Assign, CoordinatorMessage, Ending, EvalReport, FailureKind, FailureReport, Job, MOST_EVALUATIONS_TOLD,
-    MOST_STEPS_TOLD, Phase, Progress, Purpose, Register, State, StepReport, WorkerMessage,
+    MOST_STEPS_TOLD, Phase, Progress, Purpose, Register, StepReport, WorkerMessage,
 };
 
 use away::{Away, Backlog, Known};
@@ -265,28 +266,7 @@ impl Worker {
                 self.expect(&Stage::Registered, "Admitted")?;
                 self.admitted(admitted);
             }
-            CoordinatorMessage::Assign(assign) => {
-                self.expect(&Stage::Waiting, "Assign")?;
-                let lacks = assign.keeps && self.held.is_none_or(|(step, _)| step != assign.start);
-                if lacks && self.was_fed {
-                    // It was called in with the state that it held before; what it was fed since was on its way.
-                    let message = format!("it was to begin at step {} and was fed a later state", assign.start);
-                    self.exit(WorkerOutcome::Lost { message });
-                    return Ok(());
-                }
-                if lacks {
-                    return Err(Rejected::OutOfOrder { what: "Assign", state: "no such state is held" });
-                }
-                self.stop_following();
-                self.progress.generation = assign.generation;
-                self.progress.step = assign.start;
-                self.rank = assign.rank;
-                if assign.state.is_some() {
-                    self.enter(Stage::Receiving(Box::new(assign)), Phase::Connecting);
-                } else {
-                    self.connect(assign, None);
-                }
-            }
+            CoordinatorMessage::Assign(assign) => self.assigned(assign)?,
             CoordinatorMessage::State(state) => self.received(state)?,
             CoordinatorMessage::Start { generation } => {
                 self.expect(&Stage::Connected(generation), "Start")?;
@@ -338,37 +318,6 @@ impl Worker {
         self.known = Some(Known { run: admitted.run, worker: admitted.worker, trains, prepared: None });
         self.enter(Stage::Preparing, Phase::Preparing);
         self.commands.push_back(Command::Prepare(admitted));
-    }
-
-    fn received(&mut self, state: State) -> Result<(), Rejected> {
-        let Stage::Receiving(assign) = &self.stage else {
-            return Err(Rejected::OutOfOrder { what: "State", state: self.stage.name() });
-        };
-        if state.generation != assign.generation {
-            let (found, expected) = (state.generation.0, assign.generation.0);
-            return Err(Rejected::StaleGeneration { what: "State", found, expected });
-        }
-        let assign = (**assign).clone();
-        if let Some(named) = &assign.state {
-            let optimizer = (!state.optimizer.is_empty()).then(|| state.optimizer.digest());
-            if state.model.digest() != named.model || optimizer != named.optimizer {
-                let message = format!("the state from {} arrived with other bytes than announced", named.source);
-                self.exit(WorkerOutcome::Failed { message });
-                return Ok(());
-            }
-        }
-        self.connect(assign, Some(state));
-        Ok(())
-    }
-
-    fn connect(&mut self, assign: Assign, state: Option<State>) {
-        (self.rests, self.held, self.was_fed, self.halted_after) = (false, None, false, None);
-        self.backlog = Backlog::default();
-        // Whoever assigns has read what was told.
-        self.recent.clear();
-        self.evaluations.clear();
-        self.enter(Stage::Connecting(assign.generation), Phase::Connecting);
-        self.commands.push_back(Command::Connect { assign, state });
     }
 
     /// Tells the coordinator. Where a peer is at fault, the run may go on; else the coordinator has the last word, which names whoever is

@@ -167,7 +167,6 @@ impl Drop for Session {
 /// # Errors
 /// [`RpcError::Status`] where nothing usable comes within `timeout`.
 pub async fn status(address: &str, timeout: Duration, tls: Option<&ClientTls>) -> Result<ClusterStatus, RpcError> {
-    let failed = |cause: String| RpcError::Status { address: address.into(), cause };
     let ask = async {
         let mut client = dial(address, tls).await.map_err(Failure::into_cause)?.client;
         let reply = client.status(wire::StatusRequest {}).await;
@@ -175,10 +174,7 @@ pub async fn status(address: &str, timeout: Duration, tls: Option<&ClientTls>) -
         let cluster = reply.into_inner().cluster.ok_or("it has nothing to show yet; ask again")?;
         cluster.try_into().map_err(|error: RpcError| error.to_string())
     };
-    match tokio::time::timeout(timeout, ask).await {
-        Ok(result) => result.map_err(failed),
-        Err(_) => Err(failed(format!("no answer within {:.1} s", timeout.as_secs_f64()))),
-    }
+    answered(timeout, ask).await.map_err(|cause| RpcError::Status { address: address.into(), cause })
 }
 
 /// Asks the coordinator at `address`, `host:port`, to have a worker leave, once.
@@ -191,17 +187,19 @@ pub async fn drain(
     tls: Option<&ClientTls>,
     request: DrainRequest,
 ) -> Result<DrainAnswer, RpcError> {
-    let failed = |cause: String| RpcError::Drain { address: address.into(), cause };
     let ask = async {
         let mut client = dial(address, tls).await.map_err(Failure::into_cause)?.client;
         let reply = client.drain(wire::DrainRequest::from(request)).await;
         let reply = reply.map_err(|status| Failure::of_call(&status).into_cause())?;
         reply.into_inner().try_into().map_err(|error: RpcError| error.to_string())
     };
-    match tokio::time::timeout(timeout, ask).await {
-        Ok(result) => result.map_err(failed),
-        Err(_) => Err(failed(format!("no answer within {:.1} s", timeout.as_secs_f64()))),
-    }
+    answered(timeout, ask).await.map_err(|cause| RpcError::Drain { address: address.into(), cause })
+}
+
+/// The answer to one question, or why there is none within `timeout`.
+async fn answered<T>(timeout: Duration, ask: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    let late = |_| Err(format!("no answer within {:.1} s", timeout.as_secs_f64()));
+    tokio::time::timeout(timeout, ask).await.unwrap_or_else(late)
 }
 
 /// A client on one TCP connection, and its ends.

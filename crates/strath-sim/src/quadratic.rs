@@ -8,24 +8,10 @@
 //! What is reduced holds, beside G, a count a micro-batch: whoever computes one says 1, so a sum of anything but ones tells of one that
 //! was left out or counted twice.
 
-use strath_core::{Digest, Step};
+use strath_core::{After, Digest, Step};
 
 /// Numbers of w.
 const DIMENSIONS: usize = 3;
-
-/// Numbers that say what a rank was asked to do after the step.
-const WISHES: usize = 2;
-
-/// What ranks do after a step; of two wishes the greater counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum After {
-    /// The next step.
-    GoOn,
-    /// They rest: the generation is over.
-    Pause,
-    /// They stop: the run is over.
-    Stop,
-}
 
 /// Everything that the next step depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,15 +31,15 @@ impl State {
     /// One rank's term of the sum: its micro-batches' gradients, then a count for each of all `micro_batches`, then what it was asked
     /// to do after the step, as two counts.
     pub fn term(&self, own: impl Iterator<Item = usize>, micro_batches: usize, after: After) -> Vec<i64> {
-        let mut term = vec![0; DIMENSIONS + micro_batches + WISHES];
+        let wishes = after.words();
+        let mut term = vec![0; DIMENSIONS + micro_batches + wishes.len()];
         for micro_batch in own {
             for (at, weight) in self.weights.iter().enumerate() {
                 term[at] += weight - centre(self.step, micro_batch, at);
             }
             term[DIMENSIONS + micro_batch] += 1;
         }
-        term[DIMENSIONS + micro_batches..]
-            .copy_from_slice(&[after == After::Pause, after == After::Stop].map(i64::from));
+        term[DIMENSIONS + micro_batches..].copy_from_slice(&wishes);
         term
     }
 
@@ -69,13 +55,8 @@ impl State {
     pub fn advance(&mut self, sum: &[i64]) -> (Vec<i64>, After) {
         self.move_weights(sum);
         self.step.0 += 1;
-        let (counts, wishes) = sum[DIMENSIONS..].split_at(sum.len() - DIMENSIONS - WISHES);
-        let after = match wishes {
-            [_, stop] if *stop > 0 => After::Stop,
-            [pause, _] if *pause > 0 => After::Pause,
-            _ => After::GoOn,
-        };
-        (counts.to_vec(), after)
+        let (counts, wishes) = sum[DIMENSIONS..].split_last_chunk().expect("a term has a place for the wishes");
+        (counts.to_vec(), After::agreed(*wishes))
     }
 
     /// The bytes that stand for it, as a checkpoint holds them.

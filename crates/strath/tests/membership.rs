@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use support::place::{Place, generations, world_sizes};
-use support::{Coordinator, finish, gone, memberships, reach, signal, stderr, strath, workers_of};
+use support::{finish, gone, memberships, reach, signal, stderr, strath, workers_of};
 
 #[test]
 fn workers_that_are_killed_one_after_the_other_leave_the_rest_to_end_in_the_same_bits() {
@@ -66,12 +66,7 @@ fn a_worker_that_is_asked_to_leave_ends_in_order_and_the_others_go_on() {
 #[test]
 fn workers_come_and_go_while_a_coordinator_of_many_machines_trains() {
     let place = Place::new();
-    let out = place.folder.path().join("run");
-    let mut command = strath();
-    command.args(["coordinator", "--config", place.config.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
-    command.args(["--out", out.to_str().unwrap(), "--min-workers", "1"]);
-    let coordinator = command.spawn().unwrap();
-    let address = Coordinator::address_in(&out);
+    let (coordinator, out, address) = place.coordinate();
     let join = || strath().args(["worker", "--coordinator", &address]).spawn().unwrap();
     let first = join();
     reach(&out, 20);

@@ -6,7 +6,7 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
@@ -122,7 +122,7 @@ impl FeedReceiver {
         let Self { stream, opener } = self;
         let mut have = 0;
         while have < room.len() {
-            if cancelled.load(std::sync::atomic::Ordering::Relaxed) {
+            if cancelled.load(Ordering::Relaxed) {
                 return Err(io::Error::new(ErrorKind::ConnectionAborted, "nobody wants it any more"));
             }
             let room = &mut room[have..];

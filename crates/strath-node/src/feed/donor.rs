@@ -12,7 +12,7 @@ use strath_protocol::message::Feed;
 
 use super::words::{self, Header, Kind};
 use super::{Admissions, Fed, Listener, Progress, Reduced, identity, queued};
-use crate::step::TrainingState;
+use crate::state::TrainingState;
 use crate::verify;
 
 /// A newcomer that does not listen by then is fed no more.

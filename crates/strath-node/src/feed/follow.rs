@@ -14,7 +14,7 @@ use super::identity;
 use super::words::{self, Header, Kind, invalid};
 use crate::generation;
 use crate::prepare::Prepared;
-use crate::step::TrainingState;
+use crate::state::TrainingState;
 use crate::verify;
 
 /// What a newcomer begins with.

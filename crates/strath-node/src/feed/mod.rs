@@ -26,7 +26,7 @@ use strath_core::{Generation, Rank, RunId, Ticket};
 pub(crate) use donor::{Donor, feed};
 pub(crate) use follow::{Followed, Following, follow};
 
-use crate::step::TrainingState;
+use crate::state::TrainingState;
 
 /// What a queue holds at most, bytes, where that is more than [`FEWEST`] steps.
 const QUEUE_BYTES: usize = 64 << 20;

@@ -1,5 +1,7 @@
 //! Carries out what the worker's state machine decides, with threads that prepare, connect a ring and train, a generation after the other.
 
+mod joining;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::net::{SocketAddr, TcpListener};
@@ -9,10 +11,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use strath_collective::Collective;
-use strath_core::{Generation, Rank, Step};
+use strath_core::{After, Digest, Generation, Rank, Step};
 use strath_data::SplitName;
 use strath_protocol::message::{
-    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Feed, Finished, Follow, Holds, Phase,
+    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
     Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
@@ -21,10 +23,10 @@ use tokio::sync::mpsc;
 
 use super::line::Line;
 use super::{Left, WorkerSettings, listen};
-use crate::after::{After, Asked};
+use crate::asked::Asked;
 use crate::checkpoint;
-use crate::feed::{self, Admissions, Audience, Donor, Followed, Following};
-use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held, ring_tls};
+use crate::feed::{Admissions, Audience};
+use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::trainer::Told;
 use crate::whereabouts::Whereabouts;
@@ -180,10 +182,7 @@ impl Runtime {
         self.admitted = Some(admitted);
         if let Some((_, prepared)) = self.prepared.as_ref().filter(|(of, _)| *of == configuration) {
             self.later.push_back(WorkerEvent::Prepared(summarise(prepared)));
-            if let Some((state, digest)) = &self.held {
-                let (generation, held) = (Generation(0), Some((Step(state.step), *digest)));
-                self.later.push_back(WorkerEvent::Followed(Holds { generation, held, broken: None }));
-            }
+            self.offer_held();
             return;
         }
         // It was of another configuration.
@@ -244,7 +243,7 @@ impl Runtime {
             leave_behind(peers);
         }
         (self.admissions, self.is_training) = (None, false);
-        let held = state.as_ref().map(|(state, digest)| (Step(state.step), *digest));
+        let held = state.as_ref().map(facts);
         self.held = state;
         let event = match listen(&self.settings, self.local_address) {
             Ok((listener, ring_address)) => {
@@ -270,56 +269,6 @@ impl Runtime {
             drop(state);
             let state = State { generation, step, purpose, model: model.into(), optimizer: optimizer.into() };
             let _ = events.blocking_send(Report::HandedOver(Box::new(state)));
-        });
-    }
-
-    /// What this worker shows to others, where it has certificates.
-    fn ring_tls(&self) -> Result<Option<strath_collective::RingTls>, String> {
-        self.settings.tls.as_ref().map(|tls| ring_tls(tls.credentials())).transpose()
-    }
-
-    /// Feeds a newcomer, on a thread beside the training. Where that fails the newcomer misses it, and says so.
-    fn feed(&mut self, feed: Feed) {
-        let (Some(admissions), Some(admitted), Some((_, prepared))) =
-            (self.admissions.clone(), &self.admitted, &self.prepared)
-        else {
-            return;
-        };
-        let (run, cancelled) = (admitted.run, self.cancelled.clone());
-        let values = prepared.model.parameters().len() + prepared.model.statistics().len();
-        let tls = self.ring_tls();
-        std::thread::spawn(move || {
-            let done = tls.and_then(|tls| feed::feed(Donor { run, feed, tls, admissions, values }, &cancelled));
-            if let Err(error) = done {
-                tracing::warn!("{error}");
-            }
-        });
-    }
-
-    /// Follows the generation that this worker joins.
-    fn follow(&mut self, follow: Follow) {
-        let (Some(listener), Some(admitted), Some((_, prepared))) =
-            (&self.listener, &self.admitted, self.prepared.clone())
-        else {
-            return;
-        };
-        let (run, generation) = (admitted.run, follow.generation);
-        self.unfollowed = Arc::default();
-        let unfollowed = self.unfollowed.clone();
-        let begins = listener.try_clone().map_err(|error| error.to_string()).and_then(|listener| {
-            let tls = self.ring_tls()?;
-            Ok(Following { run, follow, prepared, listener, tls })
-        });
-        self.spawn(Generation(0), Phase::Waiting, move |events| {
-            let Followed { state, broken } = match begins {
-                Ok(following) => feed::follow(&following, &unfollowed, |step| {
-                    let _ = events.blocking_send(Report::CaughtUp(generation, step));
-                }),
-                Err(error) => Followed { state: None, broken: Some(error) },
-            };
-            if !unfollowed.load(Ordering::Relaxed) {
-                let _ = events.blocking_send(Report::Followed(generation, unfollowed, state.map(held), broken));
-            }
         });
     }
 
@@ -393,13 +342,7 @@ impl Runtime {
             Report::CaughtUp(generation, step) => WorkerEvent::CaughtUp { generation, step },
             // Something else has begun meanwhile.
             Report::Followed(_, unfollowed, ..) if unfollowed.load(Ordering::Relaxed) => WorkerEvent::Tick,
-            Report::Followed(generation, _, state, broken) => {
-                let held = state.as_ref().map(|(state, digest)| (Step(state.step), *digest));
-                if state.is_some() {
-                    self.held = state;
-                }
-                WorkerEvent::Followed(Holds { generation, held, broken })
-            }
+            Report::Followed(generation, _, state, broken) => self.followed(generation, state, broken),
             Report::Panicked(generation, phase, message) => {
                 let (step, last, _) = self.here.get();
                 let phase = if last == Phase::Joining { phase } else { last };
@@ -413,6 +356,11 @@ impl Runtime {
 /// Lets go of connections, which may take as long as what is still owed to peers takes to leave.
 fn leave_behind(peers: Arc<Collective>) {
     std::thread::spawn(move || drop(peers));
+}
+
+/// Completed steps and digest of a state.
+fn facts((state, digest): &Held) -> (Step, Digest) {
+    (Step(state.step), *digest)
 }
 
 /// What a word of the training thread of a generation means to the machine.

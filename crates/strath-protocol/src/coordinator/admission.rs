@@ -416,9 +416,7 @@ impl Coordinator {
         if self.sessions.values().any(is_missing) {
             return;
         }
-        let ranked: Vec<Connection> =
-            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
-        for connection in ranked {
+        for connection in self.connections(|session| session.rank.is_some()) {
             self.update(connection, |session| {
                 session.standing = Standing::Running;
                 session.progress.phase = Phase::Ascent;

@@ -49,6 +49,11 @@ impl Session {
         Some(Member { worker: *worker, ring_address: register.ring_address })
     }
 
+    /// Whether it waits for a place and has yet to come by the state.
+    fn may_be_fed(&self) -> bool {
+        self.standing == Standing::Ready && self.supply == Supply::Untried && !self.is_retiring
+    }
+
     fn has_caught_up(&self) -> bool {
         matches!(self.supply, Supply::Fed { caught_up: true, .. })
     }
@@ -75,8 +80,7 @@ impl Coordinator {
         }
         let lacks = |session: &Session| match session.standing {
             Standing::Following => !session.has_caught_up(),
-            Standing::Ready => session.supply == Supply::Untried && !session.is_retiring,
-            _ => false,
+            _ => session.may_be_fed(),
         };
         if self.sessions.values().any(lacks) {
             return;
@@ -93,13 +97,8 @@ impl Coordinator {
 
     /// Has whoever is ready, and was not fed yet, fed by a worker of the generation.
     fn have_newcomers_fed(&mut self, now: Timestamp) {
-        let is_new = |(_, session): &(&Connection, &Session)| {
-            session.standing == Standing::Ready && session.supply == Supply::Untried && !session.is_retiring
-        };
-        let newcomers: Vec<Connection> =
-            self.sessions.iter().filter(is_new).map(|(connection, _)| *connection).collect();
         let (generation, steps) = (self.generation, self.steps);
-        for newcomer in newcomers {
+        for newcomer in self.connections(Session::may_be_fed) {
             let donor = self.donor_for(newcomer);
             let member = |connection: Connection| self.sessions.get(&connection).and_then(Session::member);
             let Some((donor, from, to)) = donor.and_then(|donor| Some((donor, member(donor)?, member(newcomer)?)))

@@ -1,6 +1,6 @@
 //! Whom the others wait for, and why.
 
-use strath_core::{Timestamp, WorkerId};
+use strath_core::{Spread, Timestamp, WorkerId};
 
 use super::{Coordinator, Session, Stage, Standing, Supply};
 
@@ -55,7 +55,7 @@ impl Coordinator {
         let is_other = |s: &&Session| s.identity.as_ref().is_some_and(|(other, _)| other != worker);
         let others = self.sessions.values().filter(is_other).filter_map(|s| self.pace(s));
         let (rates, times): (Vec<f64>, Vec<f64>) = others.unzip();
-        let (others, they_took) = (median(rates)?, median(times)?);
+        let (others, they_took) = (Spread::of(rates)?.median, Spread::of(times)?.median);
         let is_slow = rate < LATE * others && took * LATE > they_took;
         is_slow.then(|| format!("computes {rate:.0} images/s, others {others:.0}"))
     }
@@ -74,11 +74,6 @@ impl Coordinator {
         let session = self.sessions.get(&connection)?;
         session.identity.as_ref().is_some_and(|(id, _)| *id == worker).then_some(step)
     }
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 /// A number of bytes for people.

@@ -353,11 +353,14 @@ impl Coordinator {
     }
 
     fn broadcast(&mut self, message: &CoordinatorMessage) {
-        let to: Vec<Connection> =
-            self.sessions.iter().filter(|(_, s)| s.identity.is_some()).map(|(connection, _)| *connection).collect();
-        for connection in to {
+        for connection in self.connections(|session| session.identity.is_some()) {
             self.send(connection, message.clone());
         }
+    }
+
+    /// The sessions of which this is true.
+    fn connections(&self, of: impl Fn(&Session) -> bool) -> Vec<Connection> {
+        self.sessions.iter().filter(|(_, session)| of(session)).map(|(connection, _)| *connection).collect()
     }
 
     fn send(&mut self, connection: Connection, message: CoordinatorMessage) {

@@ -7,17 +7,13 @@
 //!
 //! Whatever ends the generation at once meanwhile (a worker is lost, a ring breaks) wins: [`Coordinator::regroup`]. So does a stop.
 
-use std::time::Duration;
-
 use strath_core::Timestamp;
 
+use super::regroup::PATIENCE;
 use super::{Coordinator, Session, Stage};
 use crate::decision::Decision;
 use crate::event::Connection;
 use crate::message::CoordinatorMessage;
-
-/// Once a rank rests the others do so too; one that does not is told to halt after this time, and then given up.
-const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A pause that is under way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +42,7 @@ impl Coordinator {
         self.decide(Decision::Pauses { generation: self.generation }, &cause);
         self.pausing = Some(Pause { cause, since: None });
         let message = CoordinatorMessage::Pause { generation: self.generation, recorded: self.recorded() };
-        let ranked: Vec<Connection> =
-            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
-        for connection in ranked {
+        for connection in self.connections(|session| session.rank.is_some()) {
             self.send(connection, message.clone());
         }
     }
@@ -61,7 +55,8 @@ impl Coordinator {
         }
     }
 
-    /// Goes on to the next generation once every rank rests.
+    /// Goes on to the next generation once every rank rests. Once one does the others do so too; who does not is told to halt after
+    /// [`PATIENCE`].
     pub(super) fn settle_pause(&mut self, now: Timestamp) {
         // Once all have come to the same end there is no next generation, also where some have gone already.
         if self.stage != Stage::Running || self.agreed.is_some() {

@@ -46,12 +46,7 @@ impl Coordinator {
         let (_, reference) = self.reference.as_ref().filter(|_| self.settings.job == Job::Train)?;
         let config = &self.settings.config;
         let train_examples = reference.data.train_examples;
-        (train_examples > 0).then(|| Evaluations {
-            every_epochs: config.run.eval_every_epochs,
-            train_examples,
-            batch: config.batch.size as u64,
-            steps: config.steps(train_examples as usize),
-        })
+        (train_examples > 0).then(|| Evaluations::of(config, train_examples, config.steps(train_examples as usize)))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, Report, S
 
 /// A worker that was told to halt and lives, but does not, is given up after this time: its training hangs.
 /// An evaluation and a step of a large model take their time, and are not interrupted.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(600);
 /// A state that was asked for, or is being written, is waited for so long.
 pub(super) const HANDOVER_PATIENCE: Duration = Duration::from_secs(600);
 /// Generations that end without a step: a run whose ring never holds comes to an end.
@@ -84,9 +84,7 @@ impl Coordinator {
             // It has failed.
             return;
         }
-        let ranked: Vec<Connection> =
-            self.sessions.iter().filter(|(_, s)| s.rank.is_some()).map(|(connection, _)| *connection).collect();
-        for connection in ranked {
+        for connection in self.connections(|session| session.rank.is_some()) {
             self.update(connection, |session| session.standing = Standing::Halting);
             self.send(connection, message.clone());
         }

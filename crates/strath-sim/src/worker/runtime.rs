@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use strath_core::{Generation, RunId, Step, Timestamp};
+use strath_core::{After, Generation, RunId, Step, Timestamp};
 use strath_protocol::message::{
     Assign, EvalReport, FailureKind, FailureReport, Finished, Phase, Progress, Purpose, Split, State as Sent,
     WorkerMessage,
@@ -18,7 +18,7 @@ use crate::env::{Env, Input};
 use crate::invariant::Fact;
 use crate::network::{Closing, Host, Packet, ProcessId, Side, StreamId};
 use crate::peers::Hello;
-use crate::quadratic::{After, State};
+use crate::quadratic::State;
 use crate::words::step_report;
 
 /// What the threads of a generation report to the session.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use strath_collective::Bucket;
-use strath_core::{Rank, Step, Timestamp};
+use strath_core::{After, Rank, Step, Timestamp};
 use strath_protocol::message::{Assign, FailureKind, Phase, Purpose};
 
 use super::Report;
@@ -13,7 +13,7 @@ use crate::env::{Env, Input};
 use crate::invariant::Fact;
 use crate::network::{Closing, Host, Packet, Plane, ProcessId, Side, StreamId};
 use crate::peers::{Frame, Greeted, Hello, Identity, Peers, Way};
-use crate::quadratic::{After, State};
+use crate::quadratic::State;
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
 const RING_DEADLINE: Duration = Duration::from_secs(10);

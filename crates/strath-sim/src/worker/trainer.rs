@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 
 use strath_collective::Bucket;
-use strath_core::{Assignment, Digest, Rank, Step};
+use strath_core::{After, Assignment, Digest, Rank, Step};
 use strath_protocol::message::{Assign, Purpose};
 
-use crate::quadratic::{After, State};
+use crate::quadratic::State;
 use crate::scenario::Scenario;
 
 /// Integers of a digest.

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{DEADLINE, digits_in_shared_lanes, finish, memberships, metrics, sha, stderr, strath, summary, train};
+use super::{
+    Coordinator, DEADLINE, digits_in_shared_lanes, finish, memberships, metrics, sha, stderr, strath, summary, train,
+};
 
 /// A run to be disturbed, and what it comes to undisturbed.
 pub struct Place {
@@ -38,6 +40,16 @@ impl Place {
         let mut command = strath();
         command.args(["train", self.config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", workers]);
         (command.spawn().unwrap(), out)
+    }
+
+    /// Starts it with a coordinator for workers of many machines: that, its folder and its address.
+    pub fn coordinate(&self) -> (Child, PathBuf, String) {
+        let out = self.folder.path().join("run");
+        let mut command = strath();
+        command.args(["coordinator", "--config", self.config.to_str().unwrap(), "--listen", "127.0.0.1:0"]);
+        let child = command.args(["--out", out.to_str().unwrap(), "--min-workers", "1"]).spawn().unwrap();
+        let address = Coordinator::address_in(&out);
+        (child, out, address)
     }
 
     /// The run is complete, each step is recorded once, and the weights are those of the undisturbed run.

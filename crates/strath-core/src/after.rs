@@ -1,7 +1,5 @@
 //! What ranks do after a step: go on, rest or stop. Some of them are asked to, and all of them agree.
 
-use std::sync::atomic::{AtomicU8, Ordering};
-
 /// What ranks do after a step. Of two wishes the greater counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum After {
@@ -15,36 +13,21 @@ pub enum After {
 }
 
 impl After {
-    const ALL: [Self; 3] = [Self::GoOn, Self::Pause, Self::Stop];
+    /// All of them, in ascending order.
+    pub const ALL: [Self; 3] = [Self::GoOn, Self::Pause, Self::Stop];
 
     /// The wish as two integers that ranks sum: how many want to pause, and how many to stop.
-    pub(crate) fn words(self) -> [i64; 2] {
+    pub fn words(self) -> [i64; 2] {
         [i64::from(self == Self::Pause), i64::from(self == Self::Stop)]
     }
 
     /// What all ranks do, from the sums of their words.
-    pub(crate) fn agreed(sums: [i64; 2]) -> Self {
+    pub fn agreed(sums: [i64; 2]) -> Self {
         match sums {
             [_, stop] if stop != 0 => Self::Stop,
             [pause, _] if pause != 0 => Self::Pause,
             _ => Self::GoOn,
         }
-    }
-}
-
-/// What a rank was asked to do after the step under way: written by its session, read by its training thread.
-#[derive(Debug, Default)]
-pub struct Asked(AtomicU8);
-
-impl Asked {
-    /// Asks for something, beside what was asked for before.
-    pub fn ask(&self, after: After) {
-        self.0.fetch_max(after as u8, Ordering::Relaxed);
-    }
-
-    /// What is asked for.
-    pub fn get(&self) -> After {
-        After::ALL[usize::from(self.0.load(Ordering::Relaxed))]
     }
 }
 
@@ -63,17 +46,6 @@ mod tests {
             let words = all.iter().map(|after| after.words());
             let sums = words.fold([0, 0], |sums, words| [sums[0] + words[0], sums[1] + words[1]]);
             assert_eq!(After::agreed(sums), agreed, "{all:?}");
-        }
-    }
-
-    #[test]
-    fn what_was_asked_for_stays_until_more_is() {
-        let asked = Asked::default();
-        assert_eq!(asked.get(), After::GoOn);
-        for (after, expected) in [(After::Pause, After::Pause), (After::Stop, After::Stop), (After::Pause, After::Stop)]
-        {
-            asked.ask(after);
-            assert_eq!(asked.get(), expected);
         }
     }
 }
