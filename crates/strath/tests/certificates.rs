@@ -11,7 +11,7 @@ use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use support::{Coordinator, DEADLINE, finish, reach, repository, run, sha, stderr, strath, summary, train};
+use support::{Coordinator, DEADLINE, finish, reach, repository, run, sha, stderr, strath, summary, train, vacant};
 
 fn spawn(arguments: &[&str]) -> Child {
     strath().args(arguments).spawn().unwrap()
@@ -141,15 +141,15 @@ fn overheard(folder: &Path, certs: &[&str]) -> (Vec<Heard>, String) {
     let out = folder.join(if certs.is_empty() { "clear" } else { "encrypted" });
     let sets = ["--min-workers", "2", "--set", "run.steps=30", "--set", "cluster.transport=tcp"];
     let Coordinator { child: coordinator, address } = Coordinator::start(&out, &[&sets[..], certs].concat());
-    let ring = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let ring = vacant();
     let heard = Arc::default();
     let (listen, advertise) = (ring.to_string(), listen_in(ring, &heard).to_string());
     let join = [&["worker", "--coordinator", &address], certs].concat();
     let workers = [&["--listen", &listen, "--advertise", &advertise][..], &[]].map(|how| spawn(&[&join, how].concat()));
-    let ended = finish(coordinator, DEADLINE);
-    assert!(ended.status.success(), "{}", stderr(&ended));
-    for worker in workers {
-        assert!(finish(worker, DEADLINE).status.success());
+    // The workers first: one that could not take part says why, and the coordinator would wait for another.
+    for process in workers.into_iter().chain([coordinator]) {
+        let ended = finish(process, DEADLINE);
+        assert!(ended.status.success(), "{}", stderr(&ended));
     }
     let heard = heard.lock().unwrap().clone();
     (heard, sha(&summary(&out)))

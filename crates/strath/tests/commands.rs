@@ -7,7 +7,7 @@ mod support;
 use std::io::Read;
 use std::time::{Duration, Instant};
 
-use support::{finish, reach, repository, run, signal, stderr, strath, train, workers_of};
+use support::{finish, reach, repository, run, signal, stderr, strath, train, vacant, workers_of};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -170,7 +170,7 @@ fn verify_says_of_each_file_whether_it_is_whole() {
 
 #[test]
 fn a_worker_leaves_at_once_where_it_waits_for_nobody() {
-    let vacant = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let vacant = vacant().to_string();
     let waiting = strath().args(["worker", "--coordinator", &vacant, "--connect-timeout", "60"]).spawn().unwrap();
     // It replaces itself once and then catches signals.
     std::thread::sleep(Duration::from_millis(500));

@@ -4,13 +4,12 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use support::place::{Place, generations, world_sizes};
-use support::{finish, memberships, reach, signal, stderr, strath};
+use support::{finish, memberships, reach, signal, stderr, strath, vacant};
 
 /// A coordinator at an address of its own, and its workers.
 struct Cluster<'p> {
@@ -24,8 +23,7 @@ struct Cluster<'p> {
 impl<'p> Cluster<'p> {
     fn start(place: &'p Place, workers: usize) -> Self {
         let out = place.folder.path().join("run");
-        // Nobody else is given it at once: the system goes through its ports in turn.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let address = vacant().to_string();
         let coordinator = coordinator(place, &out, &address, &["--min-workers", &workers.to_string()]);
         let worker = || {
             let mut command = strath();

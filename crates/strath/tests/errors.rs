@@ -12,7 +12,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 use strath_protocol::message::{CoordinatorMessage, Ending, Register, WorkerMessage};
-use support::{Coordinator, finish, repository, run, signal, stderr, strath, train};
+use support::{Coordinator, finish, repository, run, signal, stderr, strath, train, vacant};
 
 struct Refusal {
     code: Option<i32>,
@@ -275,7 +275,7 @@ fn a_port_in_use_and_an_address_beyond_loopback_are_refused() {
 
 #[test]
 fn a_worker_without_a_coordinator_gives_up_after_its_timeout() {
-    let vacant = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let vacant = vacant().to_string();
     let begun = Instant::now();
     attempt(&["worker", "--coordinator", &vacant, "--connect-timeout", "1"]).names(1, &[&vacant, "--connect-timeout"]);
     assert!(begun.elapsed() < Duration::from_secs(6), "{:?}", begun.elapsed());

@@ -4,8 +4,10 @@
 
 pub mod place;
 
+use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// No run of these tests takes longer, on a machine that is shared and slow.
@@ -158,6 +160,19 @@ impl Coordinator {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
+}
+
+/// An address of loopback where nobody listens, with a port that the system gives to nobody by itself: one of those that it does give out
+/// may be another connection's own a moment later.
+pub fn vacant() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let given_out: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
+    let (lowest, of_this_process) = (1024, std::process::id() as u16);
+    assert!(given_out > lowest + 1000, "the system gives out the ports from {given_out} on");
+    let turns = (0..1000).map(|_| of_this_process.wrapping_mul(101).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)));
+    let mut free = turns.map(|turn| SocketAddr::from(([127, 0, 0, 1], lowest + turn % (given_out - lowest))));
+    free.find(|address| TcpListener::bind(address).is_ok()).unwrap()
 }
 
 /// `weights_sha256` of a summary.
