@@ -24,6 +24,14 @@ pub(crate) fn pool() -> Option<Arc<ThreadPool>> {
     POOL.read().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
+/// Computes something on the compute threads as a whole: what it shares out among them need not be handed to them each time.
+pub fn within<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    match pool() {
+        Some(pool) => pool.install(work),
+        None => work(),
+    }
+}
+
 /// Calls `work(k, chunk)` for the k-th chunk of `size` values of `out`, on the compute threads.
 ///
 /// `size` is the caller's constant or follows from shapes, never from the number of threads.

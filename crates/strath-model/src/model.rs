@@ -7,7 +7,7 @@ use candle_core::{Device, Storage, Tensor};
 use strath_core::config::ModelKind;
 use strath_core::{ImageShape, Layout};
 use strath_kernels::conv::Method;
-use strath_kernels::cross_entropy;
+use strath_kernels::{cross_entropy, threads};
 
 use crate::error::ModelError;
 use crate::flow::{self, Course, Listener, Sink};
@@ -149,13 +149,15 @@ impl Model {
         expect("weights", weights.len(), self.parameters.len())?;
         expect("gradient", gradient.len(), self.parameters.len())?;
         let images = self.images(images, labels.len())?;
-        let sink = Sink::new(std::mem::take(gradient), listener);
-        let course = Course::training(&self.parameters, weights, sink.clone(), self.method)?;
-        let logits = self.network.forward(images, &course)?;
-        let (end, loss) = flow::cross_entropy(&logits, &course, labels, label_smoothing)?;
-        end.token().backward()?;
-        *gradient = sink.into_gradient();
-        Ok(PassReport { loss, statistics: self.flat_statistics(&course.collected()) })
+        threads::within(|| {
+            let sink = Sink::new(std::mem::take(gradient), listener);
+            let course = Course::training(&self.parameters, weights, sink.clone(), self.method)?;
+            let logits = self.network.forward(images, &course)?;
+            let (end, loss) = flow::cross_entropy(&logits, &course, labels, label_smoothing)?;
+            end.token().backward()?;
+            *gradient = sink.into_gradient();
+            Ok(PassReport { loss, statistics: self.flat_statistics(&course.collected()) })
+        })
     }
 
     /// The Hessian of the mean loss over images `[n, C, H, W]` with labels `[n]`, batch norm normalising by `by`, times `direction`:
@@ -219,9 +221,12 @@ impl Model {
     ) -> Result<Vec<Score>, ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
         expect("statistics", statistics.len(), self.statistics.len())?;
-        let course = Course::evaluation(&self.parameters, weights, (&self.statistics, statistics), self.method);
-        let logits = self.network.forward(self.images(images, labels.len())?, &course)?;
-        Ok(scores(logits.dims().channels, &logits.values.buffer, labels))
+        let images = self.images(images, labels.len())?;
+        threads::within(|| {
+            let course = Course::evaluation(&self.parameters, weights, (&self.statistics, statistics), self.method);
+            let logits = self.network.forward(images, &course)?;
+            Ok(scores(logits.dims().channels, &logits.values.buffer, labels))
+        })
     }
 
     /// The products of a pass over `examples` examples, layer by layer, forward order.

@@ -1,23 +1,28 @@
 //! Memory for activations and gradients that goes from hand to hand: a step asks for the same lengths as the step before.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::{Deref, DerefMut};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-thread_local! {
-    /// Vectors that nobody uses at the moment, by length.
-    static FREE: RefCell<BTreeMap<usize, Vec<Vec<f32>>>> = const { RefCell::new(BTreeMap::new()) };
+/// Vectors that nobody uses at the moment, by length.
+type Free = BTreeMap<usize, Vec<Vec<f32>>>;
+
+/// Those of the process: a pass is computed by any of its compute threads.
+static FREE: Mutex<Free> = Mutex::new(Free::new());
+
+fn free() -> MutexGuard<'static, Free> {
+    FREE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A vector that goes back to the thread that drops it, for the next of its length: no page is fetched twice from the system.
+/// A vector that is kept when it is dropped, for the next of its length: no page is fetched twice from the system.
 #[derive(Debug)]
 pub(crate) struct Buffer(Vec<f32>);
 
 impl Buffer {
     /// Of values that are left from before: whoever asks for it overwrites them all.
     pub(crate) fn stale(len: usize) -> Self {
-        let free = FREE.with_borrow_mut(|free| free.get_mut(&len).and_then(Vec::pop));
-        let mut values = free.unwrap_or_else(|| vec![0.0; len]);
+        let kept = free().get_mut(&len).and_then(Vec::pop);
+        let mut values = kept.unwrap_or_else(|| vec![0.0; len]);
         if cfg!(debug_assertions) {
             values.fill(f32::NAN);
         }
@@ -49,8 +54,7 @@ impl DerefMut for Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         let values = std::mem::take(&mut self.0);
-        // Where the thread is ending its list may be gone, and the memory goes back to the system.
-        let _ = FREE.try_with(|free| free.borrow_mut().entry(values.len()).or_default().push(values));
+        free().entry(values.len()).or_default().push(values);
     }
 }
 
