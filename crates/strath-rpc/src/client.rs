@@ -31,6 +31,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(50);
 /// Longest pause between attempts to connect.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// An attempt takes no longer: the system dials an address that does not answer anew after 1, 3, 7, 15 s, and a host that is back is to
+/// be found sooner.
+const ATTEMPT: Duration = Duration::from_secs(3);
+
 /// A session with the coordinator. Dropped, it is cut: what is still queued is lost.
 #[derive(Debug)]
 pub struct Session {
@@ -68,8 +72,8 @@ impl SessionSender {
 
 impl Session {
     /// Opens a session with the coordinator at `address`, `host:port`, with `tls` only with one that shows a coordinator's certificate of the
-    /// same authority. An absent coordinator is dialled again, after pauses
-    /// of 50 ms to 1 s, until `timeout` has passed.
+    /// same authority. An absent coordinator is dialled again, each time for at most 3 s and after pauses of 50 ms to 1 s, until `timeout`
+    /// has passed.
     ///
     /// # Errors
     /// [`RpcError::Absent`], with what the last attempt met; [`RpcError::Untrusted`] at once where the two ends' certificates do not fit.
@@ -78,7 +82,8 @@ impl Session {
         let mut pause = FIRST_PAUSE;
         let mut last = None;
         loop {
-            let cause = match timeout_at(deadline, Self::attempt(address, tls)).await {
+            let until = deadline.min(Instant::now() + ATTEMPT);
+            let cause = match timeout_at(until, Self::attempt(address, tls)).await {
                 Ok(Ok(session)) => return Ok(session),
                 Ok(Err(Failure::Untrusted(cause))) => {
                     return Err(RpcError::Untrusted { address: address.into(), cause });
