@@ -8,6 +8,7 @@ import time
 from contextlib import contextmanager
 
 from .cluster import LEASE_S, MOST_WORKERS
+from .freezer import frozen
 from .memory import turn_over
 
 PATIENCE_S = 30  # of a disk that is full: until somebody says so
@@ -51,6 +52,14 @@ def worker_killed(cluster):
 def worker_stopped(cluster):
     if worker := victim(cluster):
         return stopped(worker.process, a_while(cluster))
+
+
+def training_hangs(cluster):
+    """Its process goes on, and says so; for longer than what is borne of steps this short, or not."""
+    if worker := victim(cluster, 2):
+        since = time.time()
+        if frozen(worker.process.pid, LEASE_S * cluster.draws.choice([0.5, 2, 7])):
+            return since, time.time()
 
 
 def worker_leaves(cluster):
@@ -213,6 +222,7 @@ class Kind:
 KINDS = [
     Kind("worker killed", worker_killed, 2),
     Kind("worker stopped", worker_stopped, 2),
+    Kind("a worker's training stands still", training_hangs, needs=["freezer"]),
     Kind("worker asked to leave", worker_leaves),
     Kind("worker started", worker_starts, 4),
     Kind("coordinator killed, started again", coordinator_killed, 2, pauses=True),

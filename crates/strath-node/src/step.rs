@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use strath_collective::{Bucket, Collective, Pending, Reduced};
 use strath_core::config::{Config, WeightDecay};
@@ -25,10 +25,13 @@ use crate::state::TrainingState;
 use crate::sums::{LaneSum, Tally, Totals};
 use crate::verify::verify;
 
-/// No reduction takes longer than this while every peer lives. A process that dies is noticed in milliseconds by its
-/// connections and one that hangs by the coordinator's lease; this ends the wait for one whose session lives on while its
-/// training does not.
+/// No reduction takes longer than this, or than some times the longest step, while every peer lives. A process that dies is noticed in
+/// milliseconds by its connections, one that hangs by the coordinator's lease, and one whose training alone hangs by the coordinator too;
+/// this ends the wait where the coordinator is away as well.
 pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(600);
+
+/// So many times the longest step so far.
+const TIMES_LONGEST: u32 = 10;
 
 /// A rank's part of every step of a generation.
 pub struct Stepper {
@@ -44,6 +47,7 @@ pub struct Stepper {
     buffers: Buffers,
     /// Those who join, and follow step by step.
     audience: Audience,
+    longest: Duration,
 }
 
 /// What a rank gathers over a step.
@@ -86,7 +90,8 @@ impl Stepper {
         let buffers = Buffers::new(model.parameters().len());
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
         let audience = Audience::default();
-        Ok(Self { model, loader, plan, share, pieces, perturbation, config, steps, buffers, audience })
+        let longest = Duration::ZERO;
+        Ok(Self { model, loader, plan, share, pieces, perturbation, config, steps, buffers, audience, longest })
     }
 
     /// The same, with those who join it meanwhile.
@@ -124,7 +129,8 @@ impl Stepper {
         mut enter: impl FnMut(Phase),
     ) -> Result<StepOutcome, StepError> {
         self.audience.admit(state);
-        let step = Step(state.step);
+        let (step, begun) = (Step(state.step), Instant::now());
+        let deadline = EXCHANGE_DEADLINE.max(self.longest.saturating_mul(TIMES_LONGEST));
         let everyone = 0..self.share.world_size();
         let mut gathered = Gathered {
             descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step),
@@ -157,7 +163,7 @@ impl Stepper {
 
         for (pending, batches, part) in in_flight {
             enter(Phase::Exchange);
-            let (ascent, lane_fault) = pending.wait(EXCHANGE_DEADLINE)?; // g_v, the same on every rank that shares it
+            let (ascent, lane_fault) = pending.wait(deadline)?; // g_v, the same on every rank that shares it
             gathered.clock.lap(|s| &mut s.exchange);
             enter(Phase::Descent);
             fault = fault.min(lane_fault);
@@ -172,8 +178,8 @@ impl Stepper {
         descent.send_rest(fault, || self.buffers.take());
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(), fault);
         // G, the same bits on every rank
-        let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take(), EXCHANGE_DEADLINE)?;
-        let (tally, told) = tally.wait(EXCHANGE_DEADLINE)?;
+        let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take(), deadline)?;
+        let (tally, told) = tally.wait(deadline)?;
         let fault = fault.min(told); // also of a rank whose pieces had all left when it found it
         clock.lap(|s| &mut s.reduce);
         if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
@@ -190,6 +196,7 @@ impl Stepper {
             self.buffers.give(spent);
         }
         clock.lap(|s| &mut s.update);
+        self.longest = self.longest.max(begun.elapsed());
 
         Ok(StepOutcome {
             clean_loss: tally.clean_loss,

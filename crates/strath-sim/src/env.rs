@@ -112,6 +112,8 @@ pub struct Env {
     pub past: Past,
     /// Workers to whom one of them comes as soon as it may be taken for one that is due.
     pub lurking: BTreeSet<ProcessId>,
+    /// Until when the training of a process hangs.
+    pub hanging: BTreeMap<ProcessId, Timestamp>,
     /// Processes and threads that have begun.
     begun: u64,
 }
@@ -158,6 +160,7 @@ impl Env {
             log: is_logged.then(Vec::new),
             past: Past::default(),
             lurking: BTreeSet::new(),
+            hanging: BTreeMap::new(),
             begun: 0,
         }
     }

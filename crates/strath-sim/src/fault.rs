@@ -25,6 +25,13 @@ pub enum Fault {
         /// For how long.
         lasting: Duration,
     },
+    /// The training of a worker does nothing for a while; its process goes on.
+    Hangs {
+        /// Its host.
+        host: Host,
+        /// For how long.
+        lasting: Duration,
+    },
     /// A link lets nothing through.
     Parts {
         /// From here,

@@ -115,7 +115,12 @@ impl Scenario {
                 back_after: draws.percent(70).then(|| draws.millis(10, 3000)),
             },
             20..38 => Fault::Stalls { host: if draws.percent(20) { Host(0) } else { host }, lasting },
-            38..56 => Fault::Parts { one: any, other, both: draws.percent(60), lasting },
+            38..42 => {
+                // As long as is borne of short steps, and longer, or hardly any time.
+                let (least, most) = draws.pick(&[(4, 8), (4, 8), (0, 1)]);
+                Fault::Hangs { host, lasting: draws.millis(least * lease_ms, most * lease_ms) }
+            }
+            42..56 => Fault::Parts { one: any, other, both: draws.percent(60), lasting },
             56..70 => Fault::Resets { plane: draws.pick(&[Plane::Control, Plane::Data]), one: any, other },
             70..76 => Fault::Slows { one: any, other, by: draws.millis(1, 300), lasting },
             76..80 => Fault::Leaves(host),

@@ -16,8 +16,8 @@ use crate::worker::{self, End};
 
 /// Once no faults happen, a run ends within this time.
 const PATIENCE: Duration = Duration::from_secs(90);
-/// Once a run is complete its workers end within this time: they try to reach a coordinator for 30 s.
-const FAREWELL: Duration = Duration::from_secs(40);
+/// Once a run is complete its workers end within this time: training hangs for 16 s at most, and then they try to reach a coordinator for 30 s.
+const FAREWELL: Duration = Duration::from_secs(50);
 /// Whoever looks after a process that has failed, or a run that has ended before its time, starts it again after this time.
 const RESTART: Duration = Duration::from_secs(1);
 
@@ -236,6 +236,10 @@ impl World {
                     self.stalled.insert(id, Vec::new());
                     self.env.queue.after(lasting, Occurrence::Mends(Mending::Wakes(id)));
                 }
+            }
+            Fault::Hangs { host, lasting } => {
+                let until = self.env.now().after(lasting);
+                self.env.hanging.extend(self.of_host(host).map(|id| (id, until)));
             }
             Fault::Parts { one, other, both, lasting } => {
                 self.env.block(one, other, lasting);

@@ -376,6 +376,8 @@ impl Coordinator {
             self.assign(*connection, Assign { rank, state, keeps, ..first.clone() });
         }
         self.steps = steps;
+        self.patience.begin(self.balance.steps(), self.settings.lease());
+        self.hung.clear();
         self.balance.begin();
         self.assignment = Some(assignment);
         self.stage = Stage::Connecting;

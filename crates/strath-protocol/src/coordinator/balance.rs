@@ -91,6 +91,11 @@ impl Balance {
         self.steps.clear();
     }
 
+    /// Seconds of the generation's newest steps.
+    pub(super) fn steps(&self) -> impl Iterator<Item = f64> + Clone {
+        self.steps.iter().copied()
+    }
+
     /// A step is complete.
     pub(super) fn note(&mut self, report: &StepReport) {
         if self.steps.len() == STEPS {
@@ -205,7 +210,7 @@ impl Coordinator {
 
     /// What is to be done about the hand-out, and who is slowest; `None` while too little is known.
     fn judge_hand_out(&self, now: Timestamp) -> Option<(Verdict, String)> {
-        let (assignment, step) = (self.assignment.as_ref()?, Spread::of(self.balance.steps.iter().copied())?);
+        let (assignment, step) = (self.assignment.as_ref()?, Spread::of(self.balance.steps())?);
         let mut ranked: Vec<&Session> = self.sessions.values().filter(|session| session.rank.is_some()).collect();
         ranked.sort_unstable_by_key(|session| session.rank);
         if ranked.len() != assignment.world_size() || ranked.iter().any(|session| session.finished.is_some()) {

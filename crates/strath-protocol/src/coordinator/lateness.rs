@@ -27,7 +27,7 @@ impl Coordinator {
                 let step = self.asked_of(*worker)?;
                 Some(format!("hands over its state of step {step}"))
             }
-            (Stage::Running, Standing::Running) => self.why_slow(session),
+            (Stage::Running, Standing::Running) => self.why_slow(session, now),
             _ => None,
         }
     }
@@ -48,8 +48,11 @@ impl Coordinator {
         (!waits_itself).then(|| "connects its ring".into())
     }
 
-    /// Why a rank takes longer for its part of a step than the others for theirs, where it does and they compute faster.
-    fn why_slow(&self, session: &Session) -> Option<String> {
+    /// Why a rank takes longer for its part of a step than usual, or than the others for theirs where they compute faster.
+    fn why_slow(&self, session: &Session, now: Timestamp) -> Option<String> {
+        if let Some(why) = self.why_stuck(session, now) {
+            return Some(why);
+        }
         let (worker, _) = session.identity.as_ref()?;
         let (rate, took) = self.pace(session)?;
         let is_other = |s: &&Session| s.identity.as_ref().is_some_and(|(other, _)| other != worker);

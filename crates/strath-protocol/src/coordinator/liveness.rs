@@ -55,6 +55,7 @@ impl Coordinator {
             self.returns_until = now.after(self.settings.lease());
             for session in self.sessions.values_mut() {
                 session.heard = session.heard.after(gap).min(now);
+                session.stay.forgive(gap, now);
             }
             // The sessions of those who are suspected may have broken meanwhile, which waits unread as well.
             if let Some(suspicion) = &mut self.suspicion {
@@ -72,6 +73,7 @@ impl Coordinator {
             return;
         }
         self.end_the_silent(now);
+        self.end_the_hanging(now);
         self.settle_suspicion(now);
     }
 

@@ -7,6 +7,7 @@ mod blame;
 mod decisions;
 mod drain;
 mod ending;
+mod hanging;
 mod joining;
 mod lateness;
 mod liveness;
@@ -36,6 +37,7 @@ use blame::Suspicion;
 use decisions::Decisions;
 use drain::Drain;
 use ending::Results;
+use hanging::{Patience, Stay};
 use joining::Supply;
 use pause::Pause;
 use regroup::Regroup;
@@ -86,6 +88,11 @@ pub struct Coordinator {
     pausing: Option<Pause>,
     /// What is known of how work is handed out.
     balance: Balance,
+    /// How long a step may take.
+    patience: Patience,
+    next_look_for_hanging: Timestamp,
+    /// Those of the generation whose training hangs: they come back as newcomers only.
+    hung: Vec<WorkerId>,
     /// The step that the last generation ended after in order: what follows it is done.
     settled: Option<Step>,
     commands: VecDeque<Command>,
@@ -99,6 +106,7 @@ struct Session {
     standing: Standing,
     rank: Option<Rank>,
     progress: Progress,
+    stay: Stay,
     /// Its own speed.
     measured: Measured,
     finished: Option<Finished>,
@@ -204,6 +212,9 @@ impl Coordinator {
             decisions: Decisions::default(),
             pausing: None,
             balance: Balance::default(),
+            patience: Patience::default(),
+            next_look_for_hanging: now,
+            hung: Vec::new(),
             settled: None,
             commands: VecDeque::new(),
         }
@@ -264,6 +275,7 @@ impl Coordinator {
             standing: Standing::New,
             rank: None,
             progress,
+            stay: Stay::default(),
             measured: Measured::default(),
             finished: None,
             held: None,
@@ -303,6 +315,7 @@ impl Coordinator {
                 self.send(connection, CoordinatorMessage::Ack);
                 if is_current {
                     self.update(connection, |session| {
+                        session.stay.note(&session.progress, &progress, now);
                         session.progress = progress;
                         session.measured.note(&progress, now);
                     });

@@ -12,6 +12,7 @@
 
 use strath_core::{Assignment, Rank, Step, Timestamp, WorkerId};
 
+use super::hanging::Stay;
 use super::{Coordinator, Session, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::decision::Decision;
@@ -63,7 +64,10 @@ impl Coordinator {
         let is_there = self.session_of(worker).is_some();
         let may_be_waited_for = matches!(self.stage, Stage::Returning(_) | Stage::Regrouping(_) | Stage::Gathering);
         let is_outdated = match &whence {
-            Whence::Working(generation) => *generation != self.generation || place.is_none() || !may_be_waited_for,
+            Whence::Working(generation) => {
+                let hangs = self.hung.contains(&worker);
+                *generation != self.generation || place.is_none() || !may_be_waited_for || hangs
+            }
             Whence::Halted(halted) => halted.generation > self.generation || self.is_of_another_course(halted),
         };
         // Without a generation that was at work there is none to come back to.
@@ -90,6 +94,7 @@ impl Coordinator {
                     session.standing = if is_over { Standing::Halting } else { Standing::Running };
                     session.progress.generation = generation;
                     session.progress.phase = Phase::Ascent;
+                    session.stay = Stay::at(now);
                 });
                 if is_over {
                     self.send(connection, CoordinatorMessage::Halt { generation, recorded });

@@ -7,6 +7,7 @@ mod balance;
 mod draining;
 mod endings;
 mod failures;
+mod hanging;
 mod joining;
 mod lateness;
 mod life;

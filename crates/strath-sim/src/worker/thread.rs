@@ -293,7 +293,8 @@ impl Thread {
             Some(Task::Compute) => {
                 self.stage = Stage::Computing;
                 let each = env.scenario.micro_batch_takes(self.host, env.now());
-                let takes = each * self.trainer.share() as u32 + env.draws.micros(0, 2000);
+                let hangs = env.hanging.get(&self.process).map_or(Duration::ZERO, |until| until.since(env.now()));
+                let takes = each * self.trainer.share() as u32 + env.draws.micros(0, 2000) + hangs;
                 env.within(takes, self.process, Input::Computed(self.id));
             }
             Some(Task::Save(purpose)) => {

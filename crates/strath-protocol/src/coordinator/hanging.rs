@@ -1,0 +1,189 @@
+//! A worker that lives, but whose training does not go on: a processor or an accelerator that hangs, a disk that does not answer.
+//!
+//! Its heartbeats come, and say for ever the same: step k, and that it computes. How long that is borne is not a constant but follows from
+//! how long steps take. Whoever waits for others, evaluates or writes its state down is none that hangs.
+
+use std::time::Duration;
+
+use strath_core::{Spread, Timestamp};
+
+use super::regroup::PATIENCE;
+use super::{Coordinator, Session, Stage, Standing};
+use crate::event::Connection;
+use crate::message::{Phase, Progress};
+
+/// So many steps have to be measured before anything is concluded from them.
+const LEAST_MEASURED: usize = 8;
+/// A step may take the median and so many MADs,
+const DEVIATIONS: f64 = 20.0;
+/// and so many times the longest of the newest.
+const TIMES_LONGEST: f64 = 4.0;
+/// Whatever steps take, so many leases are borne: machines pause.
+const LEAST_LEASES: u32 = 5;
+/// In the first steps of a generation, which may share the work among fewer and touch their memory for the first time, so many times
+/// what was borne in the one before.
+const TIMES_BEFORE: u32 = 10;
+
+/// How long a step may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Patience {
+    /// What was borne in the generation before, where that was known.
+    before: Option<Duration>,
+}
+
+impl Patience {
+    /// A generation begins; `steps`: what those of the one before took, seconds.
+    pub(super) fn begin(&mut self, steps: impl Iterator<Item = f64> + Clone, lease: Duration) {
+        self.before = borne(steps, lease).or(self.before);
+    }
+
+    /// How long a worker may compute within a step, given what the generation's newest ones took; `None` while too little is known.
+    fn now(self, steps: impl Iterator<Item = f64> + Clone, lease: Duration) -> Option<Duration> {
+        borne(steps, lease).or_else(|| self.before.map(|before| before.saturating_mul(TIMES_BEFORE)))
+    }
+}
+
+/// How long is borne where steps have taken so many seconds; `None` where too few are known.
+fn borne(steps: impl Iterator<Item = f64> + Clone, lease: Duration) -> Option<Duration> {
+    let longest = steps.clone().fold(0.0, f64::max);
+    let spread = Spread::of(steps).filter(|spread| spread.count >= LEAST_MEASURED)?;
+    let most = (spread.median + DEVIATIONS * spread.mad).max(TIMES_LONGEST * longest);
+    Some(Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX).max(lease * LEAST_LEASES))
+}
+
+/// Since when a worker is where its heartbeats say that it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Stay {
+    since: Timestamp,
+}
+
+impl Stay {
+    /// It is there from now on.
+    pub(super) fn at(now: Timestamp) -> Self {
+        Self { since: now }
+    }
+
+    /// A heartbeat has come, and the one before said `before`.
+    pub(super) fn note(&mut self, before: &Progress, progress: &Progress, now: Timestamp) {
+        let place = |progress: &Progress| (progress.generation, progress.step, computes(progress.phase));
+        if place(before) != place(progress) {
+            self.since = now;
+        }
+    }
+
+    /// What the coordinator has slept through is not held against anybody.
+    pub(super) fn forgive(&mut self, gap: Duration, now: Timestamp) {
+        self.since = self.since.after(gap).min(now);
+    }
+}
+
+/// Whether a worker in this phase waits for nobody.
+fn computes(phase: Phase) -> bool {
+    matches!(phase, Phase::Ascent | Phase::Descent | Phase::Update)
+}
+
+impl Coordinator {
+    /// How long a rank may compute within a step. Where that is not known it may take any time, but others wait for it for [`PATIENCE`].
+    fn patience(&self, now: Timestamp) -> Option<Duration> {
+        let waits = |session: &Session| {
+            let is_waiting = matches!(session.progress.phase, Phase::Exchange | Phase::Reduce);
+            session.standing == Standing::Running && is_waiting && now.since(session.stay.since) >= PATIENCE
+        };
+        let unknown = || self.sessions.values().any(waits).then_some(PATIENCE);
+        self.patience.now(self.balance.steps(), self.settings.lease()).or_else(unknown)
+    }
+
+    /// How long a worker computes within a step already, where it is at work.
+    pub(super) fn computes_for(&self, session: &Session, now: Timestamp) -> Option<Duration> {
+        let is_at_work = matches!(session.standing, Standing::Running | Standing::Halting);
+        let is_of_this = session.progress.generation == self.generation && computes(session.progress.phase);
+        (is_at_work && is_of_this).then(|| now.since(session.stay.since))
+    }
+
+    /// What is to be said of a worker that computes within a step for so long that it may soon be done without.
+    pub(super) fn why_stuck(&self, session: &Session, now: Timestamp) -> Option<String> {
+        let (computes, patience) = (self.computes_for(session, now)?, self.patience(now)?);
+        let is_long = computes >= patience / 2;
+        is_long
+            .then(|| format!("computes for {:.1} s, of at most {:.1}", computes.as_secs_f64(), patience.as_secs_f64()))
+    }
+
+    /// Goes on without those whose training hangs, where somebody is left who holds the state, or waits and will.
+    pub(super) fn end_the_hanging(&mut self, now: Timestamp) {
+        let may_do_without = matches!(self.stage, Stage::Running | Stage::Regrouping(_)) && self.survives();
+        if !may_do_without || self.agreed.is_some() || now < self.next_look_for_hanging {
+            return;
+        }
+        self.next_look_for_hanging = now.after(self.settings.lease() / 4);
+        let Some(patience) = self.patience(now) else { return };
+        let hangs = |session: &Session| self.computes_for(session, now).is_some_and(|since| since >= patience);
+        let is_well = |session: &Session| match session.standing {
+            Standing::Running | Standing::Halting => !hangs(session),
+            Standing::Ready => session.held.is_some() && !session.is_retiring,
+            _ => false,
+        };
+        if !self.sessions.values().any(is_well) {
+            return;
+        }
+        let hanging: Vec<(Connection, String)> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| hangs(session))
+            .map(|(connection, session)| {
+                let for_s = self.computes_for(session, now).unwrap_or_default().as_secs_f64();
+                let place = self.place(session);
+                (
+                    *connection,
+                    format!("{} hangs {place} for {for_s:.1} s, {}", session.name(), self.why_so_long(patience)),
+                )
+            })
+            .collect();
+        for (connection, message) in hanging {
+            let worker = self.sessions.get(&connection).and_then(|session| session.identity.as_ref());
+            self.hung.extend(worker.map(|(worker, _)| *worker));
+            self.leave(connection, message);
+        }
+    }
+
+    fn why_so_long(&self, patience: Duration) -> String {
+        let usual = Spread::of(self.balance.steps())
+            .map_or(String::new(), |spread| format!(" where one takes {:.3} s", spread.median));
+        format!("longer than the {:.1} s that a step may take{usual}", patience.as_secs_f64())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEASE: Duration = Duration::from_secs(2);
+
+    fn seconds(steps: &[f64]) -> impl Iterator<Item = f64> + Clone {
+        steps.iter().copied()
+    }
+
+    #[test]
+    fn what_is_borne_follows_from_how_long_steps_take() {
+        assert_eq!(borne(seconds(&[1.0; LEAST_MEASURED - 1]), LEASE), None);
+        // Short ones: machines pause.
+        assert_eq!(borne(seconds(&[0.01; 15]), LEASE), Some(5 * LEASE));
+        // Long ones, all alike.
+        assert_eq!(borne(seconds(&[60.0; 15]), LEASE), Some(Duration::from_secs(240)));
+        // As long ones of very different lengths.
+        let uneven = [30.0, 90.0, 45.0, 75.0, 60.0, 40.0, 80.0, 60.0];
+        assert_eq!(borne(seconds(&uneven), LEASE), Some(Duration::from_secs(460)), "60 and 20 times 20");
+        assert_eq!(borne(seconds(&[f64::INFINITY; 15]), LEASE), Some(Duration::MAX));
+    }
+
+    #[test]
+    fn the_first_steps_of_a_generation_may_take_longer() {
+        let mut patience = Patience::default();
+        assert_eq!(patience.now(seconds(&[]), LEASE), None);
+        patience.begin(seconds(&[0.1; 8]), LEASE);
+        assert_eq!(patience.now(seconds(&[0.1]), LEASE), Some(Duration::from_secs(100)));
+        assert_eq!(patience.now(seconds(&[0.1; 8]), LEASE), Some(Duration::from_secs(10)));
+        // One that had no time to measure changes nothing.
+        patience.begin(seconds(&[0.1; 3]), LEASE);
+        assert_eq!(patience.now(seconds(&[]), LEASE), Some(Duration::from_secs(100)));
+    }
+}
