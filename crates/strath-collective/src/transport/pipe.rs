@@ -26,6 +26,11 @@ fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGNMENT)
 }
 
+/// Whether a frame can end or begin at a position.
+fn is_between_frames(at: u64) -> bool {
+    at.is_multiple_of(ALIGNMENT as u64)
+}
+
 /// The end that sends.
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -57,8 +62,8 @@ impl Writer {
         };
         fits() || {
             let head = self.pages.control().head.0.load(Ordering::Acquire);
-            // A reader that claims to be ahead of the writer, or to have gone back, makes no room.
-            if (self.head.get()..=self.tail).contains(&head) {
+            // A reader that claims to be ahead of the writer, to have gone back, or to be within a frame makes no room.
+            if (self.head.get()..=self.tail).contains(&head) && is_between_frames(head) {
                 self.head.set(head);
             }
             fits()
@@ -96,6 +101,10 @@ impl Reader {
     }
 
     /// Looks what has come: so many bytes are there and not taken.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidData`] where the writer's place is further on than there is room for, behind where it was, or within a frame:
+    /// the values of what comes after it would lie where they cannot be read in place.
     pub(super) fn refresh(&mut self) -> io::Result<usize> {
         let tail = self.pages.control().tail.0.load(Ordering::Acquire);
         let size = self.pages.size() as u64;
@@ -104,6 +113,9 @@ impl Reader {
                 ErrorKind::InvalidData,
                 "it wrote more to shared memory than there was room for",
             ));
+        }
+        if !is_between_frames(tail) {
+            return Err(io::Error::new(ErrorKind::InvalidData, "it says that a frame in shared memory ends where none can"));
         }
         if tail != self.tail {
             self.pages.fetch(self.tail, (tail - self.tail) as usize, false);
@@ -222,6 +234,24 @@ mod tests {
         assert!(writer.has_room(640));
         control(&writer.pages, false, 64);
         assert!(writer.room(640).is_some() && writer.room(641).is_none(), "a reader that went back");
+        control(&writer.pages, false, 704 + 1);
+        assert!(writer.room(641).is_none(), "a reader within a frame");
+        control(&writer.pages, false, 704);
+        assert!(writer.room(704).is_some());
+    }
+
+    #[test]
+    fn a_writer_that_ends_a_frame_within_a_line_is_refused_wherever_that_is() {
+        for wrong in [1, 63, 65, 88, 88 + 3, DATA_BYTES as u64 - 1] {
+            let (mut writer, mut reader) = ends(2);
+            writer.room(88).unwrap().fill(1);
+            writer.publish(88);
+            assert_eq!(reader.refresh().unwrap(), 128);
+            reader.consume(88);
+            writer.pages.control().tail.0.store(128 + wrong, Ordering::SeqCst);
+            assert!(reader.refresh().unwrap_err().to_string().contains("where none can"), "{wrong}");
+            assert!(reader.unread().is_empty(), "{wrong}: nothing of it is looked at");
+        }
     }
 
     #[test]
