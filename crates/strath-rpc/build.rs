@@ -6,6 +6,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let proto = "../../proto";
     println!("cargo::rerun-if-changed={proto}/strath/v1/strath.proto");
     let files = protox::compile(["strath/v1/strath.proto"], [proto])?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(files)?;
+    let codec = "crate::counted::CountedCodec";
+    tonic_prost_build::configure().build_transport(false).codec_path(codec).compile_fds(files)?;
     Ok(())
 }

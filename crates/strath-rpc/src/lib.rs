@@ -21,6 +21,7 @@ mod chunks;
 mod client;
 mod connection;
 mod convert;
+mod counted;
 mod error;
 mod inbound;
 mod message;

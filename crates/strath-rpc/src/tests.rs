@@ -1,4 +1,5 @@
 //! The wire format, there and back.
 
+mod counted;
 mod refusals;
 mod round_trip;

@@ -38,3 +38,22 @@ async fn a_message_that_says_it_is_longer_than_any_ends_its_session_before_memor
     session.sender().send(register()).await.unwrap();
     assert_eq!(coordinator.message().await, register());
 }
+
+/// What a worker would say that tells of so many steps, of which each is two bytes.
+fn tells_of_steps(steps: usize) -> Vec<u8> {
+    let steps = [4 << 3 | 2, 0].repeat(steps);
+    let length = [(steps.len() & 0x7f) as u8 | 0x80, (steps.len() >> 7 & 0x7f) as u8 | 0x80, (steps.len() >> 14) as u8];
+    [&[11 << 3 | 2][..], &length, &steps].concat()
+}
+
+#[tokio::test]
+async fn a_message_of_more_steps_than_a_worker_tells_of_ends_its_session_before_it_is_decoded() {
+    let mut coordinator = coordinator();
+    let message = tells_of_steps(5000);
+    let mut stream = TcpStream::connect(coordinator.address).unwrap();
+    let prefixed = [&[0][..], &(message.len() as u32).to_be_bytes(), &message].concat();
+    stream.write_all(&[session(), frame(0, 0, 1, &prefixed)].concat()).unwrap();
+    assert!(matches!(coordinator.event().await.what, SessionHappening::Connected(_)));
+    let cause = coordinator.disconnected().await;
+    assert!(cause.contains("Halted.unrecorded is longer, expected at most 4096"), "{cause}");
+}
