@@ -49,4 +49,6 @@ pub use collective::{Collective, FULL_MESH_LIMIT, Identity, Member, Pending};
 pub use error::{CollectiveError, Mismatch};
 pub use payload::{Payload, Reduced};
 pub use tls::RingTls;
+#[doc(hidden)]
+pub use transport::untrusted;
 pub use transport::{DONOR, FeedReceiver, FeedSender, NEWCOMER};

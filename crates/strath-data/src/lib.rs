@@ -11,6 +11,8 @@ mod loader;
 mod noise;
 mod order;
 mod source;
+#[doc(hidden)]
+pub mod untrusted;
 
 pub use augment::augment;
 pub use dataset::{Dataset, Normalisation, Split, SplitName};

@@ -29,6 +29,8 @@ pub mod sums;
 pub mod tensorboard;
 pub mod trace;
 pub mod trainer;
+#[doc(hidden)]
+pub mod untrusted;
 pub mod verify;
 mod whereabouts;
 pub mod worker;

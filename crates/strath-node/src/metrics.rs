@@ -1,7 +1,7 @@
 //! `metrics.jsonl`: one JSON object a line, keyed by kind and step; the first writer of a step wins.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -145,36 +145,7 @@ impl MetricsLog {
     pub fn open(path: &Path, step: u64) -> Result<Self, FileError> {
         let fail = |action| move |e| FileError::new(action, path, e);
         let mut file = OpenOptions::new().create(true).read(true).append(true).open(path).map_err(fail("open"))?;
-        let mut lines = Vec::new();
-        let mut kept = 0;
-        let (mut total, mut number) = (0, 0);
-        let mut reader = BufReader::new(&mut file);
-        let mut text = String::new();
-        loop {
-            text.clear();
-            // A line that is not UTF-8 is as torn as one without its end.
-            let read = match reader.read_line(&mut text) {
-                Ok(read) => read,
-                Err(e) if e.kind() == ErrorKind::InvalidData => break,
-                Err(e) => return Err(FileError::new("read", path, e)),
-            };
-            total += read as u64;
-            number += 1;
-            let line = text.strip_suffix('\n').and_then(|text| serde_json::from_str::<Line>(text).ok());
-            match line {
-                Some(line) if line.step() <= step => {
-                    lines.push(line);
-                    kept = total;
-                }
-                None if reader.fill_buf().is_ok_and(|rest| !rest.is_empty()) => {
-                    let what = format!(
-                        "line {number} is damaged; mend it or take it out, or move the file away to go on without a record"
-                    );
-                    return Err(FileError::new("read", path, std::io::Error::new(ErrorKind::InvalidData, what)));
-                }
-                _ => break,
-            }
-        }
+        let (lines, kept) = read_lines(&mut BufReader::new(&mut file), step).map_err(fail("read"))?;
         file.set_len(kept).map_err(fail("cut"))?;
         file.sync_all().map_err(fail("write"))?;
         let last_step = lines.iter().filter(|l| matches!(l, Line::Step(_))).map(Line::step).max().unwrap_or(0);
@@ -249,6 +220,41 @@ impl MetricsLog {
         let sizes: std::collections::BTreeSet<u64> = self.lines.iter().filter_map(size).collect();
         sizes.into_iter().collect()
     }
+}
+
+/// The lines of steps up to `step`, before the first of a later one, and how many bytes they are; a torn last line is passed over.
+///
+/// # Errors
+/// The reader's; [`ErrorKind::InvalidData`] where a line before the last is damaged.
+pub(crate) fn read_lines(reader: &mut impl BufRead, step: u64) -> io::Result<(Vec<Line>, u64)> {
+    let (mut lines, mut text) = (Vec::new(), String::new());
+    let (mut kept, mut total, mut number) = (0, 0, 0);
+    loop {
+        text.clear();
+        // A line that is not UTF-8 is as torn as one without its end.
+        let read = match reader.read_line(&mut text) {
+            Ok(read) => read,
+            Err(e) if e.kind() == ErrorKind::InvalidData => break,
+            Err(e) => return Err(e),
+        };
+        total += read as u64;
+        number += 1;
+        let line = text.strip_suffix('\n').and_then(|text| serde_json::from_str::<Line>(text).ok());
+        match line {
+            Some(line) if line.step() <= step => {
+                lines.push(line);
+                kept = total;
+            }
+            None if reader.fill_buf().is_ok_and(|rest| !rest.is_empty()) => {
+                let what = format!(
+                    "line {number} is damaged; mend it or take it out, or move the file away to go on without a record"
+                );
+                return Err(io::Error::new(ErrorKind::InvalidData, what));
+            }
+            _ => break,
+        }
+    }
+    Ok((lines, kept))
 }
 
 #[cfg(test)]

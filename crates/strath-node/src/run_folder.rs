@@ -1,21 +1,22 @@
 //! The folder of a run: who holds it, and where each file lies.
 
 mod checkpoints;
+mod journal;
 mod names;
 mod owner;
 
 use std::fs::{self, File, TryLockError};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use strath_core::{Digest, Generation, RunId, WorkerId};
+use strath_core::{Digest, Generation, RunId};
 use strath_protocol::message::Member;
 
 use crate::checkpoint;
 use crate::files::{self, FileError};
 
 pub use checkpoints::Checkpoint;
+pub(crate) use journal::Journal;
 pub use names::{newest_coordinator, newest_name, unused_name};
 pub use owner::{Living, living};
 
@@ -77,35 +78,6 @@ pub struct CoordinatorFile {
     pub host: String,
     /// The run's id.
     pub run: String,
-}
-
-/// What a coordinator must not forget: `journal.json`, synced before it is acted on.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct Journal {
-    run: u64,
-    generation: u64,
-    /// Everyone of the generation, in order of rank, while it is at work.
-    #[serde(default)]
-    members: Vec<JournalMember>,
-    /// Rank r holds micro-batches `bounds[r]..bounds[r + 1]`.
-    #[serde(default)]
-    bounds: Vec<usize>,
-    /// The id of the worker that comes next.
-    #[serde(default)]
-    next_worker: u64,
-}
-
-/// A worker and where its ring listens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-struct JournalMember {
-    worker: u64,
-    ring_address: SocketAddr,
-}
-
-impl Journal {
-    fn new(run: RunId) -> Self {
-        Self { run: run.0, generation: 0, members: Vec::new(), bounds: Vec::new(), next_worker: 0 }
-    }
 }
 
 /// A run's folder, locked for as long as this value lives.
@@ -180,12 +152,12 @@ impl RunFolder {
 
     /// The run's id.
     pub fn run(&self) -> RunId {
-        RunId(self.journal.run)
+        self.journal.run()
     }
 
     /// The last generation that was announced; 0 before the first.
     pub fn generation(&self) -> Generation {
-        Generation(self.journal.generation)
+        self.journal.generation()
     }
 
     /// Where the metrics are.
@@ -223,9 +195,7 @@ impl RunFolder {
     /// Everyone of the generation that was at work when the last coordinator ended without saying so, in order of rank, the bounds of
     /// their micro-batches, and the id of the worker that comes next.
     pub fn at_work(&self) -> (Vec<Member>, Vec<usize>, u64) {
-        let member = |m: &JournalMember| Member { worker: WorkerId(m.worker), ring_address: m.ring_address };
-        let members = self.journal.members.iter().map(member).collect();
-        (members, self.journal.bounds.clone(), self.journal.next_worker)
+        self.journal.at_work()
     }
 
     /// Writes the generation to the journal and syncs it, before anyone hears of it.
@@ -239,9 +209,7 @@ impl RunFolder {
         bounds: Vec<usize>,
         next_worker: u64,
     ) -> Result<(), RunFolderError> {
-        let member = |m: &Member| JournalMember { worker: m.worker.0, ring_address: m.ring_address };
-        let members = members.iter().map(member).collect();
-        let journal = Journal { run: self.journal.run, generation: generation.0, members, bounds, next_worker };
+        let journal = Journal::of(self.run(), generation, members, bounds, next_worker);
         let before = std::mem::replace(&mut self.journal, journal);
         self.write_journal().inspect_err(|_| self.journal = before)
     }
@@ -251,7 +219,7 @@ impl RunFolder {
     /// # Errors
     /// [`RunFolderError::File`].
     pub fn persist_end(&mut self) -> Result<(), RunFolderError> {
-        let (generation, next_worker) = (self.generation(), self.journal.next_worker);
+        let (generation, (.., next_worker)) = (self.generation(), self.at_work());
         self.persist_generation(generation, &[], Vec::new(), next_worker)
     }
 
@@ -321,11 +289,11 @@ impl RunFolder {
             return Ok(Journal::new(fresh));
         }
         let bytes = files::read(&path)?;
-        serde_json::from_slice(&bytes).map_err(|e| RunFolderError::Journal { path, reason: e.to_string() })
+        Journal::parse(&bytes).map_err(|e| RunFolderError::Journal { path, reason: e.to_string() })
     }
 
     fn write_journal(&self) -> Result<(), RunFolderError> {
-        Ok(files::write_whole(&self.file(JOURNAL), &json(&self.journal))?)
+        Ok(files::write_whole(&self.file(JOURNAL), &self.journal.to_bytes())?)
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -344,7 +312,11 @@ impl Drop for RunFolder {
 
 /// Reads a `coordinator.json`.
 pub fn read_coordinator(path: &Path) -> Option<CoordinatorFile> {
-    serde_json::from_slice(&fs::read(path).ok()?).ok()
+    parse_coordinator(&fs::read(path).ok()?)
+}
+
+pub(crate) fn parse_coordinator(bytes: &[u8]) -> Option<CoordinatorFile> {
+    serde_json::from_slice(bytes).ok()
 }
 
 fn json(value: &impl Serialize) -> Vec<u8> {
@@ -355,6 +327,8 @@ fn json(value: &impl Serialize) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use strath_core::WorkerId;
+
     use super::*;
 
     #[test]

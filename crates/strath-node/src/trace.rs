@@ -44,12 +44,22 @@ struct Event {
 }
 
 /// The file of the format.
-#[derive(Debug, Serialize, Deserialize)]
-struct Trace {
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Trace {
     #[serde(rename = "traceEvents")]
     events: Vec<Event>,
     #[serde(rename = "displayTimeUnit")]
     unit: String,
+}
+
+impl Trace {
+    pub(crate) fn parse(bytes: &[u8]) -> serde_json::Result<Self> {
+        serde_json::from_slice(bytes)
+    }
+
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("numbers and strings are valid JSON")
+    }
 }
 
 impl Default for Recorder {
@@ -127,7 +137,7 @@ pub fn merge(parts: &[PathBuf], path: &Path) -> Result<(), FileError> {
     for part in parts {
         // A worker that was killed has left none.
         let Ok(bytes) = files::read(part) else { continue };
-        if let Ok(trace) = serde_json::from_slice::<Trace>(&bytes) {
+        if let Ok(trace) = Trace::parse(&bytes) {
             events.extend(trace.events);
         }
         files::remove(part)?;
@@ -137,7 +147,7 @@ pub fn merge(parts: &[PathBuf], path: &Path) -> Result<(), FileError> {
 
 fn write(path: &Path, events: Vec<Event>) -> Result<(), FileError> {
     let trace = Trace { events, unit: "ms".into() };
-    files::write_whole(path, &serde_json::to_vec(&trace).expect("numbers and strings are valid JSON"))
+    files::write_whole(path, &trace.to_bytes())
 }
 
 #[cfg(test)]
@@ -159,7 +169,7 @@ mod tests {
         let whole = folder.path().join("trace.json");
         merge(&parts, &whole).unwrap();
         assert!(parts.iter().all(|part| !part.exists()), "the third was never there");
-        let trace: Trace = serde_json::from_slice(&std::fs::read(&whole).unwrap()).unwrap();
+        let trace = Trace::parse(&std::fs::read(&whole).unwrap()).unwrap();
         let names: Vec<(u32, &str)> = trace.events.iter().map(|event| (event.pid, event.name.as_str())).collect();
         let one = |rank| [(rank, "process_name"), (rank, "ascent"), (rank, "reduce"), (rank, "reduce, a piece")];
         assert_eq!(names, [one(0), one(1)].concat());

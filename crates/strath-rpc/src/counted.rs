@@ -75,12 +75,7 @@ pub(crate) fn decode<M: Counted>(bytes: &[u8]) -> Result<M, RpcError> {
 }
 
 /// Adds the elements of a message, to which the fields of these numbers lead, to those `counts`.
-fn count(
-    mut bytes: &[u8],
-    path: &mut Vec<u32>,
-    limits: &'static [Most],
-    counts: &mut [usize],
-) -> Result<(), RpcError> {
+fn count(mut bytes: &[u8], path: &mut Vec<u32>, limits: &'static [Most], counts: &mut [usize]) -> Result<(), RpcError> {
     while !bytes.is_empty() {
         let key = varint(&mut bytes)?;
         let number = u32::try_from(key >> 3).map_err(|_| garbled())?;

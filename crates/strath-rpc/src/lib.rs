@@ -31,6 +31,8 @@ mod service;
 #[cfg(test)]
 mod tests;
 pub mod tls;
+#[doc(hidden)]
+pub mod untrusted;
 mod wire;
 
 pub use client::{Session, SessionSender, drain, status};

@@ -8,8 +8,6 @@
 
 mod authority;
 
-use std::fs::File;
-use std::io::{BufReader, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -138,7 +136,7 @@ fn provider() -> Arc<CryptoProvider> {
 }
 
 /// What one role needs of a folder.
-struct Set {
+pub(crate) struct Set {
     authority: Arc<RootCertStore>,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
@@ -148,41 +146,49 @@ struct Set {
 
 impl Set {
     fn read(folder: &Path, role: &str) -> Result<Self, CertificateError> {
-        let authority_path = folder.join(AUTHORITY_FILE);
+        let [authority, chain, key] = [AUTHORITY_FILE.into(), format!("{role}.pem"), format!("{role}.key")];
+        let [authority, chain, key] = [authority, chain, key].map(|name: String| folder.join(name));
+        let parts = [read(&authority)?, read(&chain)?, read(&key)?];
+        let parts = Parts { authority: (&authority, &parts[0]), chain: (&chain, &parts[1]), key: (&key, &parts[2]) };
+        parts.parse()
+    }
+}
+
+/// The files of a set, each with what it holds.
+pub(crate) struct Parts<'a> {
+    pub(crate) authority: (&'a Path, &'a [u8]),
+    pub(crate) chain: (&'a Path, &'a [u8]),
+    pub(crate) key: (&'a Path, &'a [u8]),
+}
+
+impl Parts<'_> {
+    pub(crate) fn parse(&self) -> Result<Set, CertificateError> {
         let mut authority = RootCertStore::empty();
-        for certificate in certificates(&authority_path)? {
+        for certificate in certificates(self.authority)? {
             authority.add(certificate).map_err(|error| CertificateError::Malformed {
-                path: authority_path.clone(),
+                path: self.authority.0.into(),
                 expected: "certificate of an authority",
                 found: error.to_string(),
             })?;
         }
-        let path = folder.join(format!("{role}.pem"));
-        let key_path = folder.join(format!("{role}.key"));
-        let key = PrivateKeyDer::from_pem_reader(open(&key_path)?).map_err(|error| CertificateError::Malformed {
-            path: key_path.clone(),
+        let key = PrivateKeyDer::from_pem_slice(self.key.1).map_err(|error| CertificateError::Malformed {
+            path: self.key.0.into(),
             expected: "private key",
             found: error.to_string(),
         })?;
-        Ok(Self { authority: Arc::new(authority), chain: certificates(&path)?, key, path })
+        let chain = certificates(self.chain)?;
+        Ok(Set { authority: Arc::new(authority), chain, key, path: self.chain.0.into() })
     }
 }
 
-fn open(path: &Path) -> Result<BufReader<File>, CertificateError> {
-    let read = |source| CertificateError::Read { path: path.to_path_buf(), source };
-    let file = File::open(path).map_err(read)?;
-    // A folder opens, and is read only then.
-    if file.metadata().map_err(read)?.is_dir() {
-        return Err(read(ErrorKind::IsADirectory.into()));
-    }
-    Ok(BufReader::new(file))
+fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    std::fs::read(path).map_err(|source| CertificateError::Read { path: path.into(), source })
 }
 
 /// The certificates of a file, of which there is at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
-    let malformed =
-        |found: String| CertificateError::Malformed { path: path.to_path_buf(), expected: "certificate", found };
-    let found: Result<Vec<_>, _> = CertificateDer::pem_reader_iter(open(path)?).collect();
+fn certificates((path, bytes): (&Path, &[u8])) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let malformed = |found: String| CertificateError::Malformed { path: path.into(), expected: "certificate", found };
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let found = found.map_err(|error| malformed(error.to_string()))?;
     if found.is_empty() { Err(malformed("there is none in it".into())) } else { Ok(found) }
 }

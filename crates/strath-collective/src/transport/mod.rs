@@ -29,6 +29,7 @@ mod session;
 mod share;
 mod short;
 mod turns;
+pub mod untrusted;
 mod wake;
 mod watch;
 

@@ -115,7 +115,10 @@ impl Reader {
             ));
         }
         if !is_between_frames(tail) {
-            return Err(io::Error::new(ErrorKind::InvalidData, "it says that a frame in shared memory ends where none can"));
+            return Err(io::Error::new(
+                ErrorKind::InvalidData,
+                "it says that a frame in shared memory ends where none can",
+            ));
         }
         if tail != self.tail {
             self.pages.fetch(self.tail, (tail - self.tail) as usize, false);

@@ -23,11 +23,11 @@ use crate::hosts::Hosts;
 /// Pipes of a host, of a MiB each, up to which memory is shared unasked: those of 16 ranks.
 const MOST_PIPES: usize = 240;
 /// Integers of an offer.
-const SLOTS: usize = 8;
+pub(super) const SLOTS: usize = 8;
 
 /// Where a rank's file of pipes is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Offer {
+pub(super) struct Offer {
     pid: u32,
     descriptor: u32,
     nonce: u128,
@@ -65,7 +65,7 @@ impl Offer {
         Ok(Self { pid, descriptor, nonce: file.nonce, place: Place::here()? })
     }
 
-    fn to_slots(self) -> [i64; SLOTS] {
+    pub(super) fn to_slots(self) -> [i64; SLOTS] {
         let halves = |word: u128| [(word >> 64) as i64, word as i64];
         let ([nonce_high, nonce_low], [boot_high, boot_low]) = (halves(self.nonce), halves(self.place.boot));
         let numbers = [i64::from(self.pid), i64::from(self.descriptor)];
@@ -74,7 +74,7 @@ impl Offer {
     }
 
     /// `None`: the rank has nothing to offer.
-    fn from_slots(slots: [i64; SLOTS]) -> Option<Self> {
+    pub(super) fn from_slots(slots: [i64; SLOTS]) -> Option<Self> {
         let [has, pid, descriptor, nonce_high, nonce_low, boot_high, boot_low, namespace] = slots;
         let whole = |high: i64, low: i64| u128::from(high as u64) << 64 | u128::from(low as u64);
         let place = Place { boot: whole(boot_high, boot_low), namespace: namespace as u64 };

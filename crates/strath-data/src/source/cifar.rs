@@ -74,6 +74,32 @@ fn records(
     let Some((mut file, found)) = open_plain(path)? else {
         return Err(DataError::Missing { path: path.into(), or_gz: false, advice: format.advice });
     };
+    check_length(path, format, split, found)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|e| DataError::io("read", path, e))?;
+    parse(path, format, split, &bytes, pixels, labels)
+}
+
+/// Appends the records of a file that holds these bytes.
+pub(crate) fn parse(
+    path: &Path,
+    format: Format,
+    split: &'static str,
+    bytes: &[u8],
+    pixels: &mut Vec<u8>,
+    labels: &mut Vec<u32>,
+) -> Result<(), DataError> {
+    check_length(path, format, split, bytes.len() as u64)?;
+    let record = format.label_bytes + SHAPE.values();
+    let own: Vec<u32> = bytes.chunks_exact(record).map(|r| u32::from(r[format.label_bytes - 1])).collect();
+    check_labels(path, &own, format.classes)?;
+    labels.extend(own);
+    bytes.chunks_exact(record).for_each(|r| pixels.extend_from_slice(&r[format.label_bytes..]));
+    Ok(())
+}
+
+/// Refuses a file that is not of whole records, before it is read.
+fn check_length(path: &Path, format: Format, split: &'static str, found: u64) -> Result<(), DataError> {
     let record = format.label_bytes + SHAPE.values();
     if found == 0 {
         return Err(DataError::Empty { path: path.into(), split });
@@ -81,12 +107,6 @@ fn records(
     if !found.is_multiple_of(record as u64) {
         return Err(DataError::Length { path: path.into(), found, expected: format!("a multiple of {record}") });
     }
-    let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes).map_err(|e| DataError::io("read", path, e))?;
-    let own: Vec<u32> = bytes.chunks_exact(record).map(|r| u32::from(r[format.label_bytes - 1])).collect();
-    check_labels(path, &own, format.classes)?;
-    labels.extend(own);
-    bytes.chunks_exact(record).for_each(|r| pixels.extend_from_slice(&r[format.label_bytes..]));
     Ok(())
 }
 

@@ -44,20 +44,21 @@ pub(crate) const FASHION_MNIST: Format = Format {
 pub(crate) fn load(folder: &Path, format: Format) -> Result<Loaded, DataError> {
     let normalisation = Normalisation::new(&[format.mean], &[format.std]);
     let split = |images, labels, name| -> Result<Split, DataError> {
-        let (pixels, labels) = examples(&folder.join(images), &folder.join(labels), format, name)?;
+        let open = |name| Source::open(&folder.join(name), format.advice);
+        let (pixels, labels) = examples(open(images)?, open(labels)?, name)?;
         Ok(Split::bytes(SHAPE, pixels, labels, 255.0, &normalisation))
     };
     let (train, test) = (split(FILES[0], FILES[1], "train")?, split(FILES[2], FILES[3], "test")?);
     Ok(Loaded { shape: SHAPE, classes: CLASSES, normalisation, train, test })
 }
 
-fn examples(
-    images: &Path,
-    labels: &Path,
-    format: Format,
+/// The pixels and labels of a split.
+pub(crate) fn examples(
+    images: Source<'_>,
+    labels: Source<'_>,
     split: &'static str,
 ) -> Result<(Vec<u8>, Vec<u32>), DataError> {
-    let (source, [count, height, width]) = header(images, format, IMAGES, "images")?;
+    let (source, [count, height, width]) = header(images, IMAGES, "images")?;
     let images = source.path().to_path_buf();
     if (height as usize, width as usize) != (SHAPE.height, SHAPE.width) {
         let expected = format!("{}x{}", SHAPE.height, SHAPE.width);
@@ -67,7 +68,7 @@ fn examples(
     if count == 0 {
         return Err(DataError::Empty { path: images, split });
     }
-    let (source, [labelled]) = header(labels, format, LABELS, "labels")?;
+    let (source, [labelled]) = header(labels, LABELS, "labels")?;
     let path = source.path().to_path_buf();
     let labels: Vec<u32> = source.rest(u64::from(labelled))?.into_iter().map(u32::from).collect();
     if labelled != count {
@@ -77,14 +78,12 @@ fn examples(
     Ok((pixels, labels))
 }
 
-/// Opens a file and reads its header: the magic number, which has to be `magic`, and `N` words that are returned.
-fn header<const N: usize>(
-    path: &Path,
-    format: Format,
+/// Reads a file's header: the magic number, which has to be `magic`, and `N` words that are returned.
+fn header<'a, const N: usize>(
+    mut source: Source<'a>,
     magic: u32,
     what: &'static str,
-) -> Result<(Source, [u32; N]), DataError> {
-    let mut source = Source::open(path, format.advice)?;
+) -> Result<(Source<'a>, [u32; N]), DataError> {
     let needed = 4 * (1 + N);
     let bytes = source.up_to(needed as u64)?;
     let word = |at: usize| bytes.get(4 * at..4 * at + 4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));

@@ -46,16 +46,16 @@ fn open_plain(path: &Path) -> Result<Option<(File, u64)>, DataError> {
 }
 
 /// A file that is read from front to back, unpacked on the way where it is gzipped.
-pub(crate) struct Source {
+pub(crate) struct Source<'a> {
     path: PathBuf,
-    reader: Box<dyn Read>,
+    reader: Box<dyn Read + 'a>,
     /// Bytes in all, known without reading where the file is not packed.
     bytes: Option<u64>,
     /// Bytes read so far.
     read: u64,
 }
 
-impl Source {
+impl<'a> Source<'a> {
     /// Opens `path`, or `path` with `.gz` appended where only that exists.
     pub(crate) fn open(path: &Path, advice: &'static str) -> Result<Self, DataError> {
         if let Some((file, bytes)) = open_plain(path)? {
@@ -70,6 +70,16 @@ impl Source {
             }
             None => Err(DataError::Missing { path: path.into(), or_gz: true, advice }),
         }
+    }
+
+    /// A file of these bytes.
+    pub(crate) fn plain(bytes: &'a [u8]) -> Self {
+        Self { path: "a file".into(), reader: Box::new(bytes), bytes: Some(bytes.len() as u64), read: 0 }
+    }
+
+    /// A packed one.
+    pub(crate) fn packed(bytes: &'a [u8]) -> Self {
+        Self { path: "a file.gz".into(), reader: Box::new(MultiGzDecoder::new(bytes)), bytes: None, read: 0 }
     }
 
     /// The file that was opened.

@@ -18,7 +18,12 @@ pub(crate) fn load(path: &Path, classes: usize) -> Result<Loaded, DataError> {
     };
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(|e| DataError::io("read", path, e))?;
-    let tensors = SafeTensors::deserialize(&bytes)
+    parse(path, &bytes, classes)
+}
+
+/// What a file that holds these bytes gives.
+pub(crate) fn parse(path: &Path, bytes: &[u8], classes: usize) -> Result<Loaded, DataError> {
+    let tensors = SafeTensors::deserialize(bytes)
         .map_err(|e| wrong(path, "the file", e.to_string(), "a whole safetensors file"))?;
     let file = File { path, tensors, classes };
     let ((shape, train), (test_shape, test)) = (file.split("train")?, file.split("test")?);

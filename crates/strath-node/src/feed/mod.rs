@@ -14,7 +14,7 @@
 
 mod donor;
 mod follow;
-mod words;
+pub(crate) mod words;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -16,7 +16,7 @@ use strath_collective::{FeedReceiver, FeedSender};
 use strath_core::Digest;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"STRF");
-const HEADER_BYTES: usize = 72;
+pub(crate) const HEADER_BYTES: usize = 72;
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 /// Bytes that are converted at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -25,7 +25,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
 /// What a word is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// A state: weights, statistics, then the optimizer's slots.
     State = 1,
     /// What a step reduced: gradient, then statistics.
@@ -48,7 +48,7 @@ impl Kind {
 
 /// What stands above a word's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Header {
+pub(crate) struct Header {
     pub(super) kind: Kind,
     /// Completed steps with it.
     pub(super) step: u64,
@@ -60,7 +60,7 @@ pub(super) struct Header {
 }
 
 impl Header {
-    fn to_bytes(self) -> [u8; HEADER_BYTES] {
+    pub(crate) fn to_bytes(self) -> [u8; HEADER_BYTES] {
         let mut bytes = [0; HEADER_BYTES];
         bytes[0..4].copy_from_slice(&MAGIC.to_le_bytes());
         bytes[4..8].copy_from_slice(&(self.kind as u32).to_le_bytes());
@@ -73,7 +73,7 @@ impl Header {
         bytes
     }
 
-    fn parse(bytes: &[u8; HEADER_BYTES]) -> io::Result<Self> {
+    pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> io::Result<Self> {
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
         if u32_at(0) != MAGIC || u32_at(CHECKED_BYTES) != crc32c::crc32c(&bytes[..CHECKED_BYTES]) {
