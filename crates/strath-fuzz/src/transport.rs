@@ -213,7 +213,7 @@ fn attack(line: &Line, memory: &Memory, mut input: Input<'_>) {
                 }
             }
             _ => {
-                let said = if input.u8() % 2 == 0 { input.u64() } else { u64::from(input.u16()) * LINE_BYTES };
+                let said = if input.u8().is_multiple_of(2) { input.u64() } else { u64::from(input.u16()) * LINE_BYTES };
                 shared.say_read(said);
                 // Anything else makes no room.
                 if (read..=sent).contains(&said) && said.is_multiple_of(LINE_BYTES) {
@@ -236,7 +236,7 @@ fn look(shared: &mut Shared, tail: u64) -> bool {
     for _ in 0..=there as u64 / LINE_BYTES {
         match shared.take() {
             Ok(Some((header, body))) => {
-                assert!(HEADER_BYTES + body.len() <= there && body.len() == header.body_bytes())
+                assert!(HEADER_BYTES + body.len() <= there && body.len() == header.body_bytes());
             }
             Ok(None) => return true,
             Err(_) => return false,

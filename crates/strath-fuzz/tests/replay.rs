@@ -19,8 +19,8 @@ const MOST_BYTES: usize = 4096;
 fn inputs(kind: &str, target: &str) -> BTreeMap<String, Vec<u8>> {
     let folder = seeds::folder().join(kind).join(target);
     let Ok(files) = fs::read_dir(&folder) else { return BTreeMap::new() };
-    let read = |path: &Path| (path.display().to_string(), fs::read(path).unwrap());
-    files.map(|file| read(&file.unwrap().path())).collect()
+    let read = |path: &Path| (path.display().to_string(), fs::read(path).expect("a committed file is there"));
+    files.map(|file| read(&file.expect("a folder can be listed").path())).collect()
 }
 
 /// What does not hold, for an input that is named.

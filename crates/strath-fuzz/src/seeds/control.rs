@@ -162,7 +162,7 @@ fn coordinator() -> Vec<(&'static str, CoordinatorMessage)> {
         run: RunId(7),
         configuration: "[run]\nsteps = 3\n".into(),
         job: Job::Evaluate(Split::Test),
-        lease: Duration::from_millis(2000),
+        lease: Duration::from_secs(2),
         rejoin_timeout: Duration::from_secs(300),
     };
     let source = StateRef { source: "step-3".into(), model: Digest([6; 32]), optimizer: Some(Digest([7; 32])) };
