@@ -1,6 +1,6 @@
 //! How many elements a message may have is checked before it is decoded.
 //!
-//! Two bytes on the wire say "one more report, of which every field is zero", and take 144 in memory: a message of 4 MiB would take 300
+//! Two bytes on the wire say "one more report, of which every field is zero", and take 136 in memory: a message of 4 MiB would take 272
 //! before any conversion could refuse it. So the bytes are walked first, which takes no memory, and the elements of each repeated field
 //! counted, wherever in the message they come.
 
