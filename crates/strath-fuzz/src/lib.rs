@@ -5,7 +5,7 @@
 //!              └── memory: what the reader takes at most, for so many bytes
 //! ```
 //!
-//! A target is a function of bytes that panics where something does not hold. `fuzz/` has libFuzzer look for such bytes (`tests/fuzz`); the
+//! A target is a function of bytes that panics where something does not hold. `fuzz` has libFuzzer look for such bytes (`tests/fuzz`); the
 //! test `replay` has each target read the committed seeds and findings, and some thousand mutations of them, in every run of the tests.
 
 mod all_reduce;

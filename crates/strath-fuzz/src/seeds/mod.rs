@@ -30,5 +30,5 @@ pub fn all() -> BTreeMap<&'static str, Inputs> {
 
 /// The folder that holds `seeds` and `findings`, each with a folder a target.
 pub fn folder() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../fuzz")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
