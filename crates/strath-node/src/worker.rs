@@ -91,6 +91,10 @@ pub enum WorkerEnd {
     Stopped,
 }
 
+/// A coordinator that is lost before data and model are ready is looked for again so many times in a row: one that ends each session so
+/// early is at fault itself.
+const MOST_LOST_EARLY: u32 = 3;
+
 /// What a part in a run leaves for the next: data and model with the configuration that they are of, and the state.
 #[derive(Default)]
 struct Left {
@@ -109,7 +113,7 @@ pub async fn run(
     mut leave: mpsc::Receiver<String>,
 ) -> Result<WorkerEnd, WorkerError> {
     let here = Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() });
-    let (mut left, mut lost) = (Left::default(), None);
+    let (mut left, mut lost, mut lost_early) = (Left::default(), None, 0);
     loop {
         let session = tokio::select! {
             session = Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()) => session,
@@ -128,7 +132,8 @@ pub async fn run(
         match outcome {
             WorkerOutcome::Done | WorkerOutcome::Released => return Ok(WorkerEnd::Done),
             WorkerOutcome::Stopped => return Ok(WorkerEnd::Stopped),
-            WorkerOutcome::Lost { message } if left.prepared.is_some() => {
+            WorkerOutcome::Lost { message } if left.prepared.is_some() || lost_early < MOST_LOST_EARLY => {
+                lost_early = if left.prepared.is_some() { 0 } else { lost_early + 1 };
                 tracing::warn!("{message}; joining again");
                 lost = Some(message);
             }

@@ -69,7 +69,7 @@ fn a_worker_that_is_drained_ends_in_order_and_the_others_go_on_to_the_same_bits(
 #[test]
 fn the_last_worker_of_a_run_stays_unless_that_is_insisted_on() {
     let place = Place::new();
-    let (coordinator, out, address) = place.coordinate();
+    let (coordinator, out, address) = place.coordinate("run");
     let join = || strath().args(["worker", "--coordinator", &address]).spawn().unwrap();
     refused(&drain("0", &out, &[]), &["not training yet"]);
     let first = join();

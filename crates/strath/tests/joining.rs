@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::time::Duration;
 
-use support::place::{generations, world_sizes};
+use support::place::{Place, generations, world_sizes};
 use support::{Coordinator, DEADLINE, finish, memberships, metrics, reach, run, sha, stderr, strath, summary, train};
 
 /// A run of the digits with this model, optimizer and schedule.
@@ -110,4 +110,33 @@ fn two_that_join_at_once_and_within_tls_are_both_fed() {
     generations(&out, 2);
     ends_as_undisturbed(&config, &out, coordinator, workers);
     assert_eq!(world_sizes(&out).last(), Some(&4));
+}
+
+#[test]
+fn whoever_dies_at_whatever_moment_of_a_join_the_run_ends_in_the_same_bits() {
+    let place = Place::of(800);
+    // From a newcomer's start over its loading and its being fed to its first steps.
+    for delay in [60, 130, 200] {
+        for victim in 0..4 {
+            let (mut coordinator, out, address) = place.coordinate(&format!("run-{delay}-{victim}"));
+            let mut workers = vec![worker(&address, &[]), worker(&address, &[])];
+            reach(&out, 20);
+            workers.push(worker(&address, &[]));
+            std::thread::sleep(Duration::from_millis(delay));
+            if let Some(worker) = workers.get_mut(victim) {
+                worker.kill().unwrap();
+                worker.wait().unwrap();
+                workers.remove(victim);
+            } else {
+                coordinator.kill().unwrap();
+                coordinator.wait().unwrap();
+                coordinator = place.coordinator(&out, &address, &["--resume"]);
+            }
+            let said = place.ends_in_the_same_bits(coordinator, &out);
+            for worker in workers {
+                let output = finish(worker, Duration::from_secs(20));
+                assert!(output.status.success(), "{delay} ms, {victim}: {}\n{said}", stderr(&output));
+            }
+        }
+    }
 }

@@ -66,7 +66,7 @@ fn a_worker_that_is_asked_to_leave_ends_in_order_and_the_others_go_on() {
 #[test]
 fn workers_come_and_go_while_a_coordinator_of_many_machines_trains() {
     let place = Place::new();
-    let (coordinator, out, address) = place.coordinate();
+    let (coordinator, out, address) = place.coordinate("run");
     let join = || strath().args(["worker", "--coordinator", &address]).spawn().unwrap();
     let first = join();
     reach(&out, 20);
