@@ -26,9 +26,9 @@ use crate::sums::{LaneSum, Tally, Totals};
 use crate::verify::verify;
 
 /// No reduction takes longer than this, or than some times the longest step, while every peer lives. A process that dies is noticed in
-/// milliseconds by its connections, one that hangs by the coordinator's lease, and one whose training alone hangs by the coordinator too;
-/// this ends the wait where the coordinator is away as well.
-pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(600);
+/// milliseconds by its connections, one that hangs by the coordinator's lease, and one whose training alone hangs by the coordinator too, in
+/// at most half of this; this ends the wait where the coordinator is away as well.
+pub const EXCHANGE_DEADLINE: Duration = Duration::from_secs(1200);
 
 /// So many times the longest step so far.
 const TIMES_LONGEST: u32 = 10;

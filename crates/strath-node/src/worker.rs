@@ -18,6 +18,7 @@ use self::line::{Heard, Line};
 use self::runtime::Runtime;
 use crate::generation::Held;
 use crate::prepare::Prepared;
+use crate::step::EXCHANGE_DEADLINE;
 use crate::whereabouts::Whereabouts;
 
 /// At the end, what was queued for the coordinator has this long to leave; where the coordinator asked for the end, and so lives, a
@@ -206,9 +207,19 @@ async fn take_part(
         }
     };
     runtime.halt();
-    if let WorkerOutcome::Lost { .. } = outcome {
-        runtime.rest(&mut inbox).await;
-    }
+    // It does not join again while it still trains.
+    let outcome = match outcome {
+        WorkerOutcome::Lost { message } => tokio::select! {
+            () = runtime.rest(&mut inbox) => WorkerOutcome::Lost { message },
+            Some(reason) = leave.recv() => WorkerOutcome::Failed { message: format!("{message}; then left: {reason}") },
+            Some(()) = stop.recv() => WorkerOutcome::Stopped,
+            () = tokio::time::sleep(EXCHANGE_DEADLINE) => {
+                let s = EXCHANGE_DEADLINE.as_secs();
+                WorkerOutcome::Failed { message: format!("{message}; its training was told to end {s} s ago and hangs") }
+            }
+        },
+        outcome => outcome,
+    };
     line.finish(flush).await;
     if let (Some(path), Some(recorder)) = (&settings.trace, here.recorder()) {
         // The run is what counts; whoever asked for the trace is told that a part is missing.

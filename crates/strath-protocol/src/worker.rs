@@ -178,7 +178,12 @@ impl Worker {
                 self.send(WorkerMessage::RingReady { generation });
             }
             Event::Progress(progress) => {
-                self.expect(&Stage::Running(progress.generation), "Progress")?;
+                // One that was told to halt may have an evaluation to end.
+                if matches!(self.stage, Stage::Halting(..)) && self.progress.phase != Phase::Waiting {
+                    self.expect_at_work(progress.generation, "Progress")?;
+                } else {
+                    self.expect(&Stage::Running(progress.generation), "Progress")?;
+                }
                 self.progress = progress;
             }
             Event::Stepped(report) => {

@@ -8,7 +8,6 @@ use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use strath_collective::Collective;
 use strath_core::{After, Digest, Generation, Rank, Step};
@@ -33,8 +32,6 @@ use crate::whereabouts::Whereabouts;
 
 /// Reports on their way from the training thread to the coordinator.
 const REPORTS: usize = 256;
-/// At the end of a session the state of a step that was interrupted is waited for so long.
-const LAST_STATE: Duration = Duration::from_millis(500);
 
 /// What other threads report to the session's task.
 pub(super) enum Report {
@@ -228,11 +225,10 @@ impl Runtime {
         }
     }
 
-    /// Waits for the state that the training thread leaves, which was told to end; not for long, as it is hardly ever of use.
+    /// Waits for the state that the training thread leaves, which was told to end.
     pub(super) async fn rest(&mut self, inbox: &mut mpsc::Receiver<Report>) {
-        let until = tokio::time::Instant::now() + LAST_STATE;
         while self.is_training {
-            let Ok(Some(report)) = tokio::time::timeout_at(until, inbox.recv()).await else { return };
+            let Some(report) = inbox.recv().await else { return };
             self.take(report);
         }
     }

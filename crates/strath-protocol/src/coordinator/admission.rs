@@ -7,6 +7,7 @@ use strath_core::config::Numerics;
 use strath_core::{Assignment, BySpeed, Digest, Generation, Plan, Rank, Step, Timestamp, WorkerId};
 use subtle::ConstantTimeEq;
 
+use super::hanging::Stay;
 use super::{Coordinator, Gather, Settings, Stage, Standing, Supply};
 use crate::command::{CoordinatorCommand as Command, Place, Record};
 use crate::decision::Decision;
@@ -409,7 +410,7 @@ impl Coordinator {
     }
 
     /// Starts the generation once every rank's ring is connected.
-    pub(super) fn ring_ready(&mut self, connection: Connection) {
+    pub(super) fn ring_ready(&mut self, connection: Connection, now: Timestamp) {
         self.update(connection, |session| session.standing = Standing::Connected);
         if self.stage != Stage::Connecting {
             return;
@@ -422,6 +423,7 @@ impl Coordinator {
             self.update(connection, |session| {
                 session.standing = Standing::Running;
                 session.progress.phase = Phase::Ascent;
+                session.stay = Stay::at(now);
             });
             self.send(connection, CoordinatorMessage::Start { generation: self.generation });
             if self.stop_requested {

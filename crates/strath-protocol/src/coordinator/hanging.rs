@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use strath_core::{Spread, Timestamp};
 
-use super::regroup::PATIENCE;
+use super::regroup::{LAST_HOLDERS, PATIENCE};
 use super::{Coordinator, Session, Stage, Standing};
 use crate::event::Connection;
 use crate::message::{Phase, Progress};
@@ -39,7 +39,9 @@ impl Patience {
 
     /// How long a worker may compute within a step, given what the generation's newest ones took; `None` while too little is known.
     fn now(self, steps: impl Iterator<Item = f64> + Clone, lease: Duration) -> Option<Duration> {
-        borne(steps, lease).or_else(|| self.before.map(|before| before.saturating_mul(TIMES_BEFORE)))
+        let longest = steps.clone().fold(0.0, f64::max) * TIMES_LONGEST;
+        let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
+        borne(steps, lease).or_else(|| Some(self.before?.saturating_mul(TIMES_BEFORE).max(longest)))
     }
 }
 
@@ -84,7 +86,7 @@ fn computes(phase: Phase) -> bool {
 
 impl Coordinator {
     /// How long a rank may compute within a step. Where that is not known it may take any time, but others wait for it for [`PATIENCE`].
-    fn patience(&self, now: Timestamp) -> Option<Duration> {
+    pub(super) fn patience(&self, now: Timestamp) -> Option<Duration> {
         let waits = |session: &Session| {
             let is_waiting = matches!(session.progress.phase, Phase::Exchange | Phase::Reduce);
             session.standing == Standing::Running && is_waiting && now.since(session.stay.since) >= PATIENCE
@@ -108,7 +110,8 @@ impl Coordinator {
             .then(|| format!("computes for {:.1} s, of at most {:.1}", computes.as_secs_f64(), patience.as_secs_f64()))
     }
 
-    /// Goes on without those whose training hangs, where somebody is left who holds the state, or waits and will.
+    /// Goes on without those whose training hangs, where somebody is left who holds the state, or waits and will; where nobody is, all
+    /// are waited for longer.
     pub(super) fn end_the_hanging(&mut self, now: Timestamp) {
         let may_do_without = matches!(self.stage, Stage::Running | Stage::Regrouping(_)) && self.survives();
         if !may_do_without || self.agreed.is_some() || now < self.next_look_for_hanging {
@@ -116,19 +119,19 @@ impl Coordinator {
         }
         self.next_look_for_hanging = now.after(self.settings.lease() / 4);
         let Some(patience) = self.patience(now) else { return };
-        let hangs = |session: &Session| self.computes_for(session, now).is_some_and(|since| since >= patience);
+        let computes =
+            |session: &Session, most: Duration| self.computes_for(session, now).is_some_and(|so_far| so_far >= most);
         let is_well = |session: &Session| match session.standing {
-            Standing::Running | Standing::Halting => !hangs(session),
+            Standing::Running | Standing::Halting => !computes(session, patience),
             Standing::Ready => session.held.is_some() && !session.is_retiring,
             _ => false,
         };
-        if !self.sessions.values().any(is_well) {
-            return;
-        }
+        let is_held = self.sessions.values().any(is_well);
+        let patience = if is_held { patience } else { patience.max(PATIENCE).saturating_mul(LAST_HOLDERS) };
         let hanging: Vec<(Connection, String)> = self
             .sessions
             .iter()
-            .filter(|(_, session)| hangs(session))
+            .filter(|(_, session)| computes(session, patience))
             .map(|(connection, session)| {
                 let for_s = self.computes_for(session, now).unwrap_or_default().as_secs_f64();
                 let place = self.place(session);
@@ -139,6 +142,9 @@ impl Coordinator {
             })
             .collect();
         for (connection, message) in hanging {
+            if !self.survives() {
+                break;
+            }
             let worker = self.sessions.get(&connection).and_then(|session| session.identity.as_ref());
             self.hung.extend(worker.map(|(worker, _)| *worker));
             self.leave(connection, message);

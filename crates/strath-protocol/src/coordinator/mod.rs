@@ -307,7 +307,7 @@ impl Coordinator {
             WorkerMessage::RingReady { generation } => {
                 Self::expect(session, Standing::Connecting, "RingReady")?;
                 self.check_generation(generation, "RingReady")?;
-                self.ring_ready(connection);
+                self.ring_ready(connection, now);
             }
             WorkerMessage::Heartbeat(progress) => {
                 // One that crossed with an assignment still says that the worker lives, but not where it is.

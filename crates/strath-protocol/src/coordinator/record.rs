@@ -15,6 +15,10 @@ impl Coordinator {
 
     /// Notes a step, unless it is on record: a generation that began before it has taken it again, to the same bits.
     pub(super) fn record_step(&mut self, report: StepReport) {
+        // A step that is taken again takes as long.
+        if report.generation == self.generation {
+            self.balance.note(&report);
+        }
         let recorded = self.recorded();
         if report.step <= recorded {
             return;
@@ -23,7 +27,6 @@ impl Coordinator {
             self.commands.push_back(Command::Record(Record::Warning(gap)));
         }
         self.last_step = Some(report.clone());
-        self.balance.note(&report);
         self.commands.push_back(Command::Record(Record::Step(report)));
     }
 

@@ -25,6 +25,8 @@ use crate::message::{CoordinatorMessage, Ending, Halted, Job, Purpose, Report, S
 /// A worker that was told to halt and lives, but does not, is given up after this time: its training hangs.
 /// An evaluation and a step of a large model take their time, and are not interrupted.
 pub(super) const PATIENCE: Duration = Duration::from_secs(600);
+/// So many times as long where nobody else holds the state that it leaves.
+pub(super) const LAST_HOLDERS: u32 = 4;
 /// A state that was asked for, or is being written, is waited for so long.
 pub(super) const HANDOVER_PATIENCE: Duration = Duration::from_secs(600);
 /// Generations that end without a step: a run whose ring never holds comes to an end.
@@ -191,9 +193,7 @@ impl Coordinator {
     pub(super) fn settle_regroup(&mut self, now: Timestamp) {
         let Stage::Regrouping(regroup) = &mut self.stage else { return };
         let since = *regroup.since.get_or_insert(now);
-        if now.since(since) >= PATIENCE {
-            self.give_up_the_hanging();
-        }
+        self.give_up_the_hanging(now.since(since), now);
         if self.sessions.values().any(|session| session.standing == Standing::Halting) {
             return;
         }
@@ -350,7 +350,15 @@ impl Coordinator {
         }
     }
 
-    fn give_up_the_hanging(&mut self) {
+    /// Goes on without those who do not leave their generation, where it is over for so long; where nobody else holds a state they are
+    /// waited for longer.
+    fn give_up_the_hanging(&mut self, over: Duration, now: Timestamp) {
+        let borne = PATIENCE.max(self.patience(now).unwrap_or_default());
+        let is_held =
+            self.sessions.values().any(|session| session.standing == Standing::Ready && session.held.is_some());
+        if over < if is_held { borne } else { borne.saturating_mul(LAST_HOLDERS) } {
+            return;
+        }
         let hangs = |(_, session): &(&Connection, &Session)| session.standing == Standing::Halting;
         let hanging: Vec<(Connection, String)> = self
             .sessions
@@ -359,7 +367,7 @@ impl Coordinator {
             .map(|(connection, session)| (*connection, format!("{} hangs {}", session.name(), self.place(session))))
             .collect();
         for (connection, what) in hanging {
-            self.leave(connection, format!("{what}: it was told to halt {} s ago", PATIENCE.as_secs()));
+            self.leave(connection, format!("{what}: it was told to halt {} s ago", over.as_secs()));
         }
     }
 }

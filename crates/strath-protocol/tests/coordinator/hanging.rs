@@ -1,6 +1,6 @@
 //! A worker whose heartbeats come while its training stands still.
 
-use strath_core::Step;
+use strath_core::{Generation, Step};
 use strath_protocol::message::{Phase, Progress, WorkerMessage};
 use strath_protocol::{
     Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Record, Settings,
@@ -127,4 +127,33 @@ fn what_the_coordinator_slept_through_is_held_against_nobody() {
     assert_eq!(warnings(&beat(&mut machine, &going_on, 71_250, 72_000)), [""; 0]);
     handle(&mut machine, Event::Tick, 72_250);
     assert_eq!(machine.status(at(72_250)).stage, "running");
+}
+
+#[test]
+fn a_generation_that_begins_late_in_a_run_begins_for_everyone_when_it_does() {
+    let mut machine = under_way(3, 8);
+    let waiting = progress(8, Phase::Reduce);
+    assert_eq!(warnings(&beat(&mut machine, &[waiting; 3], 2000, 150_000)), [""; 0]);
+    lost(&mut machine, 0, "reset", 150_100);
+    for worker in [1, 2] {
+        say(&mut machine, worker, halted(5, Some((8, 7)), 200 + worker), 150_100);
+    }
+    for worker in [1, 2] {
+        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(6) }, 150_200);
+    }
+    assert_eq!(machine.status(at(150_200)).stage, "running");
+    let computing = Progress { generation: Generation(6), ..progress(8, Phase::Ascent) };
+    let said = [waiting, Progress { phase: Phase::Reduce, ..computing }, computing];
+    assert_eq!(warnings(&beat(&mut machine, &said, 150_250, 249_000)), [""; 0]);
+    // Of its first steps more is borne, but not anything.
+    assert_eq!(warnings(&beat(&mut machine, &said, 249_250, 252_000)).len(), 1);
+}
+
+#[test]
+fn where_all_hang_for_very_long_the_run_does_not_wait_for_ever() {
+    let mut machine = under_way(2, 8);
+    let said = [progress(8, Phase::Ascent), progress(8, Phase::Ascent)];
+    let commands = beat(&mut machine, &said, 2000, 2_403_000);
+    assert_eq!(warnings(&commands).len(), 2, "{:?}", warnings(&commands));
+    assert_eq!(machine.status(at(2_403_000)).stage, "regrouping");
 }
