@@ -3,7 +3,7 @@
 //! The machines stay as they are. What goes into them or comes out of them is rewritten to what a faulty one would take or say.
 
 use strath_core::{Rank, Step};
-use strath_protocol::message::{CoordinatorMessage, WorkerMessage};
+use strath_protocol::message::{CoordinatorMessage, Phase, WorkerMessage};
 use strath_protocol::{CoordinatorCommand, CoordinatorEvent, WorkerCommand};
 
 /// A bug.
@@ -23,6 +23,8 @@ pub enum Bug {
     MovesWeightsEarly,
     /// A worker that has left its generation does not say so.
     NeverSaysHalted,
+    /// What workers say of where they are never changes.
+    SaysItComputesForEver,
 }
 
 impl Bug {
@@ -47,6 +49,13 @@ impl Bug {
         {
             // Of states of even steps it is not told.
             halted.held = halted.held.filter(|(step, _)| !step.0.is_multiple_of(2) || *step == Step(0));
+        }
+        if let (
+            Self::SaysItComputesForEver,
+            CoordinatorEvent::Message { message: WorkerMessage::Heartbeat(progress), .. },
+        ) = (self, &mut event)
+        {
+            (progress.step, progress.phase) = (Step(0), Phase::Ascent);
         }
         event
     }

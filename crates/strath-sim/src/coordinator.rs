@@ -74,6 +74,8 @@ impl Folder {
 pub struct Process {
     /// Which one.
     pub id: ProcessId,
+    /// How long it has run already when the simulation begins.
+    age: Duration,
     machine: Coordinator,
     /// States on their way to the disk.
     saving: Vec<Sent>,
@@ -83,6 +85,9 @@ pub struct Process {
     /// How its run has ended.
     pub outcome: Option<Outcome>,
 }
+
+/// How long a coordinator has run before the simulation begins: what it does may not depend on that.
+const AGES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(120), Duration::from_secs(3600)];
 
 /// The run of all simulations.
 pub const RUN: RunId = RunId(7);
@@ -107,19 +112,25 @@ impl Process {
             start,
             former,
         };
-        let now = env.now();
         let id = ProcessId(env.number());
         env.coordinator = Some(id);
+        let age = env.draws.pick(&AGES);
         let mut process = Self {
             id,
-            machine: Coordinator::new(settings, now),
+            age,
+            machine: Coordinator::new(settings, env.now().after(age)),
             saving: Vec::new(),
-            saved: now,
+            saved: env.now(),
             timer: None,
             outcome: None,
         };
         process.set_timer(env);
         process
+    }
+
+    /// The time that its machine is told.
+    fn now(&self, env: &Env) -> Timestamp {
+        env.now().after(self.age)
     }
 
     /// Takes in what has happened.
@@ -140,8 +151,8 @@ impl Process {
                 Event::Disconnected { connection: connection(stream), cause: format!("{closing:?}") }
             }
             Input::Timer => {
-                let due = self.timer.take().is_some_and(|timer| timer <= env.now());
-                let is_over = self.machine.next_deadline().is_some_and(|deadline| deadline <= env.now());
+                let due = self.timer.take().is_some_and(|timer| timer <= self.now(env));
+                let is_over = self.machine.next_deadline().is_some_and(|deadline| deadline <= self.now(env));
                 if !(due && is_over) {
                     return self.set_timer(env);
                 }
@@ -163,10 +174,10 @@ impl Process {
             None => event,
         };
         env.log(|| format!("coordinator hears {event:?}"));
-        if let Err(rejected) = self.machine.handle(event, env.now()) {
+        if let Err(rejected) = self.machine.handle(event, self.now(env)) {
             env.log(|| format!("coordinator passes over: {rejected}"));
         }
-        let now = env.now();
+        let now = self.now(env);
         env.log(|| {
             let status = self.machine.status(now);
             let decided = status.decisions.iter().filter(|decision| decision.ago_ms == 0);
@@ -179,7 +190,7 @@ impl Process {
 
     /// What is asked to have a worker leave, where the coordinator grants it.
     fn drained(&self, process: ProcessId, shortage: Shortage, env: &mut Env) -> Option<DrainRequest> {
-        let status = self.machine.status(env.now());
+        let status = self.machine.status(self.now(env));
         let worker = status.workers.into_iter().find(|worker| u64::from(worker.pid) == process.0)?.worker;
         let request = DrainRequest { worker, shortage, token: None };
         let answer = self.machine.answer(&request);
@@ -218,6 +229,10 @@ impl Process {
                     if folder.evaluated.insert(report.step) {
                         env.note(&Fact::Evaluated(report.step));
                     }
+                }
+                Command::Record(Record::Warning(why)) if why.contains(" hangs at step ") => {
+                    env.log(|| format!("coordinator warns: {why}"));
+                    env.note(&Fact::GivenUp(why));
                 }
                 Command::Record(record) => env.log(|| format!("coordinator records {record:?}")),
                 Command::Save(state) => {
@@ -261,7 +276,7 @@ impl Process {
         let Some(deadline) = self.machine.next_deadline() else { return };
         if self.timer.is_none_or(|timer| deadline < timer) {
             self.timer = Some(deadline);
-            env.within(deadline.since(env.now()), self.id, Input::Timer);
+            env.within(deadline.since(self.now(env)), self.id, Input::Timer);
         }
     }
 }

@@ -239,6 +239,7 @@ impl World {
             }
             Fault::Hangs { host, lasting } => {
                 let until = self.env.now().after(lasting);
+                self.env.note(&Fact::Hangs);
                 self.env.hanging.extend(self.of_host(host).map(|id| (id, until)));
             }
             Fault::Parts { one, other, both, lasting } => {

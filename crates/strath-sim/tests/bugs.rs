@@ -47,3 +47,8 @@ fn a_worker_that_moves_its_weights_in_a_step_that_fails_holds_others() {
 fn a_worker_that_never_says_that_it_has_halted_keeps_the_run_from_its_end() {
     is_found(Bug::NeverSaysHalted, "once faults stop the run ends in time");
 }
+
+#[test]
+fn workers_that_say_for_ever_that_they_compute_are_given_up_though_they_do_not_hang() {
+    is_found(Bug::SaysItComputesForEver, "nobody is given up whose training goes on");
+}

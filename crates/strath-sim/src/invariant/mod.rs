@@ -3,6 +3,7 @@
 mod counted_once;
 mod liveness;
 mod no_stale;
+mod none_slandered;
 mod one_holder;
 mod steps_advance;
 mod weights_agree;
@@ -85,6 +86,10 @@ pub enum Fact {
         /// Its digest.
         digest: Digest,
     },
+    /// Training has begun to hang in some process.
+    Hangs,
+    /// The coordinator has given a worker up because its training hangs, as it says.
+    GivenUp(String),
     /// No faults happen from now on.
     Calm,
     /// The coordinator has ended the run.
@@ -152,6 +157,7 @@ impl Invariants {
             Box::<counted_once::CountedOnce>::default(),
             Box::<weights_agree::WeightsAgree>::default(),
             Box::<steps_advance::StepsAdvance>::default(),
+            Box::<none_slandered::NoneSlandered>::default(),
             Box::<liveness::Liveness>::default(),
         ];
         Self { run, all, violation: None }
