@@ -1,11 +1,12 @@
 //! A worker that lives, but whose training does not go on: a processor or an accelerator that hangs, a disk that does not answer.
 //!
 //! Its heartbeats come, and say for ever the same: step k, and that it computes. How long that is borne is not a constant but follows from
-//! how long steps take. Whoever waits for others, evaluates or writes its state down is none that hangs.
+//! how long steps take. Whoever waits for others, evaluates or writes its state down is none that hangs; but where all wait for each other,
+//! one of them does, and it is the one that does not leave the generation when it is told to.
 
 use std::time::Duration;
 
-use strath_core::{Spread, Timestamp};
+use strath_core::{Spread, Step, Timestamp};
 
 use super::regroup::{LAST_HOLDERS, PATIENCE};
 use super::{Coordinator, Session, Stage, Standing};
@@ -79,6 +80,11 @@ impl Stay {
     }
 }
 
+/// Whether a worker in this phase waits for the others' parts of a sum.
+fn waits(phase: Phase) -> bool {
+    matches!(phase, Phase::Exchange | Phase::Reduce)
+}
+
 /// Whether a worker in this phase waits for nobody.
 fn computes(phase: Phase) -> bool {
     matches!(phase, Phase::Ascent | Phase::Descent | Phase::Update)
@@ -87,19 +93,37 @@ fn computes(phase: Phase) -> bool {
 impl Coordinator {
     /// How long a rank may compute within a step. Where that is not known it may take any time, but others wait for it for [`PATIENCE`].
     pub(super) fn patience(&self, now: Timestamp) -> Option<Duration> {
-        let waits = |session: &Session| {
-            let is_waiting = matches!(session.progress.phase, Phase::Exchange | Phase::Reduce);
-            session.standing == Standing::Running && is_waiting && now.since(session.stay.since) >= PATIENCE
+        let has_waited = |session: &Session| {
+            let is_waiting = session.standing == Standing::Running && waits(session.progress.phase);
+            is_waiting && now.since(session.stay.since) >= PATIENCE
         };
-        let unknown = || self.sessions.values().any(waits).then_some(PATIENCE);
+        let unknown = || self.sessions.values().any(has_waited).then_some(PATIENCE);
         self.patience.now(self.balance.steps(), self.settings.lease()).or_else(unknown)
     }
 
-    /// How long a worker computes within a step already, where it is at work.
+    /// How long a worker computes within a step already, where it is at work; or waits, where it was told to leave the generation and so
+    /// has nothing to wait for.
     pub(super) fn computes_for(&self, session: &Session, now: Timestamp) -> Option<Duration> {
-        let is_at_work = matches!(session.standing, Standing::Running | Standing::Halting);
-        let is_of_this = session.progress.generation == self.generation && computes(session.progress.phase);
-        (is_at_work && is_of_this).then(|| now.since(session.stay.since))
+        let Progress { generation, phase, .. } = session.progress;
+        let since = match (&self.stage, session.standing) {
+            _ if generation != self.generation => None,
+            (_, Standing::Running | Standing::Halting) if computes(phase) => Some(session.stay.since),
+            (Stage::Regrouping(regroup), Standing::Halting) if waits(phase) => regroup.since(),
+            _ => None,
+        };
+        since.map(|since| now.since(since))
+    }
+
+    /// The step in which all ranks wait for each other for longer than a step may take.
+    fn all_wait(&self, patience: Duration, now: Timestamp) -> Option<Step> {
+        let mut ranks = self.sessions.values().filter(|session| session.rank.is_some());
+        let Progress { step, .. } = ranks.clone().next()?.progress;
+        let has_waited = |session: &Session| {
+            let place = (session.progress.generation, session.progress.step);
+            let is_there = session.standing == Standing::Running && place == (self.generation, step);
+            is_there && waits(session.progress.phase) && now.since(session.stay.since) >= patience
+        };
+        ranks.all(has_waited).then_some(step)
     }
 
     /// What is to be said of a worker that computes within a step for so long that it may soon be done without.
@@ -119,6 +143,10 @@ impl Coordinator {
         }
         self.next_look_for_hanging = now.after(self.settings.lease() / 4);
         let Some(patience) = self.patience(now) else { return };
+        if let Some(step) = self.all_wait(patience, now) {
+            let why = self.why_so_long(patience);
+            return self.regroup(format!("all ranks wait for each other at step {step}, {why}"));
+        }
         let computes =
             |session: &Session, most: Duration| self.computes_for(session, now).is_some_and(|so_far| so_far >= most);
         let is_well = |session: &Session| match session.standing {

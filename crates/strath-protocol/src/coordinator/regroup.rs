@@ -48,6 +48,11 @@ pub(super) struct Regroup {
 }
 
 impl Regroup {
+    /// Since when it is over, once that is known.
+    pub(super) fn since(&self) -> Option<Timestamp> {
+        self.since
+    }
+
     /// Who was asked to hand over the state of which step.
     pub(super) fn asked(&self) -> Option<(Connection, Step)> {
         self.asked.map(|(connection, step, _)| (connection, step))
