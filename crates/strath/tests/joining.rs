@@ -37,6 +37,11 @@ fn worker(address: &str, more: &[&str]) -> Child {
     strath().args(["worker", "--coordinator", address]).args(more).spawn().unwrap()
 }
 
+fn kill(mut process: Child) {
+    process.kill().unwrap();
+    process.wait().unwrap();
+}
+
 /// The run has ended in the bits of the undisturbed one, and whoever joined was fed: of no step between two generations has the
 /// coordinator had the state, which it would have kept.
 #[track_caller]
@@ -118,20 +123,18 @@ fn whoever_dies_at_whatever_moment_of_a_join_the_run_ends_in_the_same_bits() {
     // From a newcomer's start over its loading and its being fed to its first steps.
     for delay in [60, 130, 200] {
         for victim in 0..4 {
-            let (mut coordinator, out, address) = place.coordinate(&format!("run-{delay}-{victim}"));
+            let (coordinator, out, address) = place.coordinate(&format!("run-{delay}-{victim}"));
             let mut workers = vec![worker(&address, &[]), worker(&address, &[])];
             reach(&out, 20);
             workers.push(worker(&address, &[]));
             std::thread::sleep(Duration::from_millis(delay));
-            if let Some(worker) = workers.get_mut(victim) {
-                worker.kill().unwrap();
-                worker.wait().unwrap();
-                workers.remove(victim);
+            let coordinator = if victim < workers.len() {
+                kill(workers.remove(victim));
+                coordinator
             } else {
-                coordinator.kill().unwrap();
-                coordinator.wait().unwrap();
-                coordinator = place.coordinator(&out, &address, &["--resume"]);
-            }
+                kill(coordinator);
+                place.coordinator(&out, &address, &["--resume"])
+            };
             let said = place.ends_in_the_same_bits(coordinator, &out);
             for worker in workers {
                 let output = finish(worker, Duration::from_secs(20));
