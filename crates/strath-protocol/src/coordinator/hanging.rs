@@ -40,18 +40,25 @@ impl Patience {
 
     /// How long a worker may compute within a step, given what the generation's newest ones took; `None` while too little is known.
     fn now(self, steps: impl Iterator<Item = f64> + Clone, lease: Duration) -> Option<Duration> {
-        let longest = steps.clone().fold(0.0, f64::max) * TIMES_LONGEST;
-        let longest = Duration::try_from_secs_f64(longest).unwrap_or(Duration::MAX);
-        borne(steps, lease).or_else(|| Some(self.before?.saturating_mul(TIMES_BEFORE).max(longest)))
+        let measured = borne(steps.clone(), lease);
+        measured.or_else(|| Some(self.before?.saturating_mul(TIMES_BEFORE).max(duration(times_longest(steps)))))
     }
 }
 
 /// How long is borne where steps have taken so many seconds; `None` where too few are known.
 fn borne(steps: impl Iterator<Item = f64> + Clone, lease: Duration) -> Option<Duration> {
-    let longest = steps.clone().fold(0.0, f64::max);
-    let spread = Spread::of(steps).filter(|spread| spread.count >= LEAST_MEASURED)?;
-    let most = (spread.median + DEVIATIONS * spread.mad).max(TIMES_LONGEST * longest);
-    Some(Duration::try_from_secs_f64(most).unwrap_or(Duration::MAX).max(lease * LEAST_LEASES))
+    let spread = Spread::of(steps.clone()).filter(|spread| spread.count >= LEAST_MEASURED)?;
+    let most = (spread.median + DEVIATIONS * spread.mad).max(times_longest(steps));
+    Some(duration(most).max(lease * LEAST_LEASES))
+}
+
+/// [`TIMES_LONGEST`] the longest of these, seconds.
+fn times_longest(steps: impl Iterator<Item = f64>) -> f64 {
+    steps.fold(0.0, f64::max) * TIMES_LONGEST
+}
+
+fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
 }
 
 /// Since when a worker is where its heartbeats say that it is.
@@ -68,7 +75,8 @@ impl Stay {
 
     /// A heartbeat has come, and the one before said `before`.
     pub(super) fn note(&mut self, before: &Progress, progress: &Progress, now: Timestamp) {
-        let place = |progress: &Progress| (progress.generation, progress.step, computes(progress.phase));
+        let of = |phase| (computes(phase), waits(phase));
+        let place = |progress: &Progress| (progress.generation, progress.step, of(progress.phase));
         if place(before) != place(progress) {
             self.since = now;
         }

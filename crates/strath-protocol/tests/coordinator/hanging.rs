@@ -177,3 +177,12 @@ fn where_all_wait_for_each_other_it_is_who_does_not_leave() {
     assert_eq!((generation, members, step), (6, 2, 8));
     assert!(cause.contains("worker 2 (h2, 127.0.0.1:9002) hangs at step 8 in phase reduce"), "{cause}");
 }
+
+#[test]
+fn a_long_evaluation_is_no_waiting_for_each_other() {
+    let mut machine = under_way(2, 8);
+    assert_eq!(warnings(&beat(&mut machine, &[progress(8, Phase::Evaluate); 2], 2000, 60_000)), [""; 0]);
+    // The passes of the step after it fell between two heartbeats.
+    assert_eq!(warnings(&beat(&mut machine, &[progress(8, Phase::Reduce); 2], 60_250, 70_000)), [""; 0]);
+    assert_eq!(machine.status(at(70_000)).stage, "running");
+}
