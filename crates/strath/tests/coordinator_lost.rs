@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -24,7 +24,7 @@ impl<'p> Cluster<'p> {
     fn start(place: &'p Place, workers: usize) -> Self {
         let out = place.folder.path().join("run");
         let address = vacant().to_string();
-        let coordinator = coordinator(place, &out, &address, &["--min-workers", &workers.to_string()]);
+        let coordinator = place.coordinator(&out, &address, &["--min-workers", &workers.to_string()]);
         let worker = || {
             let mut command = strath();
             command.args(["worker", "--coordinator", &address]).stdout(Stdio::null());
@@ -42,7 +42,7 @@ impl<'p> Cluster<'p> {
     /// Starts it again; gives the Unix seconds of that moment.
     fn start_again(&mut self) -> f64 {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
-        self.coordinator = coordinator(self.place, &self.out, &self.address, &["--resume", "--min-workers", "1"]);
+        self.coordinator = self.place.coordinator(&self.out, &self.address, &["--resume", "--min-workers", "1"]);
         now
     }
 
@@ -55,12 +55,6 @@ impl<'p> Cluster<'p> {
         }
         memberships(&self.out)
     }
-}
-
-fn coordinator(place: &Place, out: &Path, address: &str, more: &[&str]) -> Child {
-    let mut command = strath();
-    command.args(["coordinator", "--config", place.config.to_str().unwrap(), "--listen", address]);
-    command.args(["--out", out.to_str().unwrap()]).args(more).spawn().unwrap()
 }
 
 #[test]

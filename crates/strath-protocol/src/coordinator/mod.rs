@@ -7,6 +7,7 @@ mod blame;
 mod decisions;
 mod drain;
 mod ending;
+mod forming;
 mod hanging;
 mod joining;
 mod lateness;

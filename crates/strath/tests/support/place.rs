@@ -45,7 +45,7 @@ impl Place {
     /// Starts it with a coordinator for workers of many machines: that, its folder and its address.
     pub fn coordinate(&self, name: &str) -> (Child, PathBuf, String) {
         let out = self.folder.path().join(name);
-        let child = self.coordinator(&out, "127.0.0.1:0", &[]);
+        let child = self.coordinator(&out, "127.0.0.1:0", &["--min-workers", "1"]);
         let address = Coordinator::address_in(&out);
         (child, out, address)
     }
@@ -54,7 +54,7 @@ impl Place {
     pub fn coordinator(&self, out: &Path, listen: &str, more: &[&str]) -> Child {
         let mut command = strath();
         command.args(["coordinator", "--config", self.config.to_str().unwrap(), "--listen", listen]);
-        command.args(["--out", out.to_str().unwrap(), "--min-workers", "1"]).args(more).spawn().unwrap()
+        command.args(["--out", out.to_str().unwrap()]).args(more).spawn().unwrap()
     }
 
     /// The run is complete, each step is recorded once, and the weights are those of the undisturbed run.
