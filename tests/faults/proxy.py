@@ -5,6 +5,7 @@
 It obeys lines of standard input, and answers each with a line: `delay SECONDS` holds each piece back for so long (0: no more), `cut` resets every
 connection, `flip` turns one bit of the next piece over. It ends when standard input does.
 """
+import errno
 import socket
 import struct
 import subprocess
@@ -19,7 +20,8 @@ class Proxy:
     def __init__(self, prefix, listen, target):
         command = [*prefix, sys.executable, __file__, listen, target]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.process.stdout.readline()  # it listens
+        if self.process.stdout.readline() != "listening\n":
+            raise RuntimeError(f"no proxy at {listen}; what it said is above")
 
     def tell(self, words):
         """Its answer: whether something happened."""
@@ -113,8 +115,20 @@ def parsed(address):
     return host, int(port)
 
 
+def listening(address, deadline_s=5):
+    """A listener there, once a proxy before this one has let go of the address."""
+    until = time.monotonic() + deadline_s
+    while True:
+        try:
+            return socket.create_server(address)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > until:
+                raise
+            time.sleep(0.05)
+
+
 def main(listen, target):
-    relay, listener = Relay(parsed(target)), socket.create_server(parsed(listen))
+    relay, listener = Relay(parsed(target)), listening(parsed(listen))
 
     def accept():
         while True:
