@@ -274,7 +274,9 @@ impl Stepper {
         let Gathered { descent, tally, clock } = gathered;
         add_decay(&mut ascent, weights, self.decay_in_loss());
         let mut lifted = self.buffers.take();
-        let lift = self.perturbation.lift(&ascent, weights, &mut lifted); // w + rho * dual(g_v), equation 2
+        let lane = &self.plan.lanes()[part.lane];
+        let perturbation = self.perturbation.with_radius(self.config.sam.radius(lane.size));
+        let lift = perturbation.lift(&ascent, weights, &mut lifted); // w + rho_v * dual(g_v), equation 2
         let lifted = Arc::new(lifted);
         if part.is_first {
             tally.add_lane(lift, self.plan.lanes().len());

@@ -1,6 +1,7 @@
 //! Epsilon: the maximiser of the linearised loss over the ball.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use strath_core::Layout;
 use strath_core::config::{Norm, Perturb, SamTable};
@@ -16,7 +17,7 @@ pub struct Perturbation {
     /// ASAM's eta; `None` is the plain ball.
     eta: Option<f64>,
     /// The perturbed values of the flat vector, as runs in ascending order.
-    runs: Vec<Range<usize>>,
+    runs: Arc<[Range<usize>]>,
 }
 
 /// What [`Perturbation::lift`] found on the way.
@@ -66,7 +67,14 @@ impl Perturbation {
             Perturb::NormOnly => return Err(NothingToPerturb { perturb: "norm-only", needs: "normalisation" }),
             Perturb::NoNorm | Perturb::All => return Err(NothingToPerturb { perturb: "no-norm", needs: "other" }),
         }
-        Ok(Self { rho: sam.rho, norm: sam.norm, eta: sam.adaptive.then_some(sam.eta), runs })
+        let (norm, eta) = (sam.norm, sam.adaptive.then_some(sam.eta));
+        Ok(Self { rho: sam.rho, norm, eta, runs: runs.into() })
+    }
+
+    /// The same over a ball of another radius: a lane's [`SamTable::radius`]. As it comes from [`new`](Self::new), it is `sam.rho`.
+    #[must_use]
+    pub fn with_radius(&self, rho: f64) -> Self {
+        Self { rho, ..self.clone() }
     }
 
     /// Epsilon of an ascent gradient `g` at `w` (equation 2 of the paper), into `epsilon`:
@@ -182,7 +190,7 @@ impl Perturbation {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use strath_core::config::{LaneSizes, WeightDecay};
+    use strath_core::config::{LaneSizes, RhoRule, WeightDecay};
 
     use super::*;
 
@@ -195,6 +203,7 @@ mod tests {
             eta: eta.unwrap_or(0.01),
             perturb,
             weight_decay: WeightDecay::Outside,
+            rho_rule: RhoRule::Constant,
         }
     }
 
@@ -228,6 +237,18 @@ mod tests {
         assert_eq!(epsilon(Norm::Infinity, None, &gradient, &zeros), [0.5, 0.0, -0.5]);
         assert_eq!(epsilon(Norm::P(1.0), None, &gradient, &zeros), [0.0, 0.0, -0.5]);
         assert_eq!(epsilon(Norm::P(1.0), None, &[2.0, -2.0], &zeros[..2]), [0.5, 0.0], "the first of equals");
+    }
+
+    #[test]
+    fn a_lane_has_the_radius_of_its_size() {
+        let table = SamTable { rho_rule: RhoRule::SqrtM { m_ref: 16 }, ..sam(0.5, Norm::P(2.0), None, Perturb::All) };
+        let perturbation = Perturbation::new(&table, &layout(2), &[false]).unwrap();
+        let lane = |m: usize| perturbation.with_radius(table.radius(m));
+        let norm = |m: usize| lane(m).lift(&[3.0, -4.0], &[0.0; 2], &mut [0.0; 2]).epsilon_norm;
+        for (m, radius) in [(16, 0.5), (4, 0.25), (64, 1.0), (1, 0.125)] {
+            assert!((norm(m) / radius - 1.0).abs() < 1e-7, "m = {m}: {}", norm(m));
+        }
+        assert_eq!((lane(16), sam(0.5, Norm::P(2.0), None, Perturb::All).radius(4)), (perturbation.clone(), 0.5));
     }
 
     #[test]

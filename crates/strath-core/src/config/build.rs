@@ -10,7 +10,7 @@ use super::replace::Replaced;
 use super::tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
     Device, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
-    Reduce, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
 };
 use super::tree::{Tree, assignment};
 
@@ -269,6 +269,10 @@ fn sam(tree: &Tree) -> Result<SamTable, ConfigError> {
             WeightDecay::Inside
         } else {
             WeightDecay::Outside
+        },
+        rho_rule: match tree.text("sam.rho_rule") {
+            Some("sqrt-m") => RhoRule::SqrtM { m_ref: tree.size("sam.m_ref").unwrap_or(batch) },
+            _ => RhoRule::Constant,
         },
     })
 }

@@ -234,6 +234,14 @@ pub const KEYS: &[Key] = &[
         Some("\"outside\""),
         "outside the maximum, as in equation 1; inside: part of the loss in both passes",
     ),
+    key(
+        "sam.rho_rule",
+        Kind::Choice(&["constant", "sqrt-m"]),
+        Some("\"constant\""),
+        "radius of a lane of m examples: constant is rho; sqrt-m is rho sqrt(m / m_ref)",
+    ),
+    option("sam.m_ref", count(1, LARGEST_BATCH), "sqrt-m: examples of a lane whose radius is rho; batch.size")
+        .only_with("sam.rho_rule", &["sqrt-m"]),
     key("optimizer.kind", Kind::Choice(&["sgd", "adamw"]), Some("\"sgd\""), "the update rule"),
     key("optimizer.lr", number(Range::Positive), Some("0.1"), "base learning rate"),
     option("optimizer.momentum", number(Range::BelowOne), "sgd: momentum; 0").only_with("optimizer.kind", &["sgd"]),

@@ -23,5 +23,5 @@ pub use resume::resumable;
 pub use tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
     Device, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
-    Reduce, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
 };

@@ -9,7 +9,7 @@ use super::merge::Layers;
 use super::origin::Origin;
 use super::tables::{
     Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
-    OptimizerKind, Perturb, Reduce, RunLength, Schedule, Transport, WeightDecay,
+    OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
 };
 
 /// A valid configuration with the origin of each value.
@@ -214,6 +214,14 @@ impl Config {
                 WeightDecay::Inside => "inside",
             },
         );
+        let rule = match sam.rho_rule {
+            RhoRule::Constant => "constant",
+            RhoRule::SqrtM { m_ref } => {
+                values.put("sam.m_ref", m_ref as i64);
+                "sqrt-m"
+            }
+        };
+        values.put("sam.rho_rule", rule);
     }
 
     fn optimizer_values(&self, values: &mut Values) {

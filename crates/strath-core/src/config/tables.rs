@@ -229,6 +229,21 @@ pub struct SamTable {
     pub perturb: Perturb,
     /// Where weight decay enters.
     pub weight_decay: WeightDecay,
+    /// How a lane's radius follows from its size.
+    pub rho_rule: RhoRule,
+}
+
+impl SamTable {
+    /// The radius of a lane of `m` examples: `rho`, or with `rho_rule = "sqrt-m"` `rho sqrt(m / m_ref)`.
+    ///
+    /// A lane's gradient is longer by about `1 / sqrt(m)` where noise dominates it, and the rise of its linearised loss over the ball is
+    /// `rho ||g||`: at equal `rho / sqrt(m)` that is the same for every m, so what is left of the effect of m is not one of rho.
+    pub fn radius(&self, m: usize) -> f64 {
+        match self.rho_rule {
+            RhoRule::Constant => self.rho,
+            RhoRule::SqrtM { m_ref } => self.rho * (m as f64 / m_ref as f64).sqrt(),
+        }
+    }
 }
 
 /// `sam.m`, with `"worker"` already resolved.
@@ -249,6 +264,18 @@ pub enum Norm {
     P(f64),
     /// The largest magnitude.
     Infinity,
+}
+
+/// `sam.rho_rule`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RhoRule {
+    /// `rho` for every lane, as in the paper.
+    Constant,
+    /// `rho sqrt(m / m_ref)` for a lane of m examples.
+    SqrtM {
+        /// Examples of a lane whose radius is `rho` itself.
+        m_ref: usize,
+    },
 }
 
 /// `sam.perturb`

@@ -92,6 +92,7 @@ fn a_run_is_resumed_only_under_what_decides_its_bits() {
         &["sam.rho=0.1"],
         &["sam.m=16"],
         &["sam.adaptive=true"],
+        &["sam.rho_rule=sqrt-m"],
         &["optimizer.momentum=0.5"],
         &["optimizer.clip_norm=1.0"],
         &["schedule.kind=cosine"],

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use strath_core::config::{
-    LaneSizes, ModelKind, Norm, OptimizerKind, Origin, Perturb, Reduce, RunLength, Schedule, WeightDecay,
+    LaneSizes, ModelKind, Norm, OptimizerKind, Origin, Perturb, Reduce, RhoRule, RunLength, Schedule, WeightDecay,
 };
 
 use crate::support::{MINIMAL, config, layers};
@@ -122,6 +122,16 @@ fn a_path_that_went_with_its_data_set_is_named_where_one_is_missing() {
     let missing = over("data.kind=mnist").expect_err("no path for MNIST").to_string();
     assert!(missing.contains("data.path is not set") && missing.contains("run.toml:3"), "{missing}");
     assert_eq!(over("data.kind=digits").unwrap().config.data.path, None);
+}
+
+#[test]
+fn a_radius_that_follows_m_refers_to_the_batch_unless_told() {
+    let rule = |sets: &[&str]| config(sets).sam.rho_rule;
+    assert_eq!(rule(&[]), RhoRule::Constant);
+    assert_eq!(rule(&["sam.rho_rule=sqrt-m", "batch.size=32"]), RhoRule::SqrtM { m_ref: 32 });
+    assert_eq!(rule(&["sam.rho_rule=sqrt-m", "sam.m_ref=8"]), RhoRule::SqrtM { m_ref: 8 });
+    let table = config(&["sam.rho_rule=sqrt-m", "sam.rho=0.2", "batch.size=64"]).sam;
+    assert_eq!([64, 16, 4].map(|m| table.radius(m)), [0.2, 0.1, 0.05]);
 }
 
 #[test]

@@ -169,6 +169,8 @@ fn keys_that_would_be_ignored_are_refused() {
         &["optimizer.kind=adamw", "optimizer.momentum=0.9"],
         &["schedule.gamma=0.5"],
         &["sam.eta=0.1"],
+        &["sam.m_ref=8"],
+        &["sam.rho_rule=constant", "sam.m_ref=8"],
         &["data.path=x"],
     ] {
         let refused = refusal(assignments);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use strath_core::config::{
     Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
-    OptimizerKind, Perturb, Reduce, RunLength, Schedule, Transport, WeightDecay, resumable,
+    OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay, resumable,
 };
 
 use crate::support::{config, resolve, with};
@@ -86,6 +86,7 @@ prop_compose! {
         adaptive in any::<bool>(), eta in 0.0f64..1.0,
         perturb in prop::sample::select(vec![Perturb::All, Perturb::NormOnly, Perturb::NoNorm]), inside in any::<bool>(),
         (optimizer, schedule, lr, decay) in (optimizer(), schedule(), 1e-300f64..1e300, 0.0f64..1.0),
+        rho_rule in prop_oneof![Just(RhoRule::Constant), (1usize..=1 << 20).prop_map(|m_ref| RhoRule::SqrtM { m_ref })],
         (clip, warmup, threads, workers) in (prop::option::of(1e-3f64..10.0), 0u64..1 << 40, prop::option::of(1usize..64), 1usize..65),
         reduce in prop::sample::select(vec![Reduce::Exact, Reduce::F32, Reduce::Bf16]),
         algorithm in prop::sample::select(vec![Algorithm::Auto, Algorithm::Ring, Algorithm::Direct]),
@@ -112,6 +113,7 @@ prop_compose! {
         config.loss.label_smoothing = smoothing;
         (config.batch.size, config.sam.m, config.batch.micro) = (batch, lanes, micro);
         (config.sam.rho, config.sam.norm, config.sam.adaptive, config.sam.perturb) = (rho, norm, adaptive, perturb);
+        config.sam.rho_rule = rho_rule;
         if adaptive {
             config.sam.eta = eta;
         }
