@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strath_collective::{Bucket, Collective, Pending, Reduced};
-use strath_core::config::{Config, WeightDecay};
+use strath_core::config::{Config, Direction, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
 use strath_core::{After, Assignment, Plan, Step};
@@ -13,7 +13,7 @@ use strath_data::{Batch, Loader};
 use strath_kernels::vector;
 use strath_model::{Listener, Model, ModelError, PassReport};
 use strath_protocol::message::Phase;
-use strath_sam::Perturbation;
+use strath_sam::{Perturbation, draw_direction};
 
 use crate::buffers::Buffers;
 use crate::clock::Clock;
@@ -155,7 +155,7 @@ impl Stepper {
             } else {
                 self.ascent(&state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
                     enter(Phase::Descent);
-                    self.descend(&state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
+                    self.descend(step, &state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
                 })
             };
             fault = fault.min(settle(done)?);
@@ -168,7 +168,7 @@ impl Stepper {
             enter(Phase::Descent);
             fault = fault.min(lane_fault);
             if lane_fault.is_none() {
-                let done = self.descend(&state.weights, &part, &batches, floats(ascent), &mut gathered);
+                let done = self.descend(step, &state.weights, &part, &batches, floats(ascent), &mut gathered);
                 fault = fault.min(settle(done)?);
             }
         }
@@ -262,9 +262,10 @@ impl Stepper {
         Ok(peers.all_reduce(step, Bucket::lane(part.lane as u32), part.ranks.clone(), sum.into_payload(), fault))
     }
 
-    /// Lifts w by the epsilon of the lane's ascent gradient and adds this rank's descent gradients there, `(size / B) h`.
+    /// Lifts w by the epsilon of the lane's ascent gradient, or of what is drawn in its place, and adds this rank's descent gradients there, `(size / B) h`.
     fn descend(
         &self,
+        step: Step,
         weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
@@ -272,9 +273,15 @@ impl Stepper {
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
         let Gathered { descent, tally, clock } = gathered;
-        add_decay(&mut ascent, weights, self.decay_in_loss());
-        let mut lifted = self.buffers.take();
         let lane = &self.plan.lanes()[part.lane];
+        match self.config.sam.direction {
+            Direction::Gradient => add_decay(&mut ascent, weights, self.decay_in_loss()),
+            // Whoever holds a part of the lane draws the same.
+            Direction::Random => {
+                draw_direction(self.config.run.seed, step, lane.start, self.model.parameters(), &mut ascent);
+            }
+        }
+        let mut lifted = self.buffers.take();
         let perturbation = self.perturbation.with_radius(self.config.sam.radius(lane.size));
         let lift = perturbation.lift(&ascent, weights, &mut lifted); // w + rho_v * dual(g_v), equation 2
         let lifted = Arc::new(lifted);

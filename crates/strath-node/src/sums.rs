@@ -406,6 +406,7 @@ mod tests {
                 perturb: strath_core::config::Perturb::All,
                 weight_decay: strath_core::config::WeightDecay::Outside,
                 rho_rule: strath_core::config::RhoRule::Constant,
+                direction: strath_core::config::Direction::Gradient,
             };
             let perturbation = Perturbation::new(&table, &layout, &[false]).unwrap();
             let [plain, small] = [1.0, 2f32.powi(-40)].map(|scale| {

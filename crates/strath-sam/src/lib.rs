@@ -5,12 +5,14 @@
 //! over fixed blocks, and `exp`, `pow` and `cos` come from the `libm` crate, not from the platform.
 
 pub mod clip;
+pub mod direction;
 pub mod optimizer;
 pub mod perturbation;
 pub mod schedule;
 pub mod sums;
 
 pub use clip::{Clipped, clip};
+pub use direction::draw_direction;
 pub use optimizer::Optimizer;
 pub use perturbation::{Lift, NothingToPerturb, Perturbation};
 pub use schedule::learning_rate;

@@ -190,7 +190,7 @@ impl Perturbation {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use strath_core::config::{LaneSizes, RhoRule, WeightDecay};
+    use strath_core::config::{Direction, LaneSizes, RhoRule, WeightDecay};
 
     use super::*;
 
@@ -204,6 +204,7 @@ mod tests {
             perturb,
             weight_decay: WeightDecay::Outside,
             rho_rule: RhoRule::Constant,
+            direction: Direction::Gradient,
         }
     }
 

@@ -9,7 +9,7 @@ use super::render::Effective;
 use super::replace::Replaced;
 use super::tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
-    Device, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
+    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
     Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
 };
 use super::tree::{Tree, assignment};
@@ -274,6 +274,7 @@ fn sam(tree: &Tree) -> Result<SamTable, ConfigError> {
             Some("sqrt-m") => RhoRule::SqrtM { m_ref: tree.size("sam.m_ref").unwrap_or(batch) },
             _ => RhoRule::Constant,
         },
+        direction: if tree.text("sam.direction") == Some("random") { Direction::Random } else { Direction::Gradient },
     })
 }
 

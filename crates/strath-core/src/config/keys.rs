@@ -242,6 +242,12 @@ pub const KEYS: &[Key] = &[
     ),
     option("sam.m_ref", count(1, LARGEST_BATCH), "sqrt-m: examples of a lane whose radius is rho; batch.size")
         .only_with("sam.rho_rule", &["sqrt-m"]),
+    key(
+        "sam.direction",
+        Kind::Choice(&["gradient", "random"]),
+        Some("\"gradient\""),
+        "what epsilon is made of: the lane's gradient, or as a control normal draws in its place (the ascent pass stays)",
+    ),
     key("optimizer.kind", Kind::Choice(&["sgd", "adamw"]), Some("\"sgd\""), "the update rule"),
     key("optimizer.lr", number(Range::Positive), Some("0.1"), "base learning rate"),
     option("optimizer.momentum", number(Range::BelowOne), "sgd: momentum; 0").only_with("optimizer.kind", &["sgd"]),

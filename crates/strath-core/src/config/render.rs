@@ -8,7 +8,7 @@ use super::keys::KEYS;
 use super::merge::Layers;
 use super::origin::Origin;
 use super::tables::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm, Numerics,
     OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
 };
 
@@ -222,6 +222,13 @@ impl Config {
             }
         };
         values.put("sam.rho_rule", rule);
+        values.put(
+            "sam.direction",
+            match sam.direction {
+                Direction::Gradient => "gradient",
+                Direction::Random => "random",
+            },
+        );
     }
 
     fn optimizer_values(&self, values: &mut Values) {

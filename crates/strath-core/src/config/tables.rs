@@ -231,6 +231,8 @@ pub struct SamTable {
     pub weight_decay: WeightDecay,
     /// How a lane's radius follows from its size.
     pub rho_rule: RhoRule,
+    /// Where epsilon points.
+    pub direction: Direction,
 }
 
 impl SamTable {
@@ -264,6 +266,15 @@ pub enum Norm {
     P(f64),
     /// The largest magnitude.
     Infinity,
+}
+
+/// `sam.direction`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Up the lane's gradient: epsilon is the maximiser of its linearised loss.
+    Gradient,
+    /// That of a normal draw in the place of the gradient, on the same sphere: the control that tells what the gradient is good for.
+    Random,
 }
 
 /// `sam.rho_rule`

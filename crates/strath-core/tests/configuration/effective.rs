@@ -93,6 +93,7 @@ fn a_run_is_resumed_only_under_what_decides_its_bits() {
         &["sam.m=16"],
         &["sam.adaptive=true"],
         &["sam.rho_rule=sqrt-m"],
+        &["sam.direction=random"],
         &["optimizer.momentum=0.5"],
         &["optimizer.clip_norm=1.0"],
         &["schedule.kind=cosine"],

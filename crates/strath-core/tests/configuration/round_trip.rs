@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use strath_core::config::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm, Numerics,
     OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay, resumable,
 };
 
@@ -114,6 +114,7 @@ prop_compose! {
         (config.batch.size, config.sam.m, config.batch.micro) = (batch, lanes, micro);
         (config.sam.rho, config.sam.norm, config.sam.adaptive, config.sam.perturb) = (rho, norm, adaptive, perturb);
         config.sam.rho_rule = rho_rule;
+        config.sam.direction = if tcp { Direction::Random } else { Direction::Gradient };
         if adaptive {
             config.sam.eta = eta;
         }
