@@ -24,6 +24,8 @@ impl Bucket {
     pub const VERIFICATION: Self = Self(5);
     /// The digests of the ranks' states that are about to be kept.
     pub const CHECKPOINT: Self = Self(6);
+    /// The sums of an evaluation on the validation split, which may be under way beside one on another.
+    pub const VALIDATION: Self = Self(7);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
 
@@ -57,6 +59,7 @@ impl fmt::Display for Bucket {
             Self::BARRIER => f.write_str("barrier"),
             Self::EVALUATION => f.write_str("evaluation"),
             Self::VERIFICATION => f.write_str("verification"),
+            Self::VALIDATION => f.write_str("validation"),
             Self::CHECKPOINT => f.write_str("verification of a checkpoint"),
             Self::PROBE => f.write_str("measurement"),
             Self::CONTROL => f.write_str("no operation"),
@@ -80,6 +83,7 @@ mod tests {
             Bucket::EVALUATION,
             Bucket::VERIFICATION,
             Bucket::CHECKPOINT,
+            Bucket::VALIDATION,
             Bucket::piece(0),
             Bucket::piece(Bucket::MOST_PIECES - 1),
             Bucket::lane(0),
@@ -88,9 +92,9 @@ mod tests {
         let names = buckets.map(|b| b.to_string());
         let pieces = ["gradient, piece 0", "gradient, piece 7"];
         assert_eq!(names[..5], ["gradient", "tally", "barrier", "evaluation", "verification"]);
-        assert_eq!(names[5], "verification of a checkpoint");
+        assert_eq!(names[5..7], ["verification of a checkpoint", "validation"]);
         assert_eq!(
-            (&names[6..8], &names[8..]),
+            (&names[7..9], &names[9..]),
             (&pieces.map(String::from)[..], &["lane 0", "lane 7"].map(String::from)[..])
         );
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));

@@ -36,6 +36,8 @@ pub enum Purpose<'a> {
     },
     /// Which training labels are replaced, and by what.
     LabelNoise,
+    /// Which training examples are split off for validation.
+    Validation,
     /// The initial values of one tensor.
     Initial {
         /// Its name.
@@ -77,6 +79,7 @@ impl Stream {
                 (4, a, b)
             }
             Purpose::Probe => (5, 0, 0),
+            Purpose::Validation => (7, 0, 0),
             Purpose::Direction { step, first, tensor } => (6, step, u64::from(first) | u64::from(tensor) << 32),
         };
         let split = |v: u64| [v as u32, (v >> 32) as u32];
@@ -171,6 +174,7 @@ mod tests {
                 Purpose::Augment { epoch: 0, example: 1 },
                 Purpose::Augment { epoch: 1, example: 0 },
                 Purpose::LabelNoise,
+                Purpose::Validation,
                 Purpose::Initial { tensor: "a" },
                 Purpose::Initial { tensor: "b" },
                 Purpose::Probe,

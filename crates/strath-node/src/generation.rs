@@ -248,6 +248,7 @@ impl Evaluating {
     pub(crate) fn run(self, peers: &Collective, here: &Whereabouts, mut tell: impl FnMut(Told)) {
         let split = match self.split {
             Split::Train => SplitName::Train,
+            Split::Validation => SplitName::Validation,
             Split::Test => SplitName::Test,
         };
         let model = &self.prepared.model;

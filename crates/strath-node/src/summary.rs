@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use strath_core::Digest;
+use strath_protocol::message::Split;
 
 use crate::metrics::MetricsLog;
 
@@ -16,6 +17,9 @@ pub struct Summary {
     pub test_error: f64,
     /// Mean cross-entropy over the test split.
     pub test_loss: f64,
+    /// What came of the validation split, where there is one.
+    #[serde(flatten)]
+    pub validation: Option<Validation>,
     /// Mean clean loss of the last epoch (of all steps where there was less than one).
     pub train_loss: f64,
     /// Batch size over the median step time, the first five steps left out.
@@ -28,6 +32,33 @@ pub struct Summary {
     pub normalisation: Normalisation,
     /// SHA-256 over the final parameters and running statistics.
     pub weights_sha256: String,
+}
+
+/// A run by its validation split: at the end, and where its error was least, the first of several times.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Validation {
+    /// Share of the split whose arg-max is wrong, at the end.
+    pub validation_error: f64,
+    /// Mean cross-entropy over the split, at the end.
+    pub validation_loss: f64,
+    /// The least error of all evaluations.
+    pub best_validation_error: f64,
+    /// When that was, `step * B / N`.
+    pub best_validation_epoch: f64,
+}
+
+impl Validation {
+    fn of(metrics: &MetricsLog) -> Option<Self> {
+        let last = metrics.evaluations(Split::Validation).next_back()?;
+        // `min_by` takes the first of equals.
+        let best = metrics.evaluations(Split::Validation).min_by(|a, b| a.error.total_cmp(&b.error))?;
+        Some(Self {
+            validation_error: last.error,
+            validation_loss: last.loss,
+            best_validation_error: best.error,
+            best_validation_epoch: best.epoch,
+        })
+    }
 }
 
 /// Mean and deviation a channel, applied after dividing pixels by their range.
@@ -59,7 +90,7 @@ impl Summary {
     pub fn new(metrics: &MetricsLog, facts: Facts) -> Option<Self> {
         let losses: Vec<f64> = metrics.steps().map(|s| s.clean_loss).collect();
         let steps = metrics.steps().last().map_or(0, |s| s.step);
-        let test = metrics.last_test()?;
+        let test = metrics.evaluations(Split::Test).next_back()?;
         let per_epoch = (facts.train_examples as usize / facts.batch).max(1);
         let last_epoch = &losses[losses.len().saturating_sub(per_epoch)..];
         Some(Self {
@@ -67,6 +98,7 @@ impl Summary {
             epochs: steps as f64 * facts.batch as f64 / facts.train_examples as f64,
             test_error: test.error,
             test_loss: test.loss,
+            validation: Validation::of(metrics),
             train_loss: last_epoch.iter().sum::<f64>() / last_epoch.len().max(1) as f64,
             images_per_s: images_per_s(facts.batch, metrics.steps().map(|s| s.step_s)),
             seconds: facts.seconds,

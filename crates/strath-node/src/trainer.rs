@@ -201,19 +201,25 @@ impl Training {
 
     fn evaluate(&mut self, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
         here.enter(self.state.step, Phase::Evaluate);
-        let evaluation = evaluate::evaluate(
-            self.stepper.model(),
-            &self.state.weights,
-            &self.state.statistics,
-            self.stepper.loader(),
-            SplitName::Test,
-            &self.peers,
-            self.rank,
-            self.world_size,
-            Step(self.state.step),
-        )
-        .map_err(|error| evaluate_failure(&error))?;
-        tell(Told::Evaluated { step: self.state.step, split: SplitName::Test, evaluation });
+        let loader = self.stepper.loader();
+        for split in [SplitName::Validation, SplitName::Test] {
+            if loader.is_empty(split) {
+                continue;
+            }
+            let evaluation = evaluate::evaluate(
+                self.stepper.model(),
+                &self.state.weights,
+                &self.state.statistics,
+                loader,
+                split,
+                &self.peers,
+                self.rank,
+                self.world_size,
+                Step(self.state.step),
+            )
+            .map_err(|error| evaluate_failure(&error))?;
+            tell(Told::Evaluated { step: self.state.step, split, evaluation });
+        }
         Ok(())
     }
 

@@ -153,6 +153,7 @@ fn data(tree: &Tree) -> Result<DataTable, ConfigError> {
         augment,
         train_limit: tree.size("data.train_limit"),
         label_noise: number(tree, "data.label_noise"),
+        validation: number(tree, "data.validation"),
         classes: if kind == DataKind::Safetensors { classes } else { None },
     })
 }

@@ -184,7 +184,13 @@ pub const KEYS: &[Key] = &[
         "data.label_noise",
         number(Range::Share),
         Some("0.0"),
-        "share of the training labels replaced, seeded, uniformly",
+        "share of the training labels replaced, seeded, uniformly; after train_limit",
+    ),
+    key(
+        "data.validation",
+        number(Range::BelowOne),
+        Some("0.0"),
+        "share of the training examples split off, seeded, and evaluated beside the test split; after label_noise",
     ),
     option("data.classes", count(2, LARGEST_DIMENSION), "number of classes; to be given for safetensors only")
         .only_with("data.kind", &["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "safetensors"]),

@@ -139,6 +139,7 @@ impl Config {
         values.put("data.augment", augment.collect::<Vec<String>>());
         values.maybe("data.train_limit", data.train_limit.map(|v| v as i64));
         values.put("data.label_noise", data.label_noise);
+        values.put("data.validation", data.validation);
         values.maybe("data.classes", data.kind.classes().or(data.classes).map(|v| v as i64));
     }
 

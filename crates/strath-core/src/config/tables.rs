@@ -88,6 +88,8 @@ pub struct DataTable {
     pub train_limit: Option<usize>,
     /// Share of the training labels that is replaced, in [0, 1].
     pub label_noise: f64,
+    /// Share of the training examples that is split off for validation, in [0, 1).
+    pub validation: f64,
     /// Number of classes; needed by safetensors data, fixed by every other kind.
     pub classes: Option<usize>,
 }

@@ -85,6 +85,7 @@ fn a_run_is_resumed_only_under_what_decides_its_bits() {
         &["data.augment=[\"flip\"]"],
         &["data.train_limit=100"],
         &["data.label_noise=0.1"],
+        &["data.validation=0.1"],
         &["model.widths=[8]"],
         &["loss.label_smoothing=0.1"],
         &["batch.size=128"],

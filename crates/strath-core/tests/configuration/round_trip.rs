@@ -101,6 +101,7 @@ prop_compose! {
         config.run.eval_every_epochs = length;
         (config.data.kind, config.data.path, config.data.classes) = (kind, path, classes);
         (config.data.shuffle, config.data.label_noise, config.data.train_limit) = (shuffle, noise, limit);
+        config.data.validation = if noise < 1.0 { noise } else { 0.0 };
         config.data.augment = augment;
         config.model.kind = model;
         config.model.convolution = match (cpu, tcp) {

@@ -379,6 +379,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             step: Step(step),
             split: match split {
                 SplitName::Train => Split::Train,
+                SplitName::Validation => Split::Validation,
                 SplitName::Test => Split::Test,
             },
             loss: evaluation.loss,

@@ -151,6 +151,13 @@ pub struct EvalReport {
     pub error: f64,
 }
 
+impl EvalReport {
+    /// Where it stands in the order of evaluations: by step, then by split.
+    pub(crate) fn place(&self) -> (Step, Split) {
+        (self.step, self.split)
+    }
+}
+
 /// Something for the run's record.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Report {

@@ -53,7 +53,7 @@ fn phase() -> impl Strategy<Value = Phase> {
 }
 
 fn split() -> impl Strategy<Value = Split> {
-    prop::sample::select(vec![Split::Train, Split::Test])
+    prop::sample::select(Split::ALL.to_vec())
 }
 
 fn phases() -> impl Strategy<Value = PhaseSeconds> {
