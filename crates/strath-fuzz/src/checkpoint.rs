@@ -31,7 +31,8 @@ pub(crate) fn files() -> (Vec<u8>, Vec<u8>) {
     let mut optimizer = optimizer();
     let gradient: Vec<f32> = (0..weights.len()).map(|at| at as f32 * 1e-3).collect();
     optimizer.update(&mut weights, &gradient, 0, 0.1);
-    let state = TrainingState { step: 7, weights: weights.into(), statistics: MODEL.initial_statistics(), optimizer };
+    let (weights, statistics) = (weights.into(), MODEL.initial_statistics());
+    let state = TrainingState { step: 7, weights, statistics, optimizer, epoch_loss: Some(0.5) };
     let (data, numerics) = (Digest([1; 32]), Digest([2; 32]));
     (encode_model(&MODEL, &state.weights, &state.statistics), encode_state(&MODEL, &state, data, numerics))
 }

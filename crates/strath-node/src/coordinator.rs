@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use strath_core::config::{Config, MOST_WORKERS};
+use strath_core::config::{Config, MOST_WORKERS, RunLength};
 use strath_core::{RingKey, Step, Timestamp};
 use strath_protocol::message::{DataSummary, DrainAnswer, EvalReport, Job};
 use strath_protocol::{
@@ -205,7 +205,7 @@ fn conclude(
                 .unwrap_or_default();
             Err(CoordinatorError::Failed(format!("{message}{advice}")))
         }
-        Outcome::Done { weights, .. } => {
+        Outcome::Done { weights, steps } => {
             let (Some(record), Some(data)) = (record, data) else {
                 return Err(CoordinatorError::Failed("the run ended without a folder or data".into()));
             };
@@ -220,6 +220,7 @@ fn conclude(
             let facts = Facts {
                 batch: config.batch.size,
                 train_examples: data.train_examples,
+                ended_by: ended_by(config, steps, data.train_examples),
                 seconds: elapsed.as_secs_f64(),
                 normalisation: Normalisation { mean: decimal(&data.mean), std: decimal(&data.std) },
                 weights,
@@ -229,6 +230,15 @@ fn conclude(
             lock(&record.folder).write_summary(&summary)?;
             Ok(RunEnd::Done(Box::new(summary)))
         }
+    }
+}
+
+/// The key that ended a run after so many steps.
+fn ended_by(config: &Config, steps: Step, train_examples: u64) -> &'static str {
+    match config.run.length {
+        _ if steps.0 < config.steps(train_examples as usize) => "run.stop_loss",
+        RunLength::Steps(_) => "run.steps",
+        RunLength::Epochs(_) => "run.epochs",
     }
 }
 

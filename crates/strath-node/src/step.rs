@@ -8,7 +8,7 @@ use strath_collective::{Bucket, Collective, Pending, Reduced};
 use strath_core::config::{Config, Direction, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
-use strath_core::{After, Assignment, Plan, Step};
+use strath_core::{After, Assignment, Finish, Plan, Step};
 use strath_data::{Batch, Loader};
 use strath_kernels::vector;
 use strath_model::{Listener, Model, ModelError, PassReport};
@@ -21,7 +21,7 @@ use crate::descent::{self, Descent, Last, Reduction};
 use crate::feed::Audience;
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
-use crate::state::TrainingState;
+use crate::state::{StepSums, TrainingState};
 use crate::sums::{LaneSum, Tally, Totals};
 use crate::verify::verify;
 
@@ -43,7 +43,7 @@ pub struct Stepper {
     pieces: Vec<Range<usize>>,
     perturbation: Perturbation,
     config: Config,
-    steps: u64,
+    finish: Finish,
     buffers: Buffers,
     /// Those who join, and follow step by step.
     audience: Audience,
@@ -71,7 +71,7 @@ impl From<ModelError> for Interrupted {
 }
 
 impl Stepper {
-    /// The steps of this rank of `peers` under `assignment`, `steps` in all.
+    /// The steps of this rank of `peers` under `assignment`, as many as `finish` plans.
     ///
     /// # Errors
     /// [`strath_sam::NothingToPerturb`] where `sam.perturb` leaves no parameter.
@@ -82,7 +82,7 @@ impl Stepper {
         plan: Plan,
         assignment: &Assignment,
         peers: &Collective,
-        steps: u64,
+        finish: Finish,
     ) -> Result<Self, strath_sam::NothingToPerturb> {
         let perturbation = Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
         // Without a perturbation nothing has to be exchanged before the descent: every lane is the rank's own.
@@ -91,7 +91,7 @@ impl Stepper {
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
         let audience = Audience::default();
         let longest = Duration::ZERO;
-        Ok(Self { model, loader, plan, share, pieces, perturbation, config, steps, buffers, audience, longest })
+        Ok(Self { model, loader, plan, share, pieces, perturbation, config, finish, buffers, audience, longest })
     }
 
     /// The same, with those who join it meanwhile.
@@ -191,8 +191,10 @@ impl Stepper {
 
         enter(Phase::Update);
         let tally = Totals::read(&integers(tally));
-        let (lr, gradient_norm) = state.update(&gradient, &tally.statistics, &self.config, self.steps);
-        if let Some(spent) = self.audience.tell(state.step, gradient, &tally.statistics) {
+        let Totals { clean_loss, statistics, .. } = &tally;
+        let sums = StepSums { gradient: &gradient, statistics, clean_loss: *clean_loss };
+        let (lr, gradient_norm) = state.update(sums, &self.config, self.finish);
+        if let Some(spent) = self.audience.tell(state.step, gradient, statistics, *clean_loss) {
             self.buffers.give(spent);
         }
         clock.lap(|s| &mut s.update);

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 use strath_core::Digest;
+use strath_core::finish::steps_of_an_epoch;
 use strath_protocol::message::Split;
 
 use crate::metrics::MetricsLog;
@@ -13,6 +14,8 @@ pub struct Summary {
     pub steps: u64,
     /// Passes over the data, `steps * B / N`.
     pub epochs: f64,
+    /// The key that ended it: `run.steps` or `run.epochs`, or before those `run.stop_loss`.
+    pub ended_by: &'static str,
     /// Share of the test split whose arg-max is wrong.
     pub test_error: f64,
     /// Mean cross-entropy over the test split.
@@ -77,6 +80,8 @@ pub struct Facts {
     pub batch: usize,
     /// Examples of the training split.
     pub train_examples: u64,
+    /// The key that ended the run.
+    pub ended_by: &'static str,
     /// Seconds from the start of this session.
     pub seconds: f64,
     /// What images were normalised by.
@@ -91,11 +96,12 @@ impl Summary {
         let losses: Vec<f64> = metrics.steps().map(|s| s.clean_loss).collect();
         let steps = metrics.steps().last().map_or(0, |s| s.step);
         let test = metrics.evaluations(Split::Test).next_back()?;
-        let per_epoch = (facts.train_examples as usize / facts.batch).max(1);
+        let per_epoch = steps_of_an_epoch(facts.train_examples, facts.batch as u64) as usize;
         let last_epoch = &losses[losses.len().saturating_sub(per_epoch)..];
         Some(Self {
             steps,
             epochs: steps as f64 * facts.batch as f64 / facts.train_examples as f64,
+            ended_by: facts.ended_by,
             test_error: test.error,
             test_loss: test.loss,
             validation: Validation::of(metrics),

@@ -9,8 +9,8 @@ use super::render::Effective;
 use super::replace::Replaced;
 use super::tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
-    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
-    Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable,
+    Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
 };
 use super::tree::{Tree, assignment};
 
@@ -111,6 +111,7 @@ fn run(tree: &Tree) -> Result<RunTable, ConfigError> {
         seed: tree.integer("run.seed").unwrap_or(0) as u64,
         length,
         eval_every_epochs: size(tree, "run.eval_every_epochs") as u64,
+        stop_loss: tree.number("run.stop_loss"),
     })
 }
 

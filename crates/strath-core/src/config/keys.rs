@@ -169,6 +169,11 @@ pub const KEYS: &[Key] = &[
     ),
     option("run.steps", count(1, i64::MAX), "optimizer steps, in place of epochs"),
     key("run.eval_every_epochs", count(1, MOST_EPOCHS), Some("1"), "epochs between two evaluations"),
+    option(
+        "run.stop_loss",
+        number(Range::Positive),
+        "the run ends with an epoch whose mean clean loss is below it; schedules go by the planned length",
+    ),
     key(
         "data.kind",
         Kind::Choice(&["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "safetensors"]),

@@ -8,8 +8,8 @@ use super::keys::KEYS;
 use super::merge::Layers;
 use super::origin::Origin;
 use super::tables::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm, Numerics,
-    OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
+    Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
 };
 
 /// A valid configuration with the origin of each value.
@@ -116,6 +116,7 @@ impl Config {
             RunLength::Steps(steps) => values.put("run.steps", steps as i64),
         }
         values.put("run.eval_every_epochs", self.run.eval_every_epochs as i64);
+        values.maybe("run.stop_loss", self.run.stop_loss);
     }
 
     fn data_values(&self, values: &mut Values) {

@@ -62,6 +62,8 @@ pub struct RunTable {
     pub length: RunLength,
     /// Epochs between two evaluations; at least 1.
     pub eval_every_epochs: u64,
+    /// Training ends before its length with an epoch whose mean clean loss is below this; above 0. `None`: it does not.
+    pub stop_loss: Option<f64>,
 }
 
 /// `run.epochs` or `run.steps`.

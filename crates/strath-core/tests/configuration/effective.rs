@@ -81,6 +81,7 @@ fn a_run_is_resumed_only_under_what_decides_its_bits() {
         &["run.seed=1"][..],
         &["run.epochs=11"],
         &["run.steps=4"],
+        &["run.stop_loss=0.1"],
         &["data.shuffle=false"],
         &["data.augment=[\"flip\"]"],
         &["data.train_limit=100"],

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use strath_core::config::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm, Numerics,
-    OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay, resumable,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
+    Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay, resumable,
 };
 
 use crate::support::{config, resolve, with};
@@ -99,6 +99,7 @@ prop_compose! {
         config.run.seed = seed;
         config.run.length = if by_epochs { RunLength::Epochs(length) } else { RunLength::Steps(length) };
         config.run.eval_every_epochs = length;
+        config.run.stop_loss = by_epochs.then_some(noise + 0.1);
         (config.data.kind, config.data.path, config.data.classes) = (kind, path, classes);
         (config.data.shuffle, config.data.label_noise, config.data.train_limit) = (shuffle, noise, limit);
         config.data.validation = if noise < 1.0 { noise } else { 0.0 };
