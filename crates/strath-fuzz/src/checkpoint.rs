@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use strath_core::config::{ModelKind, OptimizerKind, OptimizerTable};
+use strath_core::config::{ModelKind, NormLayer, OptimizerKind, OptimizerTable};
 use strath_core::{Digest, ImageShape};
 use strath_model::{Method, Model};
 use strath_node::checkpoint::{decode, decode_facts, decode_model, encode_model, encode_state, file_digest};
@@ -15,7 +15,7 @@ use crate::memory::{USUAL, within};
 /// A small network with running statistics.
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let shape = ImageShape { channels: 1, height: 4, width: 4 };
-    let kind = ModelKind::ConvNet { widths: vec![2] };
+    let kind = ModelKind::ConvNet { widths: vec![2], norm: NormLayer::Batch };
     Model::build(&kind, shape, 2, Method::Auto).expect("a small network fits a small image")
 });
 

@@ -284,6 +284,7 @@ fn copy(from: &Tensor, to: &mut [f32]) -> Result<(), ModelError> {
 
 #[cfg(test)]
 mod tests {
+    use strath_core::config::NormLayer;
     use strath_core::random::{Purpose, Stream};
 
     use super::*;
@@ -341,10 +342,18 @@ mod tests {
     fn kinds() -> Vec<ModelKind> {
         vec![
             ModelKind::Mlp { hidden: vec![9] },
-            ModelKind::ConvNet { widths: vec![5, 7] },
-            ModelKind::ResNet { depth: 8, skip: true },
-            ModelKind::ResNet { depth: 8, skip: false },
-            ModelKind::WideResNet { depth: 10, widen: 1 },
+            ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::Batch },
+            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Batch },
+            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::Batch },
+            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Batch },
+            ModelKind::ConvNet { widths: vec![5, 12], norm: NormLayer::Group },
+            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Group },
+            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::Group },
+            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Group },
+            ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::None },
+            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::None },
+            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::None },
+            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::None },
             vit(),
         ]
     }

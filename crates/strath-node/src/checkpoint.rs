@@ -298,14 +298,20 @@ fn read(file: &SafeTensors<'_>, prefix: &str, layout: &Layout) -> Result<Vec<f32
 
 #[cfg(test)]
 mod tests {
-    use strath_core::config::{ModelKind, OptimizerKind, OptimizerTable};
+    use strath_core::config::{ModelKind, NormLayer, OptimizerKind, OptimizerTable};
     use strath_core::shape::ImageShape;
 
     use super::*;
 
     fn model(widths: &[usize]) -> Model {
         let shape = ImageShape { channels: 1, height: 8, width: 8 };
-        Model::build(&ModelKind::ConvNet { widths: widths.to_vec() }, shape, 10, strath_model::Method::Auto).unwrap()
+        Model::build(
+            &ModelKind::ConvNet { widths: widths.to_vec(), norm: NormLayer::Batch },
+            shape,
+            10,
+            strath_model::Method::Auto,
+        )
+        .unwrap()
     }
 
     fn optimizer(model: &Model) -> Optimizer {

@@ -9,8 +9,9 @@ use super::render::Effective;
 use super::replace::Replaced;
 use super::tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
-    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable,
-    Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics, OptimizerKind,
+    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport,
+    WeightDecay,
 };
 use super::tree::{Tree, assignment};
 
@@ -179,6 +180,11 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
         return Err(ConfigError::Missing { key: "model.kind", advice: advice.into() });
     };
     let option = |path: &'static str, default: usize| tree.size(path).unwrap_or(default);
+    let norm = match tree.text("model.norm") {
+        Some("group") => NormLayer::Group,
+        Some("none") => NormLayer::None,
+        _ => NormLayer::Batch,
+    };
     let kind = match kind {
         "mlp" => {
             let Some(hidden) = tree.sizes("model.hidden") else {
@@ -192,7 +198,7 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
             if widths.is_empty() {
                 return Err(wrong(tree, "model.widths", "[]".into(), "at least one width"));
             }
-            ModelKind::ConvNet { widths }
+            ModelKind::ConvNet { widths, norm }
         }
         "resnet" => {
             let depth = option("model.depth", 20);
@@ -205,7 +211,7 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
                 ));
             }
             let skip = tree.boolean("model.skip").unwrap_or(true);
-            ModelKind::ResNet { depth, skip }
+            ModelKind::ResNet { depth, skip, norm }
         }
         "wide-resnet" => {
             let (depth, widen) = (option("model.depth", 28), option("model.widen", 10));
@@ -217,7 +223,7 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
                     "6n + 4 with n of at least 1: 10, 16, 22, 28, 40",
                 ));
             }
-            ModelKind::WideResNet { depth, widen }
+            ModelKind::WideResNet { depth, widen, norm }
         }
         _ => {
             let (dim, heads) = (option("model.dim", 192), option("model.heads", 3));

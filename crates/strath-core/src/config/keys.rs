@@ -213,6 +213,12 @@ pub const KEYS: &[Key] = &[
     option("model.depth", DIMENSION, "resnet: 6n + 2, 20; wide-resnet: 6n + 4, 28; vit: blocks, 12")
         .only_with("model.kind", &["resnet", "wide-resnet", "vit"]),
     option("model.skip", Kind::Boolean, "resnet: residual connections; true").only_with("model.kind", &["resnet"]),
+    option(
+        "model.norm",
+        Kind::Choice(&["batch", "group", "none"]),
+        "convolutional networks: batch norm; group norm, gcd(8, channels) groups; none: biases in its place; batch",
+    )
+    .only_with("model.kind", &["convnet", "resnet", "wide-resnet"]),
     option("model.widen", DIMENSION, "wide-resnet: factor on the widths 16, 32, 64; 10")
         .only_with("model.kind", &["wide-resnet"]),
     option("model.patch", DIMENSION, "vit: side of a patch, pixels; 4").only_with("model.kind", &["vit"]),

@@ -9,7 +9,7 @@ use super::merge::Layers;
 use super::origin::Origin;
 use super::tables::{
     Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
-    Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
 };
 
 /// A valid configuration with the origin of each value.
@@ -157,16 +157,19 @@ impl Config {
                 values.put("model.hidden", integers(hidden));
                 "mlp"
             }
-            ModelKind::ConvNet { widths } => {
+            ModelKind::ConvNet { widths, norm } => {
+                values.put("model.norm", norm_layer(*norm));
                 values.put("model.widths", integers(widths));
                 "convnet"
             }
-            ModelKind::ResNet { depth, skip } => {
+            ModelKind::ResNet { depth, skip, norm } => {
+                values.put("model.norm", norm_layer(*norm));
                 values.put("model.depth", *depth as i64);
                 values.put("model.skip", *skip);
                 "resnet"
             }
-            ModelKind::WideResNet { depth, widen } => {
+            ModelKind::WideResNet { depth, widen, norm } => {
+                values.put("model.norm", norm_layer(*norm));
                 values.put("model.depth", *depth as i64);
                 values.put("model.widen", *widen as i64);
                 "wide-resnet"
@@ -333,6 +336,14 @@ impl Values {
         if let Some(value) = value {
             self.put(key, value);
         }
+    }
+}
+
+fn norm_layer(norm: NormLayer) -> &'static str {
+    match norm {
+        NormLayer::Batch => "batch",
+        NormLayer::Group => "group",
+        NormLayer::None => "none",
     }
 }
 

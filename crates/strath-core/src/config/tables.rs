@@ -166,10 +166,12 @@ pub enum ModelKind {
         /// Hidden widths.
         hidden: Vec<usize>,
     },
-    /// 3x3 convolution + batch norm + ReLU blocks, each after the first with stride 2, global average pool, Linear.
+    /// 3x3 convolution + norm + ReLU blocks, each after the first with stride 2, global average pool, Linear.
     ConvNet {
         /// Channels of each block.
         widths: Vec<usize>,
+        /// Its norms.
+        norm: NormLayer,
     },
     /// ResNet-(6n+2) for small images.
     ResNet {
@@ -177,6 +179,8 @@ pub enum ModelKind {
         depth: usize,
         /// Whether there are residual connections.
         skip: bool,
+        /// Its norms.
+        norm: NormLayer,
     },
     /// WRN-depth-widen.
     WideResNet {
@@ -184,6 +188,8 @@ pub enum ModelKind {
         depth: usize,
         /// Factor on the widths 16, 32, 64.
         widen: usize,
+        /// Its norms.
+        norm: NormLayer,
     },
     /// Vision transformer.
     ViT {
@@ -198,6 +204,17 @@ pub enum ModelKind {
         /// Hidden width of a block's MLP over `dim`.
         mlp_ratio: usize,
     },
+}
+
+/// `model.norm`: what normalises the activations of a convolutional network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormLayer {
+    /// Batch norm: each channel over the micro-batch.
+    Batch,
+    /// Group norm (Wu and He 2018) with gcd(8, channels) groups: an example's own statistics, so that no other example of the batch is felt.
+    Group,
+    /// Nothing; a convolution has a bias where a norm would take its output itself, not a sum that it is a part of.
+    None,
 }
 
 /// `[loss]`

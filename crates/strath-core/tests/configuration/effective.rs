@@ -88,6 +88,7 @@ fn a_run_is_resumed_only_under_what_decides_its_bits() {
         &["data.label_noise=0.1"],
         &["data.validation=0.1"],
         &["model.widths=[8]"],
+        &["model.norm=group"],
         &["loss.label_smoothing=0.1"],
         &["batch.size=128"],
         &["batch.micro=16"],

@@ -126,6 +126,10 @@ fn every_refusal_says_in_one_line_what_was_found_what_was_expected_and_what_to_d
         (set("run.name=5"), "run.name = 5 (--set): expected a text in double quotes"),
         (file(""), "data.kind is not set; write kind = \"digits\" (built in), mnist, "),
         (set("model.depth=20"), "model.depth (--set) means nothing with model.kind = \"convnet\"; leave it out"),
+        (
+            refusal(&["model.kind=vit", "model.norm=group"]),
+            "model.norm (--set) means nothing with model.kind = \"vit\"; leave it out",
+        ),
         (set("sam.eta=0.1"), "sam.eta (--set) means nothing with sam.adaptive = false; leave it out"),
         (file(&both), "run.epochs and run.steps are both set (run.toml:2); keep one"),
         (refusal(&["run.epochs=1", "run.steps=2"]), "run.epochs and run.steps are both set (--set); keep one"),
@@ -165,6 +169,8 @@ fn keys_that_would_be_ignored_are_refused() {
     for assignments in [
         &["model.depth=20"][..],
         &["model.kind=mlp", "model.hidden=[8]", "model.skip=false"],
+        &["model.kind=mlp", "model.hidden=[8]", "model.norm=batch"],
+        &["model.kind=vit", "model.norm=group"],
         &["optimizer.beta1=0.5"],
         &["optimizer.kind=adamw", "optimizer.momentum=0.9"],
         &["schedule.gamma=0.5"],

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 use strath_core::config::{
     Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
-    Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay, resumable,
+    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+    resumable,
 };
 
 use crate::support::{config, resolve, with};
@@ -23,14 +24,26 @@ fn data() -> impl Strategy<Value = (DataKind, Option<PathBuf>, Option<usize>)> {
     ]
 }
 
+fn norms() -> impl Strategy<Value = NormLayer> {
+    prop::sample::select(vec![NormLayer::Batch, NormLayer::Group, NormLayer::None])
+}
+
 fn model() -> impl Strategy<Value = ModelKind> {
     let widths = |least| prop::collection::vec(1usize..=65_536, least..5);
     let size = || 1usize..=65_536;
     prop_oneof![
         widths(0).prop_map(|hidden| ModelKind::Mlp { hidden }),
-        widths(1).prop_map(|widths| ModelKind::ConvNet { widths }),
-        (1usize..200, any::<bool>()).prop_map(|(n, skip)| ModelKind::ResNet { depth: 6 * n + 2, skip }),
-        (1usize..200, size()).prop_map(|(n, widen)| ModelKind::WideResNet { depth: 6 * n + 4, widen }),
+        (widths(1), norms()).prop_map(|(widths, norm)| ModelKind::ConvNet { widths, norm }),
+        (1usize..200, any::<bool>(), norms()).prop_map(|(n, skip, norm)| ModelKind::ResNet {
+            depth: 6 * n + 2,
+            skip,
+            norm
+        }),
+        (1usize..200, size(), norms()).prop_map(|(n, widen, norm)| ModelKind::WideResNet {
+            depth: 6 * n + 4,
+            widen,
+            norm
+        }),
         (size(), 1usize..64, size(), 1usize..64, size()).prop_map(|(patch, width, depth, heads, mlp_ratio)| {
             ModelKind::ViT { patch, dim: width * heads, depth, heads, mlp_ratio }
         }),
