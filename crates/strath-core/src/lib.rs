@@ -17,6 +17,7 @@ pub mod random;
 pub mod robust;
 pub mod shape;
 pub mod speed;
+pub mod telemetry;
 
 pub use after::After;
 pub use digest::Digest;
@@ -29,3 +30,4 @@ pub use plan::{Assignment, Plan};
 pub use robust::Spread;
 pub use shape::ImageShape;
 pub use speed::BySpeed;
+pub use telemetry::{Audit, Survey, Telemetry};

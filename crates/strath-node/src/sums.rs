@@ -359,8 +359,8 @@ mod tests {
         tally.add_clean(4.0, 0.75).unwrap();
         tally.add_perturbed(8.0, 0.5).unwrap();
         tally.add_statistics(&[6.0], 0.5).unwrap();
-        tally.add_lane(Lift { epsilon_norm: 0.5, is_zero: false }, 2);
-        tally.add_lane(Lift { epsilon_norm: 0.0, is_zero: true }, 2);
+        tally.add_lane(Lift { epsilon_norm: 0.5, dual_norm: 1.0, is_zero: false }, 2);
+        tally.add_lane(Lift { epsilon_norm: 0.0, dual_norm: 0.0, is_zero: true }, 2);
         assert_eq!(tally.add_clean(f64::NAN, 0.1), Err(LossOutOfRange));
         let Payload::Integers(integers) = tally.into_payload() else { panic!("a tally is integers") };
         let totals = Totals::read(&integers);

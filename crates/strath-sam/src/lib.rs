@@ -6,6 +6,8 @@
 
 pub mod clip;
 pub mod direction;
+mod extent;
+pub mod lanes;
 pub mod optimizer;
 pub mod perturbation;
 pub mod schedule;
@@ -13,6 +15,7 @@ pub mod sums;
 
 pub use clip::{Clipped, clip};
 pub use direction::draw_direction;
+pub use lanes::{BatchFacts, LaneFacts};
 pub use optimizer::Optimizer;
 pub use perturbation::{Lift, NothingToPerturb, Perturbation};
 pub use schedule::learning_rate;
