@@ -11,7 +11,7 @@ use strath_core::{RingKey, Step, Timestamp};
 use strath_protocol::message::{DataSummary, DrainAnswer, EvalReport, Job};
 use strath_protocol::{
     ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome,
-    Settings, Start,
+    Settings, Start, SurveyStatus,
 };
 use strath_rpc::{DrainCall, RpcError, Server, ServerTls, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
@@ -126,9 +126,11 @@ pub async fn run(
         },
         now(),
     )));
+    let survey = Arc::<Mutex<Option<SurveyStatus>>>::default();
     let status = {
-        let machine = machine.clone();
-        Arc::new(move || Some(lock(&machine).status(now()))) as Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>
+        let (machine, survey) = (machine.clone(), survey.clone());
+        let shown = move || ClusterStatus { survey: *lock(&survey), ..lock(&machine).status(now()) };
+        Arc::new(move || Some(shown())) as Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>
     };
     let (server, mut sessions, mut drains) = Server::start(settings.listener, settings.tls, status)?;
     let (saved_sender, mut saved) = mpsc::channel(16);
@@ -140,6 +142,7 @@ pub async fn run(
         observer,
         config: settings.config,
         steps: 0,
+        survey,
         saved: saved_sender,
         saving: None,
     };
@@ -287,6 +290,8 @@ struct Runtime {
     observer: Observer,
     config: Config,
     steps: u64,
+    /// The newest survey of the lanes, for who asks.
+    survey: Arc<Mutex<Option<SurveyStatus>>>,
     saved: mpsc::Sender<Event>,
     /// The newest state on its way to the disk, behind those before it.
     saving: Option<JoinHandle<()>>,

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use strath_core::Step;
+use strath_core::telemetry::NoiseScale;
 use strath_protocol::message::Split;
 
 use crate::files::FileError;
+use crate::lane_keys::LaneKeys;
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +76,9 @@ pub struct StepLine {
     pub reduce_s: f64,
     /// Seconds of the update on rank 0.
     pub update_s: f64,
+    /// What the lanes told: keys that have a value in this step.
+    #[serde(flatten)]
+    pub lanes: Box<LaneKeys>,
 }
 
 /// An evaluation.
@@ -212,6 +217,15 @@ impl MetricsLog {
         &self.lines
     }
 
+    /// What the surveys on record come to.
+    pub fn noise_scale(&self) -> NoiseScale {
+        let mut noise = NoiseScale::default();
+        for step in self.steps() {
+            step.lanes.take_in(&mut noise);
+        }
+        noise
+    }
+
     /// The completed steps, in order.
     pub fn steps(&self) -> impl Iterator<Item = &StepLine> {
         self.lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None })
@@ -293,6 +307,7 @@ mod tests {
             descent_s: 0.0,
             reduce_s: 0.0,
             update_s: 0.0,
+            lanes: Box::default(),
         })
     }
 

@@ -24,6 +24,7 @@ use crate::share::{LanePart, Share};
 use crate::state::{StepSums, TrainingState};
 use crate::sums::{LaneSum, Tally, Totals};
 use crate::verify::verify;
+use crate::watch::{Scope, Watch};
 
 /// No reduction takes longer than this, or than some times the longest step, while every peer lives. A process that dies is noticed in
 /// milliseconds by its connections, one that hangs by the coordinator's lease, and one whose training alone hangs by the coordinator too, in
@@ -42,6 +43,8 @@ pub struct Stepper {
     /// Where the descent gradient is cut.
     pieces: Vec<Range<usize>>,
     perturbation: Perturbation,
+    /// What is told of lanes.
+    scope: Scope,
     config: Config,
     finish: Finish,
     buffers: Buffers,
@@ -55,6 +58,7 @@ struct Gathered {
     /// Sum over lanes of `(m_v / B) h_v`.
     descent: Descent,
     tally: Tally,
+    watch: Watch,
     clock: Clock,
 }
 
@@ -87,11 +91,12 @@ impl Stepper {
         let perturbation = Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
         // Without a perturbation nothing has to be exchanged before the descent: every lane is the rank's own.
         let share = Share::new(&plan, assignment, peers.identity().rank, config.sam.rho > 0.0);
+        let scope = Scope::new(&config, &plan);
         let buffers = Buffers::new(model.parameters().len());
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
         let audience = Audience::default();
         let longest = Duration::ZERO;
-        Ok(Self { model, loader, plan, share, pieces, perturbation, config, finish, buffers, audience, longest })
+        Ok(Self { model, loader, plan, share, pieces, perturbation, scope, config, finish, buffers, audience, longest })
     }
 
     /// The same, with those who join it meanwhile.
@@ -132,10 +137,15 @@ impl Stepper {
         let (step, begun) = (Step(state.step), Instant::now());
         let deadline = EXCHANGE_DEADLINE.max(self.longest.saturating_mul(TIMES_LONGEST));
         let everyone = 0..self.share.world_size();
+        let is_surveyed = self.config.sam.rho > 0.0 && self.config.telemetry.is_due(state.step + 1);
+        let mut clock = Clock::start();
+        let watch = Watch::new(self.scope, &self.plan, &state.weights, is_surveyed);
+        clock.lap_survey();
         let mut gathered = Gathered {
             descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step),
             tally: Tally::new(self.model.statistics().len(), after),
-            clock: Clock::start(),
+            watch,
+            clock,
         };
         let mut fault = Fault::NONE;
 
@@ -174,9 +184,11 @@ impl Stepper {
         }
 
         enter(Phase::Reduce);
-        let Gathered { descent, tally, mut clock } = gathered;
+        let Gathered { descent, tally, mut watch, mut clock } = gathered;
         descent.send_rest(fault, || self.buffers.take());
-        let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(), fault);
+        let survey = watch.send(peers, step, &state.weights);
+        clock.lap_survey();
+        let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(watch.words()), fault);
         // G, the same bits on every rank
         let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take(), deadline)?;
         let (tally, told) = tally.wait(deadline)?;
@@ -185,12 +197,20 @@ impl Stepper {
         if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
             return Err(error); // every rank alike
         }
+        let integers = integers(tally);
+        let (tally, words) = Totals::read(&integers, self.model.statistics().len());
+        let survey = survey.map(|survey| survey.wait(deadline)).transpose()?;
+        let mut telemetry =
+            watch.told(&self.plan, &self.config, &self.perturbation, &state.weights, words, survey.as_ref());
+        clock.lap_survey();
+        if let Some(survey) = &mut telemetry.survey {
+            survey.seconds = clock.survey;
+        }
         if (state.step + 1).is_multiple_of(self.config.cluster.verify_every_steps) {
             verify(state, peers, Bucket::VERIFICATION)?; // before w takes what a rank that deviates added to G
         }
 
         enter(Phase::Update);
-        let tally = Totals::read(&integers(tally));
         let Totals { clean_loss, statistics, .. } = &tally;
         let sums = StepSums { gradient: &gradient, statistics, clean_loss: *clean_loss };
         let (lr, gradient_norm) = state.update(sums, &self.config, self.finish);
@@ -207,6 +227,7 @@ impl Stepper {
             gradient_norm,
             epsilon_norm: tally.epsilon_norm,
             zero_gradient_lanes: tally.zero_gradient_lanes,
+            telemetry,
             after: tally.after,
             travelled,
             seconds: clock.seconds,
@@ -237,6 +258,7 @@ impl Stepper {
             let mut gradient = sum.spent().unwrap_or_else(|| self.buffers.take());
             let pass = self.gradient(weights, batch, &mut gradient, None)?;
             self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
+            gathered.watch.clean(k, pass.loss);
             sum.add(gradient, size as f64 / lane.size as f64).map_err(|found| {
                 Interrupted::Fault(Fault::new(part.lane, Culprit::AscentGradient(self.tensor(found))))
             })?;
@@ -266,7 +288,7 @@ impl Stepper {
 
     /// Lifts w by the epsilon of the lane's ascent gradient, or of what is drawn in its place, and adds this rank's descent gradients there, `(size / B) h`.
     fn descend(
-        &self,
+        &mut self,
         step: Step,
         weights: &Arc<Vec<f32>>,
         part: &LanePart,
@@ -274,24 +296,32 @@ impl Stepper {
         mut ascent: Vec<f32>,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        let Gathered { descent, tally, clock } = gathered;
+        let Gathered { descent, tally, watch, clock } = gathered;
         let lane = &self.plan.lanes()[part.lane];
-        match self.config.sam.direction {
-            Direction::Gradient => add_decay(&mut ascent, weights, self.decay_in_loss()),
+        add_decay(&mut ascent, weights, self.decay_in_loss());
+        if watch.is_survey() {
+            watch.ascent(&self.plan, part, &ascent, &self.perturbation);
+            clock.lap_survey();
+        }
+        if self.config.sam.direction == Direction::Random {
             // Whoever holds a part of the lane draws the same.
-            Direction::Random => {
-                draw_direction(self.config.run.seed, step, lane.start, self.model.parameters(), &mut ascent);
-            }
+            draw_direction(self.config.run.seed, step, lane.start, self.model.parameters(), &mut ascent);
         }
         let mut lifted = self.buffers.take();
-        let perturbation = self.perturbation.with_radius(self.config.sam.radius(lane.size));
+        let radius = self.config.sam.radius(lane.size);
+        let perturbation = self.perturbation.with_radius(radius);
         let lift = perturbation.lift(&ascent, weights, &mut lifted); // w + rho_v * dual(g_v), equation 2
         let lifted = Arc::new(lifted);
         if part.is_first {
             tally.add_lane(lift, self.plan.lanes().len());
         }
+        watch.lift(part, lift);
         clock.lap(|s| &mut s.epsilon);
-        let mut gradient = ascent; // its values are spent, its memory serves again
+        if watch.is_survey() {
+            watch.epsilon(&self.plan, part, (&perturbation, radius), &ascent, weights, &lifted);
+            clock.lap_survey();
+        }
+        let mut gradient = self.buffers.take();
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
             let heard = self.listener(k, part, &lifted, descent);
@@ -300,13 +330,35 @@ impl Stepper {
                 .add_perturbed(pass.loss, share)
                 .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::PerturbedLoss)))?;
             self.contribute(&mut gradient, &lifted, share, part.lane, descent)?;
+            watch.descent(&self.plan, part, k, pass.loss, || perturbation.products(&ascent, &gradient));
         }
+        clock.lap(|s| &mut s.descent);
         self.buffers.give(gradient);
+        self.buffers.give(ascent);
+        if watch.is_survey() {
+            self.cross(step, part, &lifted, watch)?;
+            clock.lap_survey();
+        }
         // The passes are over and have let go of it.
         if let Ok(lifted) = Arc::try_unwrap(lifted) {
             self.buffers.give(lifted);
         }
-        clock.lap(|s| &mut s.descent);
+        Ok(())
+    }
+
+    /// Surveyed: the losses of the next lane under the epsilon of this one.
+    fn cross(
+        &mut self,
+        step: Step,
+        part: &LanePart,
+        lifted: &Arc<Vec<f32>>,
+        watch: &mut Watch,
+    ) -> Result<(), ModelError> {
+        for k in watch.crossed(&self.plan, part) {
+            let micro = &self.plan.micro_batches()[k];
+            let Batch { images, labels, .. } = self.loader.micro_batch(step.0, micro.start..micro.start + micro.size);
+            watch.cross(k, self.model.loss(lifted, &images, &labels, self.config.loss.label_smoothing)?);
+        }
         Ok(())
     }
 
@@ -355,6 +407,8 @@ impl Stepper {
         descent: &Descent,
     ) -> Result<(), Interrupted> {
         if let Some(fault) = descent.heard() {
+            // What was told had its decay; what stays here has not.
+            add_decay(gradient, at, self.decay_in_loss());
             return if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) };
         }
         add_decay(gradient, at, self.decay_in_loss());

@@ -3,6 +3,7 @@
 mod coordinator;
 mod drain;
 mod status;
+mod telemetry;
 mod worker;
 
 use std::net::SocketAddr;

@@ -10,8 +10,8 @@ use super::replace::Replaced;
 use super::tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
     Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics, OptimizerKind,
-    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport,
-    WeightDecay,
+    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, TelemetryTable,
+    Transport, WeightDecay,
 };
 use super::tree::{Tree, assignment};
 
@@ -49,6 +49,7 @@ fn tables(tree: &Tree) -> Result<Config, ConfigError> {
             every_steps: size(tree, "checkpoint.every_steps") as u64,
             keep: size(tree, "checkpoint.keep"),
         },
+        telemetry: TelemetryTable { every: tree.integer("telemetry.every").unwrap_or(50) as u64 },
     })
 }
 

@@ -343,6 +343,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("checkpoint.every_steps", count(1, i64::MAX), Some("500"), "steps between two checkpoints"),
     key("checkpoint.keep", count(1, i64::MAX), Some("3"), "newest checkpoints that are kept"),
+    key(
+        "telemetry.every",
+        count(0, i64::MAX),
+        Some("50"),
+        "steps between two surveys of the lanes (audit of m, noise scale, equivalent rho), a forward and two sums each; 0: none",
+    ),
 ];
 
 /// What a configuration of Strath may name and this build has not: refused as such, never ignored and never "unknown".
@@ -351,7 +357,7 @@ const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
     ("cluster.transport", Some(&["nccl"])),
     ("cluster.device", Some(&["cuda"])),
-    ("telemetry", None),
+    ("telemetry.ladder", None),
     ("study", None),
     ("model.compute", None),
 ];

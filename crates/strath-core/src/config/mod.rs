@@ -23,6 +23,6 @@ pub use resume::resumable;
 pub use tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
     Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics, OptimizerKind,
-    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport,
-    WeightDecay,
+    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, TelemetryTable,
+    Transport, WeightDecay,
 };

@@ -105,6 +105,7 @@ impl Config {
         self.cluster_values(&mut values);
         values.put("checkpoint.every_steps", self.checkpoint.every_steps as i64);
         values.put("checkpoint.keep", self.checkpoint.keep as i64);
+        values.put("telemetry.every", self.telemetry.every as i64);
         values.0
     }
 

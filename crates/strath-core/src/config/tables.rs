@@ -27,6 +27,8 @@ pub struct Config {
     pub cluster: ClusterTable,
     /// When state is saved.
     pub checkpoint: CheckpointTable,
+    /// What is found out of the lanes on the way.
+    pub telemetry: TelemetryTable,
 }
 
 impl Config {
@@ -491,4 +493,18 @@ pub struct CheckpointTable {
     pub every_steps: u64,
     /// Newest checkpoints that are kept.
     pub keep: usize,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryTable {
+    /// Steps between two surveys of the lanes; 0: none. What costs nothing is told at every step.
+    pub every: u64,
+}
+
+impl TelemetryTable {
+    /// Whether the lanes are surveyed in the step that completes `step`.
+    pub fn is_due(&self, step: u64) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
 }

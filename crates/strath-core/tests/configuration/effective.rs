@@ -69,6 +69,7 @@ fn a_run_is_resumed_only_under_what_decides_its_bits() {
         "cluster.workers=5",
         "cluster.threads=1",
         "checkpoint.every_steps=7",
+        "telemetry.every=0",
         "run.name=x",
         "cluster.algorithm=ring",
         "cluster.min_workers=2",

@@ -21,6 +21,7 @@ fn a_file_of_two_lines_has_every_default() {
     assert_eq!((config.cluster.workers, config.cluster.min_workers, config.cluster.threads), (2, 1, None));
     assert_eq!((config.cluster.reduce, config.cluster.lease_ms, config.cluster.gather_ms), (Reduce::Exact, 2000, 2000));
     assert_eq!((config.checkpoint.every_steps, config.checkpoint.keep), (500, 3));
+    assert_eq!(config.telemetry.every, 50);
     assert_eq!(config.model.kind, ModelKind::ConvNet { widths: vec![16, 32, 64], norm: NormLayer::Batch });
 }
 

@@ -46,6 +46,7 @@ fn values_of_another_type_are_refused_and_never_converted() {
         ("cluster.lease_ms=10", "cluster.lease_ms"),
         ("cluster.verify_every_steps=0", "cluster.verify_every_steps"),
         ("checkpoint.keep=0", "checkpoint.keep"),
+        ("telemetry.every=-1", "telemetry.every"),
         ("data.augment=[\"rotate\"]", "data.augment"),
         ("data.augment=[\"crop:x\"]", "data.augment"),
         ("data.augment=[\"crop:0\"]", "data.augment"),
@@ -81,7 +82,7 @@ fn what_this_build_lacks_is_refused_as_such() {
         "data.kind=parquet",
         "cluster.transport=nccl",
         "cluster.device=cuda:0",
-        "telemetry.every=50",
+        "telemetry.ladder=true",
         "model.compute=bf16",
         "study.m=[1, 2]",
     ] {
@@ -114,8 +115,8 @@ fn every_refusal_says_in_one_line_what_was_found_what_was_expected_and_what_to_d
             "cluster.device = \"cuda:0\" (--set) cannot be honoured: this build does not have it; expected one of auto, cpu",
         ),
         (
-            file("[telemetry]\nevery = 50\n"),
-            "telemetry.every = 50 (run.toml:2) cannot be honoured: this build does not have it; leave it out",
+            file("[telemetry]\nladder = true\n"),
+            "telemetry.ladder = true (run.toml:2) cannot be honoured: this build does not have it; leave it out",
         ),
         (
             file(&format!("{MINIMAL}[batch]\nsize = 128.7\n")),

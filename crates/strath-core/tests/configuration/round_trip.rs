@@ -149,6 +149,7 @@ prop_compose! {
         (config.cluster.lease_ms, config.cluster.gather_ms) = (lease, lease);
         config.cluster.verify_every_steps = keep as u64;
         (config.checkpoint.every_steps, config.checkpoint.keep) = (lease, keep);
+        config.telemetry.every = keep as u64 - 1;
         config
     }
 }

@@ -1,0 +1,264 @@
+//! What a rank finds out of its lanes while it takes a step: the words of the [`Board`], and in a step that is surveyed the sums.
+//!
+//! | what | passes over a vector | bytes a value |
+//! | --- | --- | --- |
+//! | each micro-batch: the products of `g_v` and `h` | 1 | 8 |
+//! | surveyed, each lane: `g_v` into the sum | 1 | 36 |
+//! | epsilon anew, its norm, its SHA-256, and whether w + epsilon is what the lane is lifted to | 2, 1, 1, 1 | 12, 4, 4, 12 |
+//! | epsilon into the sum | 1 | 20 |
+//! | a forward of the next lane's examples | | |
+//! | surveyed, each rank: SHA-256 of w, twice | 2 | 4 |
+//! | the sums of all ranks | | on the wire 20, and 4 to 12 |
+//!
+//! Nothing of it is read by what moves the weights.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use strath_collective::{Bucket, Collective, CollectiveError, Payload, Pending, Reduced};
+use strath_core::config::{Config, Direction, WeightDecay};
+use strath_core::digest::Hasher;
+use strath_core::fixed::GRADIENT_LIMIT;
+use strath_core::{Digest, Fault, Plan, Step, Telemetry};
+use strath_kernels::vector::{self, Products};
+use strath_sam::{BatchFacts, Lift, Perturbation, lanes};
+
+use crate::board::{Board, OfLane, OfMicroBatch};
+use crate::share::LanePart;
+
+/// What is told of lanes under a configuration: the same for every step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Scope {
+    /// Whether epsilon points up the gradient: a random one has no lift, slope or angle to compare with it.
+    along_gradient: bool,
+    /// Whether losses have every term that gradients have.
+    losses_are_whole: bool,
+    /// Whether the epsilon of a lane can be tried on the next.
+    crosses: bool,
+}
+
+impl Scope {
+    pub(crate) fn new(config: &Config, plan: &Plan) -> Self {
+        let along_gradient = config.sam.direction == Direction::Gradient;
+        let losses_are_whole = config.sam.weight_decay == WeightDecay::Outside || config.optimizer.weight_decay == 0.0;
+        let lanes = plan.lanes();
+        let are_equal = lanes.len() > 1 && lanes.windows(2).all(|pair| pair[0].size == pair[1].size);
+        Self { along_gradient, losses_are_whole, crosses: along_gradient && losses_are_whole && are_equal }
+    }
+}
+
+/// What a rank has found out of a step's lanes.
+pub(crate) struct Watch {
+    scope: Scope,
+    board: Board,
+    survey: Option<Sums>,
+}
+
+/// A rank's part of a survey.
+struct Sums {
+    /// SHA-256 of w before the passes.
+    weights: Digest,
+    /// `sum_v (m_v / B) g_v`, 96 fractional bits.
+    ascent: (Vec<i64>, Vec<i64>),
+    /// `sum_v (m_v / B) e_v`, 48 fractional bits.
+    epsilon: Vec<i64>,
+    /// A lane's epsilon.
+    scratch: Vec<f32>,
+    /// Whether a value was beyond what the sums hold. That is no fault: the step itself may well hold it.
+    are_spoilt: bool,
+}
+
+/// A survey's sums on their way.
+pub(crate) struct InFlight {
+    ascent: Pending,
+    epsilon: Pending,
+}
+
+/// A survey's sums over all ranks, the same bits on each.
+pub(crate) struct Reduction {
+    /// G0.
+    ascent: Vec<f32>,
+    /// Mean epsilon.
+    epsilon: Vec<f32>,
+}
+
+impl Watch {
+    /// Begins to watch a step from w, which `is_surveyed` or not.
+    pub(crate) fn new(scope: Scope, plan: &Plan, weights: &[f32], is_surveyed: bool) -> Self {
+        let zeros = || vec![0; weights.len()];
+        let survey = is_surveyed.then(|| Sums {
+            weights: digest(weights),
+            ascent: (zeros(), zeros()),
+            epsilon: zeros(),
+            scratch: vec![0.0; weights.len()],
+            are_spoilt: false,
+        });
+        Self { scope, board: Board::new(plan, is_surveyed), survey }
+    }
+
+    /// Whether the step is surveyed.
+    pub(crate) fn is_survey(&self) -> bool {
+        self.survey.is_some()
+    }
+
+    /// A micro-batch's loss at w.
+    pub(crate) fn clean(&mut self, micro_batch: usize, loss: f64) {
+        self.board.write(OfMicroBatch::Clean, micro_batch, loss);
+    }
+
+    /// Surveyed: the ascent gradient of a lane, whole.
+    pub(crate) fn ascent(&mut self, plan: &Plan, part: &LanePart, gradient: &[f32], perturbation: &Perturbation) {
+        let Some(Sums { ascent: (high, low), are_spoilt, .. }) = &mut self.survey else { return };
+        if part.is_first {
+            *are_spoilt |= vector::add_wide(high, low, gradient, plan.lane_weight(part.lane), GRADIENT_LIMIT).is_some();
+            if !self.scope.along_gradient {
+                self.board.write_lane(OfLane::Squares, part.lane, perturbation.squares(gradient));
+            }
+        }
+    }
+
+    /// A lane that has been lifted; told by its first part.
+    pub(crate) fn lift(&mut self, part: &LanePart, lift: Lift) {
+        if part.is_first {
+            self.board.write_lane(OfLane::DualNorm, part.lane, lift.dual_norm);
+        }
+    }
+
+    /// Surveyed: audits the epsilon of `direction` that w was `lifted` by.
+    pub(crate) fn epsilon(
+        &mut self,
+        plan: &Plan,
+        part: &LanePart,
+        (perturbation, radius): (&Perturbation, f64),
+        direction: &[f32],
+        weights: &[f32],
+        lifted: &[f32],
+    ) {
+        let Some(Sums { epsilon, scratch, are_spoilt, .. }) = &mut self.survey else { return };
+        perturbation.epsilon(direction, weights, scratch);
+        let found = digest(scratch);
+        for k in part.micro_batches.clone() {
+            self.board.write_epsilon(k, found);
+        }
+        if part.is_first {
+            let is_lifted = lifted.iter().zip(weights).zip(&*scratch).all(|((lifted, w), e)| *lifted == w + e);
+            let deviation = perturbation.extent(scratch, weights) / radius - 1.0;
+            self.board.write_lane(OfLane::Deviation, part.lane, if is_lifted { deviation } else { f64::MAX });
+            *are_spoilt |= vector::add_fixed(epsilon, scratch, plan.lane_weight(part.lane), GRADIENT_LIMIT).is_some();
+        }
+    }
+
+    /// A micro-batch's loss at w + epsilon, and the products of its lane's `g_v` and its h, where they are of use.
+    pub(crate) fn descent(
+        &mut self,
+        plan: &Plan,
+        part: &LanePart,
+        micro_batch: usize,
+        loss: f64,
+        products: impl FnOnce() -> Products,
+    ) {
+        self.board.write(OfMicroBatch::Perturbed, micro_batch, loss);
+        if !self.scope.along_gradient {
+            return;
+        }
+        let Products { aa, ab, bb } = products();
+        self.board.write(OfMicroBatch::Along, micro_batch, ab);
+        let of_lane = &plan.lanes()[part.lane].micro_batches;
+        if micro_batch == of_lane.start {
+            self.board.write_lane(OfLane::Squares, part.lane, aa);
+        }
+        if of_lane.len() == 1 {
+            self.board.write_lane(OfLane::DescentSquares, part.lane, bb);
+        }
+    }
+
+    /// Surveyed: the micro-batches of the next lane that this rank is to try its epsilon of a lane on: one for each that it holds, so that
+    /// the work is as evenly shared as the step's.
+    pub(crate) fn crossed(&self, plan: &Plan, part: &LanePart) -> Range<usize> {
+        if self.survey.is_none() || !self.scope.crosses {
+            return 0..0;
+        }
+        let lanes = plan.lanes();
+        let (own, next) = (&lanes[part.lane].micro_batches, &lanes[(part.lane + 1) % lanes.len()].micro_batches);
+        let shifted = |k: usize| next.start + (k - own.start);
+        shifted(part.micro_batches.start)..shifted(part.micro_batches.end)
+    }
+
+    /// Surveyed: the loss of a micro-batch under the epsilon of the lane before its own.
+    pub(crate) fn cross(&mut self, micro_batch: usize, loss: f64) {
+        self.board.write(OfMicroBatch::Crossed, micro_batch, loss);
+    }
+
+    /// After the passes, with w as it is then: sends a survey's sums on their way. The [`words`](Self::words) are whole from then on.
+    pub(crate) fn send(&mut self, peers: &Collective, step: Step, weights: &[f32]) -> Option<InFlight> {
+        let Sums { weights: before, ascent: (high, low), epsilon, are_spoilt, .. } = self.survey.take()?;
+        self.board.count(digest(weights) != before, are_spoilt);
+        let everyone = || 0..peers.identity().world_size;
+        let ascent = Payload::Wide { high, low };
+        let ascent = peers.all_reduce(step, Bucket::SURVEY_ASCENT, everyone(), ascent, Fault::NONE);
+        let epsilon = peers.all_reduce(step, Bucket::SURVEY_EPSILON, everyone(), Payload::Exact(epsilon), Fault::NONE);
+        Some(InFlight { ascent, epsilon })
+    }
+
+    /// This rank's words, which every other is to know.
+    pub(crate) fn words(&self) -> &[i64] {
+        self.board.words()
+    }
+
+    /// What the lanes of all ranks told: of the `words` of all, and of what was `reduced` where the step was surveyed.
+    pub(crate) fn told(
+        self,
+        plan: &Plan,
+        config: &Config,
+        perturbation: &Perturbation,
+        weights: &[f32],
+        words: &[i64],
+        reduced: Option<&Reduction>,
+    ) -> Telemetry {
+        let Self { scope, board, .. } = self;
+        let board = board.reduced(words);
+        let facts = board.lanes(plan, |m| config.sam.radius(m));
+        let mut told = Telemetry::default();
+        if scope.along_gradient {
+            told = lanes::telemetry(&facts, scope.losses_are_whole);
+        }
+        if let Some(Reduction { ascent, epsilon }) = reduced {
+            let audit = board.audit(plan);
+            let batch = BatchFacts {
+                squares: perturbation.squares(ascent),
+                epsilon: perturbation.extent(epsilon, weights),
+                crossed: scope.crosses.then(|| board.crossed(plan)),
+            };
+            let mut survey = lanes::survey(&facts, &batch, audit, scope.losses_are_whole);
+            if !scope.along_gradient {
+                // A random epsilon has no lift of first order that another radius could match.
+                survey.rho_equivalent = None;
+            }
+            if board.sums_are_spoilt() {
+                // Values beyond 2^15 are in no sum: what is made of sums has no value.
+                survey = strath_core::Survey { audit, transfer: survey.transfer, ..Default::default() };
+            }
+            told.survey = Some(Box::new(survey));
+        }
+        told
+    }
+}
+
+impl InFlight {
+    /// Waits for the sums over all ranks.
+    ///
+    /// # Errors
+    /// As [`Pending::wait`].
+    pub(crate) fn wait(self, deadline: Duration) -> Result<Reduction, CollectiveError> {
+        let floats = |pending: Pending| {
+            let (reduced, _) = pending.wait(deadline)?;
+            let Reduced::Floats(values) = reduced else { unreachable!("fixed-point sums are reduced to floats") };
+            Ok(values)
+        };
+        Ok(Reduction { ascent: floats(self.ascent)?, epsilon: floats(self.epsilon)? })
+    }
+}
+
+fn digest(values: &[f32]) -> Digest {
+    Hasher::new().floats(values).finish()
+}
