@@ -30,4 +30,4 @@ pub use plan::{Assignment, Plan};
 pub use robust::Spread;
 pub use shape::ImageShape;
 pub use speed::BySpeed;
-pub use telemetry::{Audit, Survey, Telemetry};
+pub use telemetry::{Audit, Rung, Survey, Telemetry};

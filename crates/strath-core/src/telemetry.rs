@@ -4,6 +4,8 @@
 //! `w + e_v`. Means over lanes weigh each by its examples, `m_v / B`, as the losses do; of equal lanes that is the plain mean. Norms and
 //! products are over the perturbed parameters. What has no value (a mean over no lane, a quotient by 0) is absent, never NaN.
 //!
+//! In a survey every lane is asked for the products of its two gradients, else as many as take 1 % of a run's time: each in its turn.
+//!
 //! Every value is a function of (configuration, step) to the bit, whatever the number of workers.
 
 /// The largest relative deviation of `||e_v / t||_p` from `rho_v` that an audit passes: some times the rounding of f32.
@@ -14,9 +16,9 @@ pub const RADIUS_TOLERANCE: f64 = 1e-6;
 pub struct Telemetry {
     /// Mean over lanes of `lift_v / (rho_v ||t g_v||_q)`, where `lift_v` is what epsilon adds to the lane's loss: 1 where the loss is linear.
     pub lift_ratio: Option<f64>,
-    /// Mean over lanes of `u . (h_v - g_v) / rho_v` with `u = g_v / ||g_v||`: the curvature along the gradient, in loss / weight^2.
+    /// Mean over the lanes that were asked of `u . (h_v - g_v) / rho_v` with `u = g_v / ||g_v||`: the curvature along the gradient, in loss / weight^2.
     pub curvature: Option<f64>,
-    /// Mean of `cos(h_v, g_v)` over the lanes of one micro-batch: of others no vector holds `h_v`.
+    /// Mean of `cos(h_v, g_v)` over those of them that are one micro-batch: of others no vector holds `h_v`.
     pub turn: Option<f64>,
     /// How many lanes `turn` is a mean of.
     pub turn_lanes: u64,
@@ -45,9 +47,25 @@ pub struct Survey {
     pub transfer: Option<f64>,
     /// Whether m was what it says.
     pub audit: Audit,
+    /// What coarser lanes would be, where `telemetry.ladder` asks for it: the run's m first, each rung of twice the examples.
+    pub ladder: Vec<Rung>,
     /// What the survey took on the reporting rank, seconds: the one figure here that is not the same everywhere.
     pub seconds: f64,
 }
+
+/// Lanes of another size, at the weights of the run.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rung {
+    /// Examples a lane.
+    pub m: u64,
+    /// Mean length of the lanes' ascent gradients.
+    pub gradient_norm: f64,
+    /// Mean of what each lane's epsilon adds to its loss; absent as [`Telemetry::lift_ratio`] is.
+    pub lift: Option<f64>,
+}
+
+/// Most rungs of a ladder: the largest batch is of 2^20 examples.
+pub const MOST_RUNGS: usize = 21;
 
 /// The audit of m: a step attests what its epsilons were.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]

@@ -6,8 +6,10 @@
 
 use std::collections::BTreeSet;
 
-use strath_core::{Audit, Digest, Plan};
+use strath_core::{Audit, Digest, Plan, Rung};
 use strath_sam::LaneFacts;
+
+use crate::ladder::Group;
 
 /// A word of a micro-batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,16 +52,22 @@ pub struct Board {
     micro_batches: usize,
     lanes: usize,
     is_surveyed: bool,
+    /// The groups of a ladder, and its rungs above the lanes.
+    groups: usize,
+    rungs: usize,
     words: Vec<i64>,
 }
 
 impl Board {
-    /// An empty board for the lanes of a plan.
-    pub fn new(plan: &Plan, is_surveyed: bool) -> Self {
+    /// An empty board for the lanes of a plan, and for the `groups` of its ladder, where it is surveyed for one: a word a group (`||g||^2`), and
+    /// one a micro-batch and rung (its loss under the epsilon of its group).
+    pub fn new(plan: &Plan, is_surveyed: bool, groups: &[Group]) -> Self {
         let (micro_batches, lanes) = (plan.micro_batches().len(), plan.lanes().len());
         let of = usize::from(is_surveyed);
-        let words = vec![0; MICRO_BATCH[of] * micro_batches + LANE[of] * lanes + BATCH[of]];
-        Self { micro_batches, lanes, is_surveyed, words }
+        let rungs = groups.last().map_or(0, |group| group.rung);
+        let ladder = groups.len() + rungs * micro_batches;
+        let words = vec![0; MICRO_BATCH[of] * micro_batches + LANE[of] * lanes + ladder + BATCH[of]];
+        Self { micro_batches, lanes, is_surveyed, groups: groups.len(), rungs, words }
     }
 
     /// Writes a word of a micro-batch.
@@ -80,6 +88,46 @@ impl Board {
             let at = self.of_micro_batch(of, micro_batch);
             self.words[at] = word as i64;
         }
+    }
+
+    /// Writes `||g||^2` of a group.
+    pub fn write_group(&mut self, group: usize, squares: f64) {
+        let at = self.of_group(group);
+        self.words[at] = squares.to_bits() as i64;
+    }
+
+    /// Writes the loss of a micro-batch under the epsilon of its group of a rung.
+    pub fn write_rung(&mut self, rung: usize, micro_batch: usize, loss: f64) {
+        let at = self.of_rung(rung, micro_batch);
+        self.words[at] = loss.to_bits() as i64;
+    }
+
+    /// What lanes of every size would be: the plan's own first. `lifts`: whether they were lifted.
+    pub fn ladder(&self, plan: &Plan, groups: &[Group], facts: &[LaneFacts], lifts: bool) -> Vec<Rung> {
+        let finite = |value: f64| Some(value).filter(|value| value.is_finite());
+        let own = facts.first().map(|lane| Rung {
+            m: lane.size as u64,
+            gradient_norm: facts.iter().map(|lane| lane.share * lane.squares.sqrt()).sum(),
+            lift: finite(facts.iter().map(|lane| lane.share * lane.lift).sum()).filter(|_| lifts),
+        });
+        let above = (1..=self.rungs).map(|rung| {
+            let of_rung = || groups.iter().enumerate().filter(move |(_, group)| group.rung == rung);
+            let (mut norms, mut gain, mut examples) = (0.0, 0.0, 0);
+            for (index, group) in of_rung() {
+                norms += f64::from_bits(self.words[self.of_group(index)] as u64).sqrt();
+                for k in group.micro_batches.clone() {
+                    let loss = f64::from_bits(self.words[self.of_rung(rung, k)] as u64);
+                    gain += plan.micro_batches()[k].size as f64 * (loss - self.micro_batch(OfMicroBatch::Clean, k));
+                }
+                examples += group.size;
+            }
+            Rung {
+                m: of_rung().next().map_or(0, |(_, group)| group.size) as u64,
+                gradient_norm: norms / of_rung().count() as f64,
+                lift: finite(gain / examples as f64).filter(|_| lifts),
+            }
+        });
+        own.into_iter().chain(above).collect()
     }
 
     /// Counts that w has moved on this rank, or that its part of a sum is of no use.
@@ -106,8 +154,8 @@ impl Board {
         self.is_surveyed && self.words[self.words.len() - 1] > 0
     }
 
-    /// What the words say of each lane; `radius` of a lane by its size.
-    pub fn lanes(&self, plan: &Plan, radius: impl Fn(usize) -> f64) -> Vec<LaneFacts> {
+    /// What the words say of each lane; `radius` of a lane by its size, `taken` whether its products were.
+    pub fn lanes(&self, plan: &Plan, radius: impl Fn(usize) -> f64, taken: impl Fn(usize) -> bool) -> Vec<LaneFacts> {
         let facts = |(v, lane): (usize, &strath_core::plan::Lane)| {
             let weight = |k: usize| plan.micro_batches()[k].size as f64 / lane.size as f64;
             // In the order of the plan, whoever held what.
@@ -120,8 +168,8 @@ impl Board {
                 squares: self.lane(OfLane::Squares, v),
                 dual_norm: self.lane(OfLane::DualNorm, v),
                 lift: sum(&|k| self.micro_batch(OfMicroBatch::Perturbed, k) - self.micro_batch(OfMicroBatch::Clean, k)),
-                along: sum(&|k| self.micro_batch(OfMicroBatch::Along, k)),
-                descent_squares: (lane.micro_batches.len() == 1).then_some(descent_squares),
+                along: taken(v).then(|| sum(&|k| self.micro_batch(OfMicroBatch::Along, k))),
+                descent_squares: (taken(v) && lane.micro_batches.len() == 1).then_some(descent_squares),
             }
         };
         plan.lanes().iter().enumerate().map(facts).collect()
@@ -167,6 +215,14 @@ impl Board {
         MICRO_BATCH[usize::from(self.is_surveyed)] * self.micro_batches + of as usize * self.lanes + lane
     }
 
+    fn of_group(&self, group: usize) -> usize {
+        self.words.len() - BATCH[1] - self.rungs * self.micro_batches - self.groups + group
+    }
+
+    fn of_rung(&self, rung: usize, micro_batch: usize) -> usize {
+        self.words.len() - BATCH[1] - (self.rungs + 1 - rung) * self.micro_batches + micro_batch
+    }
+
     fn word(&self, of: OfMicroBatch, micro_batch: usize) -> i64 {
         self.words[self.of_micro_batch(of, micro_batch)]
     }
@@ -192,7 +248,7 @@ mod tests {
     /// A board on which every word of some micro-batches, and of lanes that begin there, is written.
     fn part(micro_batches: std::ops::Range<usize>) -> Board {
         let plan = plan();
-        let mut board = Board::new(&plan, true);
+        let mut board = Board::new(&plan, true, &[]);
         for k in micro_batches.clone() {
             board.write(OfMicroBatch::Clean, k, 1.0);
             board.write(OfMicroBatch::Perturbed, k, 2.0 + k as f64);
@@ -228,7 +284,7 @@ mod tests {
     #[test]
     fn what_a_lane_is_follows_from_its_micro_batches() {
         let board = part(0..3);
-        let lanes = board.lanes(&plan(), |m| m as f64 / 100.0);
+        let lanes = board.lanes(&plan(), |m| m as f64 / 100.0, |_| true);
         let first = LaneFacts {
             size: 8,
             share: 8.0 / 12.0,
@@ -236,12 +292,14 @@ mod tests {
             squares: 4.0,
             dual_norm: 2.0,
             lift: 1.5,
-            along: 0.5 * -0.1 + 0.5 * -0.2,
+            along: Some(0.5 * -0.1 + 0.5 * -0.2),
             descent_squares: None,
         };
         assert_eq!(lanes[0], first);
         assert_eq!((lanes[1].lift, lanes[1].descent_squares), (3.0, Some(9.0)));
         assert!((board.crossed(&plan()) - 3.0).abs() < 1e-12);
+        let other = board.lanes(&plan(), |_| 0.1, |v| v == 0)[1];
+        assert_eq!((other.along, other.descent_squares, other.lift), (None, None, 3.0));
     }
 
     #[test]
@@ -263,7 +321,31 @@ mod tests {
 
     #[test]
     fn a_board_without_a_survey_is_short() {
-        assert_eq!(Board::new(&plan(), false).words().len(), 3 * 3 + 2 * 3);
-        assert!(!Board::new(&plan(), false).sums_are_spoilt());
+        assert_eq!(Board::new(&plan(), false, &[]).words().len(), 3 * 3 + 2 * 3);
+        assert!(!Board::new(&plan(), false, &[]).sums_are_spoilt());
+    }
+
+    #[test]
+    fn a_ladder_is_a_mean_over_the_groups_of_each_rung() {
+        let plan = Plan::uniform(16, 4, Some(4)).unwrap();
+        let groups = crate::ladder::groups(&plan);
+        let mut board = Board::new(&plan, true, &groups);
+        for k in 0..4 {
+            board.write(OfMicroBatch::Clean, k, 1.0);
+            board.write(OfMicroBatch::Perturbed, k, 2.0);
+            board.write_lane(OfLane::Squares, k, 16.0);
+            board.write_rung(1, k, 1.5 + k as f64);
+            board.write_rung(2, k, 1.25);
+        }
+        board.write_group(0, 4.0);
+        board.write_group(1, 16.0);
+        board.write_group(2, 1.0);
+        board.count(false, false);
+        let facts = board.lanes(&plan, |_| 0.1, |_| true);
+        let rung = |m, gradient_norm, lift| Rung { m, gradient_norm, lift: Some(lift) };
+        let expected = vec![rung(4, 4.0, 1.0), rung(8, 3.0, 2.0), rung(16, 1.0, 0.25)];
+        assert_eq!(board.ladder(&plan, &groups, &facts, true), expected);
+        assert!(board.ladder(&plan, &groups, &facts, false).iter().all(|rung| rung.lift.is_none()));
+        assert_eq!(board.audit(&plan).moved_weights, 0);
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use strath_core::telemetry::NoiseScale;
-use strath_core::{Audit, Survey, Telemetry};
+use strath_core::{Audit, Rung, Survey, Telemetry};
 
 /// The telemetry of a step, each value under its own key; one that has no value in the step has no key. Means over lanes weigh each by its
 /// examples; what each is: [`strath_core::telemetry`].
@@ -45,9 +45,24 @@ pub struct LaneKeys {
     /// What the step attests of its epsilons.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audit: Option<AuditKeys>,
+    /// What coarser lanes would be, the run's m first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ladder: Vec<RungKeys>,
     /// Seconds of the survey on rank 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub survey_s: Option<f64>,
+}
+
+/// Lanes of another size, at the weights of the run.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RungKeys {
+    /// Examples a lane.
+    pub m: u64,
+    /// Mean length of the lanes' ascent gradients.
+    pub gradient_norm: f64,
+    /// Mean of what each lane's epsilon adds to its loss.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lift: Option<f64>,
 }
 
 /// The audit of m.
@@ -77,7 +92,7 @@ impl LaneKeys {
         let always =
             Self { lift_ratio: *lift_ratio, curvature: *curvature, turn: *turn, turn_lanes, ..Self::default() };
         let Some(survey) = survey else { return always };
-        let Survey { coherence, noise_trace, signal2, amplification, rho_equivalent, transfer, audit, seconds } =
+        let Survey { coherence, noise_trace, signal2, amplification, rho_equivalent, transfer, audit, seconds, .. } =
             **survey;
         let mut keys = Self {
             coherence,
@@ -87,6 +102,7 @@ impl LaneKeys {
             rho_equivalent,
             transfer,
             audit: Some(audit.into()),
+            ladder: survey.ladder.iter().map(|rung| (*rung).into()).collect(),
             survey_s: Some(seconds),
             ..always
         };
@@ -119,6 +135,12 @@ impl LaneKeys {
         ]
         .into_iter()
         .filter_map(|(key, value)| Some((key, value?)))
+    }
+}
+
+impl From<Rung> for RungKeys {
+    fn from(Rung { m, gradient_norm, lift }: Rung) -> Self {
+        Self { m, gradient_norm, lift }
     }
 }
 

@@ -14,6 +14,7 @@ pub mod evaluate;
 pub mod feed;
 pub mod files;
 mod generation;
+pub mod ladder;
 pub mod lane_keys;
 pub mod local;
 pub mod metrics;

@@ -11,7 +11,7 @@ use strath_core::fixed::OutOfRange;
 use strath_core::{After, Assignment, Finish, Plan, Step};
 use strath_data::{Batch, Loader};
 use strath_kernels::vector;
-use strath_model::{Listener, Model, ModelError, PassReport};
+use strath_model::{Listener, Model, ModelError, PassReport, Work};
 use strath_protocol::message::Phase;
 use strath_sam::{Perturbation, draw_direction};
 
@@ -19,6 +19,7 @@ use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
 use crate::feed::Audience;
+use crate::ladder::Rungs;
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
 use crate::state::{StepSums, TrainingState};
@@ -45,6 +46,8 @@ pub struct Stepper {
     perturbation: Perturbation,
     /// What is told of lanes.
     scope: Scope,
+    /// The coarser lanes that surveys tell of too.
+    rungs: Option<Arc<Rungs>>,
     config: Config,
     finish: Finish,
     buffers: Buffers,
@@ -91,12 +94,29 @@ impl Stepper {
         let perturbation = Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
         // Without a perturbation nothing has to be exchanged before the descent: every lane is the rank's own.
         let share = Share::new(&plan, assignment, peers.identity().rank, config.sam.rho > 0.0);
-        let scope = Scope::new(&config, &plan);
+        let flops = model.work(plan.batch()).map_or(0.0, |work| work.iter().map(Work::pass_flops).sum());
+        let scope = Scope::new(&config, &plan, model.parameters().len(), flops);
+        let held = assignment.of(peers.identity().rank);
+        let rungs = config.telemetry.ladder.then(|| Arc::new(Rungs::new(&plan, assignment, held)));
         let buffers = Buffers::new(model.parameters().len());
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
         let audience = Audience::default();
         let longest = Duration::ZERO;
-        Ok(Self { model, loader, plan, share, pieces, perturbation, scope, config, finish, buffers, audience, longest })
+        Ok(Self {
+            model,
+            loader,
+            plan,
+            share,
+            pieces,
+            perturbation,
+            scope,
+            rungs,
+            config,
+            finish,
+            buffers,
+            audience,
+            longest,
+        })
     }
 
     /// The same, with those who join it meanwhile.
@@ -139,7 +159,7 @@ impl Stepper {
         let everyone = 0..self.share.world_size();
         let is_surveyed = self.config.sam.rho > 0.0 && self.config.telemetry.is_due(state.step + 1);
         let mut clock = Clock::start();
-        let watch = Watch::new(self.scope, &self.plan, &state.weights, is_surveyed);
+        let watch = Watch::new(self.scope, &self.plan, step, &state.weights, is_surveyed, self.rungs.as_ref());
         clock.lap_survey();
         let mut gathered = Gathered {
             descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step),
@@ -153,7 +173,7 @@ impl Stepper {
         let mut in_flight = Vec::new();
         for part in self.share.shared().to_vec() {
             let batches = self.examples(step, &part, &mut gathered.clock);
-            let ascent = self.ascent(&state.weights, &part, &batches, &mut gathered); // this rank's part of g_v at w
+            let ascent = self.ascent(peers, step, &state.weights, &part, &batches, &mut gathered); // this rank's part of g_v at w
             in_flight.push((self.exchange(peers, step, &part, ascent)?, batches, part));
         }
 
@@ -163,12 +183,13 @@ impl Stepper {
             let done = if self.config.sam.rho == 0.0 {
                 self.plain(&state.weights, &part, &batches, &mut gathered)
             } else {
-                self.ascent(&state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
+                self.ascent(peers, step, &state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
                     enter(Phase::Descent);
                     self.descend(step, &state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
                 })
             };
             fault = fault.min(settle(done)?);
+            self.climb(peers, step, &state.weights, &mut gathered, false, deadline)?;
         }
 
         for (pending, batches, part) in in_flight {
@@ -183,6 +204,7 @@ impl Stepper {
             }
         }
 
+        self.climb(peers, step, &state.weights, &mut gathered, true, deadline)?;
         enter(Phase::Reduce);
         let Gathered { descent, tally, mut watch, mut clock } = gathered;
         descent.send_rest(fault, || self.buffers.take());
@@ -246,6 +268,8 @@ impl Stepper {
     /// This rank's part of the lane's gradient at w: the sum over its micro-batches of `(size / m) g`.
     fn ascent(
         &self,
+        peers: &Collective,
+        step: Step,
         weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
@@ -259,6 +283,7 @@ impl Stepper {
             let pass = self.gradient(weights, batch, &mut gradient, None)?;
             self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
             gathered.watch.clean(k, pass.loss);
+            gathered.watch.climb(peers, step, &self.plan, k, &gradient, self.batch_share(k));
             sum.add(gradient, size as f64 / lane.size as f64).map_err(|found| {
                 Interrupted::Fault(Fault::new(part.lane, Culprit::AscentGradient(self.tensor(found))))
             })?;
@@ -321,7 +346,9 @@ impl Stepper {
             watch.epsilon(&self.plan, part, (&perturbation, radius), &ascent, weights, &lifted);
             clock.lap_survey();
         }
-        let mut gradient = self.buffers.take();
+        let is_kept = watch.takes(part.lane);
+        // Where its values are spent, its memory serves again.
+        let mut gradient = if is_kept { self.buffers.take() } else { std::mem::take(&mut ascent) };
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
             let heard = self.listener(k, part, &lifted, descent);
@@ -355,11 +382,59 @@ impl Stepper {
         watch: &mut Watch,
     ) -> Result<(), ModelError> {
         for k in watch.crossed(&self.plan, part) {
-            let micro = &self.plan.micro_batches()[k];
-            let Batch { images, labels, .. } = self.loader.micro_batch(step.0, micro.start..micro.start + micro.size);
-            watch.cross(k, self.model.loss(lifted, &images, &labels, self.config.loss.label_smoothing)?);
+            watch.cross(k, self.loss(step, k, lifted)?);
         }
         Ok(())
+    }
+
+    /// Surveyed: what coarser lanes would be, of those groups of lanes whose ascent gradient is there, or of `all`.
+    fn climb(
+        &mut self,
+        peers: &Collective,
+        step: Step,
+        weights: &Arc<Vec<f32>>,
+        gathered: &mut Gathered,
+        all: bool,
+        deadline: Duration,
+    ) -> Result<(), StepError> {
+        let Gathered { watch, clock, .. } = gathered;
+        let Some((rungs, arrived)) = watch.groups(peers, step, &self.plan, weights.len(), all) else { return Ok(()) };
+        for (index, pending) in arrived {
+            let group = &rungs.groups()[index];
+            let mut gradient = floats(pending.wait(deadline)?.0);
+            // Of the batch's sum a group's mean; exact where they are a power of two apart.
+            let scale = (self.plan.batch() as f64 / group.size as f64) as f32;
+            for value in &mut gradient {
+                *value *= scale;
+            }
+            add_decay(&mut gradient, weights, self.decay_in_loss());
+            if rungs.speaks_for(index) {
+                // As a lane's own: to its last bit.
+                watch.group(index, self.perturbation.products(&gradient, &gradient).aa);
+            }
+            if watch.lifts() {
+                let mut lifted = self.buffers.take();
+                let ball = self.perturbation.with_radius(self.config.sam.radius(group.size));
+                ball.lift(&gradient, weights, &mut lifted);
+                let lifted = Arc::new(lifted);
+                for k in rungs.held(index) {
+                    let loss = self.loss(step, k, &lifted)?;
+                    watch.rung(group.rung, k, loss);
+                }
+                if let Ok(lifted) = Arc::try_unwrap(lifted) {
+                    self.buffers.give(lifted);
+                }
+            }
+        }
+        clock.lap_survey();
+        Ok(())
+    }
+
+    /// The loss of a micro-batch, whoever holds it, by a forward alone.
+    fn loss(&mut self, step: Step, micro_batch: usize, weights: &Arc<Vec<f32>>) -> Result<f64, ModelError> {
+        let micro = &self.plan.micro_batches()[micro_batch];
+        let Batch { images, labels, .. } = self.loader.micro_batch(step.0, micro.start..micro.start + micro.size);
+        self.model.loss(weights, &images, &labels, self.config.loss.label_smoothing)
     }
 
     /// The plain optimizer's gradients, rho = 0: `h_v = g_v`, one pass, and no lane has to be whole.

@@ -2,7 +2,7 @@
 //!
 //! | what | passes over a vector | bytes a value |
 //! | --- | --- | --- |
-//! | each micro-batch: the products of `g_v` and `h` | 1 | 8 |
+//! | each micro-batch of a lane whose turn it is, or that is surveyed: the products of `g_v` and `h` | 1 | 8 |
 //! | surveyed, each lane: `g_v` into the sum | 1 | 36 |
 //! | epsilon anew, its norm, its SHA-256, and whether w + epsilon is what the lane is lifted to | 2, 1, 1, 1 | 12, 4, 4, 12 |
 //! | epsilon into the sum | 1 | 20 |
@@ -13,6 +13,7 @@
 //! Nothing of it is read by what moves the weights.
 
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use strath_collective::{Bucket, Collective, CollectiveError, Payload, Pending, Reduced};
@@ -24,7 +25,13 @@ use strath_kernels::vector::{self, Products};
 use strath_sam::{BatchFacts, Lift, Perturbation, lanes};
 
 use crate::board::{Board, OfLane, OfMicroBatch};
+use crate::ladder::{Climb, Rungs, Sent};
 use crate::share::LanePart;
+
+/// One value of a pass over two gradients takes as long as so many floating-point operations of a network: some 1 ns, where a core does 100 a ns.
+const OPERATIONS_A_VALUE: f64 = 100.0;
+/// What the products may take of the time that a run computes: half of what telemetry may.
+const MOST_OF_A_STEP: f64 = 0.01;
 
 /// What is told of lanes under a configuration: the same for every step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,23 +42,36 @@ pub(crate) struct Scope {
     losses_are_whole: bool,
     /// Whether the epsilon of a lane can be tried on the next.
     crosses: bool,
+    /// Of a run's lanes in the order of steps, every so many-th is asked for the products of its gradients: where a network has many parameters
+    /// for its arithmetic, a pass over them is no small part of a step.
+    stride: u64,
 }
 
 impl Scope {
-    pub(crate) fn new(config: &Config, plan: &Plan) -> Self {
+    /// What is told under `config`, of a network of so many `parameters` that needs so many `flops` for a pass over the batch.
+    pub(crate) fn new(config: &Config, plan: &Plan, parameters: usize, flops: f64) -> Self {
         let along_gradient = config.sam.direction == Direction::Gradient;
         let losses_are_whole = config.sam.weight_decay == WeightDecay::Outside || config.optimizer.weight_decay == 0.0;
         let lanes = plan.lanes();
         let are_equal = lanes.len() > 1 && lanes.windows(2).all(|pair| pair[0].size == pair[1].size);
-        Self { along_gradient, losses_are_whole, crosses: along_gradient && losses_are_whole && are_equal }
+        let of_products = OPERATIONS_A_VALUE * plan.micro_batches().len() as f64 * parameters as f64;
+        // Two passes a step.
+        let share = of_products / (2.0 * flops);
+        let least = if share.is_finite() { (share / MOST_OF_A_STEP).ceil().max(1.0) as u64 } else { 1 };
+        // With a factor in common some lanes would never be asked.
+        let stride = (least..).find(|stride| gcd(*stride, lanes.len() as u64) == 1).unwrap_or(1);
+        Self { along_gradient, losses_are_whole, crosses: along_gradient && losses_are_whole && are_equal, stride }
     }
 }
 
 /// What a rank has found out of a step's lanes.
 pub(crate) struct Watch {
     scope: Scope,
+    /// The run's lanes before this step's.
+    lanes_before: u64,
     board: Board,
     survey: Option<Sums>,
+    ladder: Option<(Arc<Rungs>, Climb)>,
 }
 
 /// A rank's part of a survey.
@@ -84,7 +104,16 @@ pub(crate) struct Reduction {
 
 impl Watch {
     /// Begins to watch a step from w, which `is_surveyed` or not.
-    pub(crate) fn new(scope: Scope, plan: &Plan, weights: &[f32], is_surveyed: bool) -> Self {
+    pub(crate) fn new(
+        scope: Scope,
+        plan: &Plan,
+        step: Step,
+        weights: &[f32],
+        is_surveyed: bool,
+        rungs: Option<&Arc<Rungs>>,
+    ) -> Self {
+        let ladder = rungs.filter(|_| is_surveyed).map(|rungs| (rungs.clone(), rungs.begin()));
+        let groups = ladder.as_ref().map_or(&[][..], |(rungs, _)| rungs.groups());
         let zeros = || vec![0; weights.len()];
         let survey = is_surveyed.then(|| Sums {
             weights: digest(weights),
@@ -93,7 +122,8 @@ impl Watch {
             scratch: vec![0.0; weights.len()],
             are_spoilt: false,
         });
-        Self { scope, board: Board::new(plan, is_surveyed), survey }
+        let lanes_before = step.0.wrapping_mul(plan.lanes().len() as u64);
+        Self { scope, lanes_before, board: Board::new(plan, is_surveyed, groups), survey, ladder }
     }
 
     /// Whether the step is surveyed.
@@ -101,9 +131,61 @@ impl Watch {
         self.survey.is_some()
     }
 
+    /// Whether a lane is asked for the products of its gradients: the same on every rank.
+    pub(crate) fn takes(&self, lane: usize) -> bool {
+        let is_its_turn = self.lanes_before.wrapping_add(lane as u64).is_multiple_of(self.scope.stride);
+        self.scope.along_gradient && (is_its_turn || self.is_survey())
+    }
+
     /// A micro-batch's loss at w.
     pub(crate) fn clean(&mut self, micro_batch: usize, loss: f64) {
         self.board.write(OfMicroBatch::Clean, micro_batch, loss);
+    }
+
+    /// Surveyed: the ascent gradient of a micro-batch, `share` of the batch, on its way up the ladder.
+    pub(crate) fn climb(
+        &mut self,
+        peers: &Collective,
+        step: Step,
+        plan: &Plan,
+        micro_batch: usize,
+        gradient: &[f32],
+        share: f64,
+    ) {
+        if let Some((rungs, climb)) = &mut self.ladder {
+            climb.add(rungs, (peers, step, plan.lanes().len()), micro_batch, gradient, share);
+        }
+    }
+
+    /// Surveyed: groups of the ladder whose gradient has come, or with `all` also those still on their way.
+    pub(crate) fn groups(
+        &mut self,
+        peers: &Collective,
+        step: Step,
+        plan: &Plan,
+        len: usize,
+        all: bool,
+    ) -> Option<(Arc<Rungs>, Sent)> {
+        let (rungs, climb) = self.ladder.as_mut()?;
+        if all {
+            climb.send_rest(rungs, (peers, step, plan.lanes().len()), len);
+        }
+        Some((rungs.clone(), climb.arrived(all)))
+    }
+
+    /// Surveyed: the gradient of a group, of which this rank speaks.
+    pub(crate) fn group(&mut self, group: usize, squares: f64) {
+        self.board.write_group(group, squares);
+    }
+
+    /// Whether an epsilon's lift can be compared with a gradient's length.
+    pub(crate) fn lifts(&self) -> bool {
+        self.scope.along_gradient && self.scope.losses_are_whole
+    }
+
+    /// Surveyed: the loss of a micro-batch under the epsilon of its group of a rung.
+    pub(crate) fn rung(&mut self, rung: usize, micro_batch: usize, loss: f64) {
+        self.board.write_rung(rung, micro_batch, loss);
     }
 
     /// Surveyed: the ascent gradient of a lane, whole.
@@ -158,7 +240,7 @@ impl Watch {
         products: impl FnOnce() -> Products,
     ) {
         self.board.write(OfMicroBatch::Perturbed, micro_batch, loss);
-        if !self.scope.along_gradient {
+        if !self.takes(part.lane) {
             return;
         }
         let Products { aa, ab, bb } = products();
@@ -192,6 +274,7 @@ impl Watch {
     /// After the passes, with w as it is then: sends a survey's sums on their way. The [`words`](Self::words) are whole from then on.
     pub(crate) fn send(&mut self, peers: &Collective, step: Step, weights: &[f32]) -> Option<InFlight> {
         let Sums { weights: before, ascent: (high, low), epsilon, are_spoilt, .. } = self.survey.take()?;
+        let are_spoilt = are_spoilt || self.ladder.as_ref().is_some_and(|(_, climb)| climb.is_spoilt);
         self.board.count(digest(weights) != before, are_spoilt);
         let everyone = || 0..peers.identity().world_size;
         let ascent = Payload::Wide { high, low };
@@ -215,9 +298,11 @@ impl Watch {
         words: &[i64],
         reduced: Option<&Reduction>,
     ) -> Telemetry {
-        let Self { scope, board, .. } = self;
+        let is_surveyed = reduced.is_some();
+        let taken: Vec<bool> = (0..plan.lanes().len()).map(|lane| is_surveyed || self.takes(lane)).collect();
+        let Self { scope, board, ladder, .. } = self;
         let board = board.reduced(words);
-        let facts = board.lanes(plan, |m| config.sam.radius(m));
+        let facts = board.lanes(plan, |m| config.sam.radius(m), |lane| taken[lane]);
         let mut told = Telemetry::default();
         if scope.along_gradient {
             told = lanes::telemetry(&facts, scope.losses_are_whole);
@@ -230,6 +315,10 @@ impl Watch {
                 crossed: scope.crosses.then(|| board.crossed(plan)),
             };
             let mut survey = lanes::survey(&facts, &batch, audit, scope.losses_are_whole);
+            if let Some((rungs, _)) = &ladder {
+                let lifts = scope.along_gradient && scope.losses_are_whole;
+                survey.ladder = board.ladder(plan, rungs.groups(), &facts, lifts);
+            }
             if !scope.along_gradient {
                 // A random epsilon has no lift of first order that another radius could match.
                 survey.rho_equivalent = None;
@@ -259,6 +348,63 @@ impl InFlight {
     }
 }
 
+fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}
+
 fn digest(values: &[f32]) -> Digest {
     Hasher::new().floats(values).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scope(sets: &str, parameters: usize, flops: f64) -> (Scope, Plan) {
+        let text = format!("[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\n{sets}");
+        let config = Config::from_toml(&text).unwrap();
+        let plan = config.plan().unwrap();
+        (Scope::new(&config, &plan, parameters, flops), plan)
+    }
+
+    #[test]
+    fn products_are_asked_for_as_often_as_they_cost_one_per_cent_and_of_every_lane() {
+        // A network of 270,000 parameters and 40 million multiply-adds an example: next to nothing.
+        let (cheap, _) = scope("[sam]\nm = 32\n", 270_000, 64.0 * 6.0 * 40e6);
+        assert_eq!(cheap.stride, 1);
+        for m in [1, 2, 4, 8, 16, 32] {
+            // Each parameter serves once an example.
+            let (dear, plan) = scope(&format!("[sam]\nm = {m}\n"), 1_000_000, 64.0 * 6e6);
+            let lanes = plan.lanes().len();
+            let share = 100.0 * lanes as f64 / (2.0 * 64.0 * 6.0);
+            assert!(dear.stride as f64 >= share / 0.01, "m = {m}: {}", dear.stride);
+            let mut asked = vec![0; lanes];
+            for step in 0..dear.stride {
+                let watch = Watch::new(dear, &plan, Step(step), &[], false, None);
+                (0..lanes).filter(|lane| watch.takes(*lane)).for_each(|lane| asked[lane] += 1);
+            }
+            assert_eq!(asked, vec![1; lanes], "in so many steps each lane is asked once");
+        }
+    }
+
+    #[test]
+    fn a_survey_asks_every_lane_unless_epsilon_is_random() {
+        for (direction, asks) in [("gradient", true), ("random", false)] {
+            let (scope, plan) = scope(&format!("[sam]\nm = 8\ndirection = \"{direction}\"\n"), 1_000_000, 64.0 * 6e6);
+            let watch = Watch::new(scope, &plan, Step(5), &[], true, None);
+            assert!((0..8).all(|lane| watch.takes(lane) == asks));
+        }
+    }
+
+    #[test]
+    fn an_epsilon_is_tried_on_the_next_lane_by_whoever_holds_its_like() {
+        let (scope, plan) = scope("[batch]\nmicro = 8\n[sam]\nm = 32\n", 10, 1.0);
+        let watch = Watch::new(scope, &plan, Step(0), &[], true, None);
+        let part = |lane, micro_batches| LanePart { lane, micro_batches, ranks: 0..1, is_first: false };
+        assert_eq!(watch.crossed(&plan, &part(0, 1..3)), 5..7);
+        assert_eq!(watch.crossed(&plan, &part(1, 4..8)), 0..4, "after the last comes the first");
+        let unequal = self::scope("[sam]\nm = [32, 16, 16]\n", 10, 1.0);
+        let watch = Watch::new(unequal.0, &unequal.1, Step(0), &[], true, None);
+        assert!(watch.crossed(&unequal.1, &part(0, 0..1)).is_empty());
+    }
 }

@@ -17,8 +17,8 @@ pub struct LaneFacts {
     pub dual_norm: f64,
     /// What epsilon adds to its loss.
     pub lift: f64,
-    /// `g_v . h_v`
-    pub along: f64,
+    /// `g_v . h_v`, where it was asked for.
+    pub along: Option<f64>,
     /// `||h_v||^2`, where a vector holds h_v.
     pub descent_squares: Option<f64>,
 }
@@ -37,19 +37,20 @@ pub struct BatchFacts {
 /// What is told of the lanes at every step; `losses_are_whole`: the losses have every term whose gradient g_v is, so that a lift can be
 /// compared with it.
 pub fn telemetry(lanes: &[LaneFacts], losses_are_whole: bool) -> Telemetry {
-    let with_direction = || lanes.iter().filter(|lane| lane.dual_norm > 0.0 && lane.squares > 0.0);
-    let lift_ratio = mean(with_direction(), |lane| lane.lift / (lane.radius * lane.dual_norm));
-    let curvature = mean(with_direction(), |lane| {
+    let lift_ratio =
+        mean(lanes.iter().filter(|lane| lane.dual_norm > 0.0), |lane| lane.lift / (lane.radius * lane.dual_norm));
+    let asked = || lanes.iter().filter(|lane| lane.along.is_some() && lane.squares > 0.0);
+    let curvature = mean(asked(), |lane| {
         let length = lane.squares.sqrt();
-        (lane.along / length - length) / lane.radius
+        (lane.along.unwrap_or_default() / length - length) / lane.radius
     });
     // h_v has no angle where it is zero.
     let has_angle = |lane: &&LaneFacts| lane.descent_squares.is_some_and(|squares| squares > 0.0);
-    let turned = || with_direction().filter(has_angle);
+    let turned = || asked().filter(has_angle);
     let turn = mean(turned(), |lane| {
         let squares = lane.descent_squares.unwrap_or_default();
         // No cosine is beyond 1, whatever rounding says.
-        (lane.along / (lane.squares.sqrt() * squares.sqrt())).clamp(-1.0, 1.0)
+        (lane.along.unwrap_or_default() / (lane.squares.sqrt() * squares.sqrt())).clamp(-1.0, 1.0)
     });
     let turn_lanes = if turn.is_some() { turned().count() as u64 } else { 0 };
     Telemetry { lift_ratio: lift_ratio.filter(|_| losses_are_whole), curvature, turn, turn_lanes, survey: None }
@@ -73,6 +74,7 @@ pub fn survey(lanes: &[LaneFacts], batch: &BatchFacts, audit: Audit, losses_are_
         rho_equivalent: quotient(first_order, batch.squares.sqrt()),
         transfer: batch.crossed.filter(|_| losses_are_whole).and_then(|crossed| quotient(crossed, lift)),
         audit,
+        ladder: Vec::new(),
         seconds: 0.0,
     }
 }
@@ -143,7 +145,7 @@ mod tests {
                     squares: products.aa,
                     dual_norm: lift.dual_norm,
                     lift: own,
-                    along: products.ab,
+                    along: Some(products.ab),
                     descent_squares: Some(products.bb),
                 }
             })
@@ -193,9 +195,9 @@ mod tests {
     #[test]
     fn a_descent_gradient_at_a_right_angle_has_turned_by_one() {
         let lane = LaneFacts { size: 1, share: 0.5, radius: 0.1, squares: 4.0, dual_norm: 2.0, ..LaneFacts::default() };
-        let turned = LaneFacts { descent_squares: Some(9.0), along: 0.0, ..lane };
-        let several = LaneFacts { along: 4.0, ..lane };
-        let found = telemetry(&[turned, several], true);
+        let turned = LaneFacts { descent_squares: Some(9.0), along: Some(0.0), ..lane };
+        let several = LaneFacts { along: Some(4.0), ..lane };
+        let found = telemetry(&[turned, several, lane], true);
         assert_eq!((found.turn, found.turn_lanes), (Some(0.0), 1), "a lane of several micro-batches has no h");
         // (0 - 2) / 0.1 and (2 - 2) / 0.1.
         close(found.curvature, -10.0);

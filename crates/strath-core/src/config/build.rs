@@ -28,6 +28,9 @@ pub(super) fn build(tree: &Tree, replaced: &[Replaced]) -> Result<Effective, Con
     refuse_what_would_be_ignored(tree)?;
     let config = tables(tree).map_err(|error| with_story(error, replaced))?;
     let micro_batches = config.plan()?.micro_batches().len();
+    if let Some(why) = config.telemetry.ladder.then(|| why_no_ladder(&config)).flatten() {
+        return Err(wrong(tree, "telemetry.ladder", "true".into(), &format!("false, as {why}")));
+    }
     let mut warnings: Vec<String> = replaced.iter().map(|option| option.story.clone()).collect();
     warnings.extend(idle_workers(&config, micro_batches));
     let origins = KEYS.iter().map(|key| (key.path, tree.origin(key.path))).collect();
@@ -49,7 +52,10 @@ fn tables(tree: &Tree) -> Result<Config, ConfigError> {
             every_steps: size(tree, "checkpoint.every_steps") as u64,
             keep: size(tree, "checkpoint.keep"),
         },
-        telemetry: TelemetryTable { every: tree.integer("telemetry.every").unwrap_or(50) as u64 },
+        telemetry: TelemetryTable {
+            every: tree.integer("telemetry.every").unwrap_or(50) as u64,
+            ladder: tree.boolean("telemetry.ladder").unwrap_or(false),
+        },
     })
 }
 
@@ -76,6 +82,29 @@ fn with_story(error: ConfigError, replaced: &[Replaced]) -> ConfigError {
         }
         other => other,
     }
+}
+
+/// Why the ascent gradient of a coarser lane is not the mean of the lanes' that it would be made of, or there is nothing to tell it with.
+fn why_no_ladder(config: &Config) -> Option<&'static str> {
+    let norm = match &config.model.kind {
+        ModelKind::ConvNet { norm, .. } | ModelKind::ResNet { norm, .. } | ModelKind::WideResNet { norm, .. } => *norm,
+        ModelKind::Mlp { .. } | ModelKind::ViT { .. } => NormLayer::None,
+    };
+    let lanes = config.plan().ok()?;
+    let are_equal = lanes.lanes().windows(2).all(|pair| pair[0].size == pair[1].size);
+    if norm == NormLayer::Batch && config.batch.micro.is_none() {
+        return Some(
+            "batch norm over the whole lane makes a coarser lane's gradient another than the mean of finer ones' (31 % off where it was \
+             measured); fix what it sees with batch.micro, or take model.norm = \"group\"",
+        );
+    }
+    if !are_equal {
+        return Some("lanes of different sizes are on no rung; give sam.m as one number");
+    }
+    if config.sam.rho == 0.0 {
+        return Some("sam.rho is 0: there are no lanes to survey");
+    }
+    (config.telemetry.every == 0).then_some("telemetry.every is 0 and the ladder is a part of surveys")
 }
 
 /// A warning where there is less to hand out than there are workers.

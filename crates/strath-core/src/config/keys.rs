@@ -349,6 +349,12 @@ pub const KEYS: &[Key] = &[
         Some("50"),
         "steps between two surveys of the lanes (audit of m, noise scale, equivalent rho), a forward and two sums each; 0: none",
     ),
+    key(
+        "telemetry.ladder",
+        Kind::Boolean,
+        Some("false"),
+        "surveys also tell what lanes of 2 m, 4 m, ... would be, a forward each; not with batch norm over the lane",
+    ),
 ];
 
 /// What a configuration of Strath may name and this build has not: refused as such, never ignored and never "unknown".
@@ -357,7 +363,6 @@ const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
     ("cluster.transport", Some(&["nccl"])),
     ("cluster.device", Some(&["cuda"])),
-    ("telemetry.ladder", None),
     ("study", None),
     ("model.compute", None),
 ];

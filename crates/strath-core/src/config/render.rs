@@ -106,6 +106,7 @@ impl Config {
         values.put("checkpoint.every_steps", self.checkpoint.every_steps as i64);
         values.put("checkpoint.keep", self.checkpoint.keep as i64);
         values.put("telemetry.every", self.telemetry.every as i64);
+        values.put("telemetry.ladder", self.telemetry.ladder);
         values.0
     }
 

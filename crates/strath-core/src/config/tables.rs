@@ -500,6 +500,8 @@ pub struct CheckpointTable {
 pub struct TelemetryTable {
     /// Steps between two surveys of the lanes; 0: none. What costs nothing is told at every step.
     pub every: u64,
+    /// Whether surveys also tell what coarser lanes would be.
+    pub ladder: bool,
 }
 
 impl TelemetryTable {

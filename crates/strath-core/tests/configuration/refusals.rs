@@ -82,7 +82,6 @@ fn what_this_build_lacks_is_refused_as_such() {
         "data.kind=parquet",
         "cluster.transport=nccl",
         "cluster.device=cuda:0",
-        "telemetry.ladder=true",
         "model.compute=bf16",
         "study.m=[1, 2]",
     ] {
@@ -115,8 +114,8 @@ fn every_refusal_says_in_one_line_what_was_found_what_was_expected_and_what_to_d
             "cluster.device = \"cuda:0\" (--set) cannot be honoured: this build does not have it; expected one of auto, cpu",
         ),
         (
-            file("[telemetry]\nladder = true\n"),
-            "telemetry.ladder = true (run.toml:2) cannot be honoured: this build does not have it; leave it out",
+            file("[study]\nm = 1\n"),
+            "study.m = 1 (run.toml:2) cannot be honoured: this build does not have it; leave it out",
         ),
         (
             file(&format!("{MINIMAL}[batch]\nsize = 128.7\n")),
@@ -227,4 +226,23 @@ fn bad_toml_and_bad_assignments_name_their_place() {
     let bad = resolve("[run]\nname = \n");
     assert!(matches!(bad, Err(ConfigError::Syntax { line: 2, .. })), "{bad:?}");
     assert!(matches!(refusal(&["sam.rho"]), ConfigError::NotAnAssignment { .. }));
+}
+
+/// Where the identity that a ladder rests on does not hold, it is refused with the reason.
+#[test]
+fn a_ladder_is_refused_where_coarser_lanes_are_no_means_of_finer_ones() {
+    let ladder = "telemetry.ladder=true";
+    for (assignments, why) in [
+        (&[ladder][..], "batch norm over the whole lane"),
+        (&[ladder, "sam.m=[32, 16, 16]", "batch.micro=8"], "different sizes"),
+        (&[ladder, "batch.micro=8", "sam.rho=0"], "sam.rho is 0"),
+        (&[ladder, "batch.micro=8", "telemetry.every=0"], "telemetry.every is 0"),
+    ] {
+        let refused = refusal(assignments);
+        assert!(matches!(&refused, ConfigError::WrongValue { key, .. } if key == "telemetry.ladder"), "{refused}");
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    for assignments in [&[ladder, "batch.micro=8"][..], &[ladder, "model.norm=group"], &[ladder, "model.norm=none"]] {
+        assert!(config(assignments).telemetry.ladder, "{assignments:?}");
+    }
 }

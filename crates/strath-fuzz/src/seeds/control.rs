@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use strath_core::{Audit, Digest, Generation, Rank, RunId, Step, Survey, Telemetry, Ticket, WorkerId};
+use strath_core::{Audit, Digest, Generation, Rank, RunId, Rung, Step, Survey, Telemetry, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
     FailureReport, Feed, Finished, Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress,
@@ -117,6 +117,10 @@ fn telemetry() -> Telemetry {
         rho_equivalent: Some(0.075),
         transfer: None,
         audit: audit(),
+        ladder: vec![
+            Rung { m: 8, gradient_norm: 1.5, lift: Some(0.1) },
+            Rung { m: 16, gradient_norm: 1.0, lift: None },
+        ],
         seconds: 0.01,
     };
     Telemetry {

@@ -1,6 +1,7 @@
 //! What a step tells of its lanes.
 
-use strath_core::{Audit, Survey, Telemetry};
+use strath_core::telemetry::MOST_RUNGS;
+use strath_core::{Audit, Rung, Survey, Telemetry};
 
 use super::{finite, required};
 use crate::error::RpcError;
@@ -35,10 +36,10 @@ impl TryFrom<wire::Telemetry> for Telemetry {
 
 impl From<Survey> for wire::Survey {
     fn from(survey: Survey) -> Self {
-        let Survey { coherence, noise_trace, signal2, amplification, rho_equivalent, transfer, audit, seconds } =
+        let Survey { coherence, noise_trace, signal2, amplification, rho_equivalent, transfer, audit, ladder, seconds } =
             survey;
-        let audit = Some(audit.into());
-        Self { coherence, noise_trace, signal2, amplification, rho_equivalent, transfer, audit, seconds }
+        let (audit, ladder) = (Some(audit.into()), ladder.into_iter().map(Into::into).collect());
+        Self { coherence, noise_trace, signal2, amplification, rho_equivalent, transfer, audit, seconds, ladder }
     }
 }
 
@@ -46,6 +47,11 @@ impl TryFrom<wire::Survey> for Survey {
     type Error = RpcError;
 
     fn try_from(survey: wire::Survey) -> Result<Self, RpcError> {
+        let rungs = survey.ladder.len();
+        if rungs > MOST_RUNGS {
+            let expected = format!("at most {MOST_RUNGS}");
+            return Err(RpcError::malformed("Survey.ladder", format!("{rungs} rungs"), expected));
+        }
         Ok(Self {
             coherence: number(survey.coherence, "Survey.coherence")?,
             noise_trace: number(survey.noise_trace, "Survey.noise_trace")?,
@@ -54,8 +60,26 @@ impl TryFrom<wire::Survey> for Survey {
             rho_equivalent: number(survey.rho_equivalent, "Survey.rho_equivalent")?,
             transfer: number(survey.transfer, "Survey.transfer")?,
             audit: required(survey.audit, "Survey.audit")?.try_into()?,
+            ladder: survey.ladder.into_iter().map(TryInto::try_into).collect::<Result<_, RpcError>>()?,
             seconds: finite(survey.seconds, "Survey.seconds")?,
         })
+    }
+}
+
+impl From<Rung> for wire::Rung {
+    fn from(rung: Rung) -> Self {
+        let Rung { m, gradient_norm, lift } = rung;
+        Self { m, gradient_norm, lift }
+    }
+}
+
+impl TryFrom<wire::Rung> for Rung {
+    type Error = RpcError;
+
+    fn try_from(rung: wire::Rung) -> Result<Self, RpcError> {
+        let wire::Rung { m, gradient_norm, lift } = rung;
+        let gradient_norm = finite(gradient_norm, "Rung.gradient_norm")?;
+        Ok(Self { m, gradient_norm, lift: number(lift, "Rung.lift")? })
     }
 }
 

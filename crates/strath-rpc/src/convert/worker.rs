@@ -177,7 +177,7 @@ impl From<StepReport> for wire::StepReport {
             gradient_norm,
             epsilon_norm,
             zero_gradient_lanes,
-            telemetry: Some(telemetry.into()),
+            telemetry: Some(Box::new(telemetry.into())),
             seconds,
             phases: Some(phases.into()),
         }
@@ -197,7 +197,7 @@ impl TryFrom<wire::StepReport> for StepReport {
             gradient_norm: finite(report.gradient_norm, "StepReport.gradient_norm")?,
             epsilon_norm: finite(report.epsilon_norm, "StepReport.epsilon_norm")?,
             zero_gradient_lanes: report.zero_gradient_lanes,
-            telemetry: report.telemetry.map(TryInto::try_into).transpose()?.unwrap_or_default(),
+            telemetry: report.telemetry.map(|telemetry| (*telemetry).try_into()).transpose()?.unwrap_or_default(),
             seconds: finite(report.seconds, "StepReport.seconds")?,
             phases: required(report.phases, "StepReport.phases")?.try_into()?,
         })

@@ -55,6 +55,9 @@ fn every_malformed_field_of_what_lanes_tell_is_refused_by_name() {
         "Survey.transfer": transfer = Some(f64::NAN);
         "Survey.audit": audit = None;
         "Audit.radius_deviation": audit = Some(wire::Audit { radius_deviation: f64::NAN, ..Default::default() });
+        "Survey.ladder": ladder = vec![wire::Rung::default(); 22];
+        "Rung.gradient_norm": ladder = vec![wire::Rung { gradient_norm: f64::NAN, ..Default::default() }];
+        "Rung.lift": ladder = vec![wire::Rung { lift: Some(f64::NAN), ..Default::default() }];
         "Survey.seconds": seconds = f64::NAN;
     );
     each_refused!(SurveyStatus, wire::SurveyStatus { audit, ..Default::default() },
@@ -123,7 +126,7 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
         "StepReport.epsilon_norm": epsilon_norm = f64::NAN;
         "StepReport.seconds": seconds = f64::NAN;
         "StepReport.phases": phases = None;
-        "Telemetry.turn": telemetry = Some(wire::Telemetry { turn: Some(f64::NAN), ..Default::default() });
+        "Telemetry.turn": telemetry = Some(Box::new(wire::Telemetry { turn: Some(f64::NAN), ..Default::default() }));
     );
     each_refused!(PhaseSeconds, wire::PhaseSeconds::default(),
         "PhaseSeconds.data": data = f64::NAN;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use prost::Message as _;
-use strath_core::{Audit, Digest, Generation, Rank, RunId, Step, Survey, Telemetry, Ticket, WorkerId};
+use strath_core::{Audit, Digest, Generation, Rank, RunId, Rung, Step, Survey, Telemetry, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
     FailureReport, Feed, Finished, Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress,
@@ -84,9 +84,22 @@ fn audit() -> impl Strategy<Value = Audit> {
 }
 
 fn telemetry() -> impl Strategy<Value = Telemetry> {
-    let survey = (prop::array::uniform6(maybe()), audit(), number()).prop_map(|(numbers, audit, seconds)| {
+    let rung = (any::<u64>(), number(), maybe()).prop_map(|(m, gradient_norm, lift)| Rung { m, gradient_norm, lift });
+    let ladder = prop::collection::vec(rung, 0..4);
+    let survey = (prop::array::uniform6(maybe()), audit(), ladder, number());
+    let survey = survey.prop_map(|(numbers, audit, ladder, seconds)| {
         let [coherence, noise_trace, signal2, amplification, rho_equivalent, transfer] = numbers;
-        Box::new(Survey { coherence, noise_trace, signal2, amplification, rho_equivalent, transfer, audit, seconds })
+        Box::new(Survey {
+            coherence,
+            noise_trace,
+            signal2,
+            amplification,
+            rho_equivalent,
+            transfer,
+            audit,
+            ladder,
+            seconds,
+        })
     });
     (prop::array::uniform3(maybe()), any::<u64>(), prop::option::of(survey)).prop_map(
         |([lift_ratio, curvature, turn], turn_lanes, survey)| Telemetry {
