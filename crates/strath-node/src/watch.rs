@@ -59,7 +59,9 @@ impl Scope {
         let share = of_products / (2.0 * flops);
         let least = if share.is_finite() { (share / MOST_OF_A_STEP).ceil().max(1.0) as u64 } else { 1 };
         // With a factor in common some lanes would never be asked.
-        let stride = (least..).find(|stride| gcd(*stride, lanes.len() as u64) == 1).unwrap_or(1);
+        // Of so many numbers in a row as there are lanes one has none.
+        let lanes = lanes.len() as u64;
+        let stride = (least..least.saturating_add(lanes)).find(|stride| gcd(*stride, lanes) == 1).unwrap_or(1);
         Self { along_gradient, losses_are_whole, crosses: along_gradient && losses_are_whole && are_equal, stride }
     }
 }
