@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket(pub u32);
 
-const FIRST_PIECE: u32 = 8;
+const FIRST_PIECE: u32 = 10;
 const FIRST_LANE: u32 = FIRST_PIECE + Bucket::MOST_PIECES;
 
 impl Bucket {
@@ -24,6 +24,12 @@ impl Bucket {
     pub const VERIFICATION: Self = Self(5);
     /// The digests of the ranks' states that are about to be kept.
     pub const CHECKPOINT: Self = Self(6);
+    /// The sums of an evaluation on the validation split, which may be under way beside one on another.
+    pub const VALIDATION: Self = Self(7);
+    /// The ascent gradient of the batch, in a step whose lanes are surveyed.
+    pub const SURVEY_ASCENT: Self = Self(8);
+    /// The mean epsilon of the lanes, in such a step.
+    pub const SURVEY_EPSILON: Self = Self(9);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
 
@@ -42,10 +48,10 @@ impl Bucket {
     /// The ascent gradient of lane `n`.
     ///
     /// # Panics
-    /// Where `n` is within 17 of `u32::MAX`; a lane has an example of its own, so no batch has so many.
+    /// Where `n` is within 19 of `u32::MAX`; a lane has an example of its own, so no batch has so many.
     pub fn lane(n: u32) -> Self {
         let bucket = n.checked_add(FIRST_LANE).map(Self).filter(|b| *b != Self::CONTROL);
-        bucket.expect("a batch has fewer than 2^32 - 17 lanes")
+        bucket.expect("a batch has fewer than 2^32 - 19 lanes")
     }
 }
 
@@ -57,7 +63,10 @@ impl fmt::Display for Bucket {
             Self::BARRIER => f.write_str("barrier"),
             Self::EVALUATION => f.write_str("evaluation"),
             Self::VERIFICATION => f.write_str("verification"),
+            Self::VALIDATION => f.write_str("validation"),
             Self::CHECKPOINT => f.write_str("verification of a checkpoint"),
+            Self::SURVEY_ASCENT => f.write_str("survey, ascent gradient"),
+            Self::SURVEY_EPSILON => f.write_str("survey, mean epsilon"),
             Self::PROBE => f.write_str("measurement"),
             Self::CONTROL => f.write_str("no operation"),
             Self(n) if (FIRST_PIECE..FIRST_LANE).contains(&n) => write!(f, "gradient, piece {}", n - FIRST_PIECE),
@@ -80,6 +89,9 @@ mod tests {
             Bucket::EVALUATION,
             Bucket::VERIFICATION,
             Bucket::CHECKPOINT,
+            Bucket::VALIDATION,
+            Bucket::SURVEY_ASCENT,
+            Bucket::SURVEY_EPSILON,
             Bucket::piece(0),
             Bucket::piece(Bucket::MOST_PIECES - 1),
             Bucket::lane(0),
@@ -88,9 +100,10 @@ mod tests {
         let names = buckets.map(|b| b.to_string());
         let pieces = ["gradient, piece 0", "gradient, piece 7"];
         assert_eq!(names[..5], ["gradient", "tally", "barrier", "evaluation", "verification"]);
-        assert_eq!(names[5], "verification of a checkpoint");
+        assert_eq!(names[5..7], ["verification of a checkpoint", "validation"]);
+        assert_eq!(names[7..9], ["survey, ascent gradient", "survey, mean epsilon"]);
         assert_eq!(
-            (&names[6..8], &names[8..]),
+            (&names[9..11], &names[11..]),
             (&pieces.map(String::from)[..], &["lane 0", "lane 7"].map(String::from)[..])
         );
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));

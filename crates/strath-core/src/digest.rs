@@ -18,7 +18,7 @@ impl Digest {
     }
 
     /// Its first sixteen bytes as two little-endian words.
-    pub(crate) fn words(self) -> [u64; 2] {
+    pub fn words(self) -> [u64; 2] {
         let word = |from: &[u8]| from.iter().rev().fold(0, |word, byte| (word << 8) | u64::from(*byte));
         [word(&self.0[..8]), word(&self.0[8..16])]
     }

@@ -36,6 +36,8 @@ pub enum Purpose<'a> {
     },
     /// Which training labels are replaced, and by what.
     LabelNoise,
+    /// Which training examples are split off for validation.
+    Validation,
     /// The initial values of one tensor.
     Initial {
         /// Its name.
@@ -43,6 +45,15 @@ pub enum Purpose<'a> {
     },
     /// Made-up data, as the probe of numerics uses.
     Probe,
+    /// What stands for one tensor's part of a lane's ascent gradient (`sam.direction = "random"`).
+    Direction {
+        /// Completed steps.
+        step: u64,
+        /// Position in the batch of the lane's first example.
+        first: u32,
+        /// Which tensor of the model's, in ascending order of name.
+        tensor: u32,
+    },
 }
 
 /// A stream of random numbers, keyed by (seed, purpose).
@@ -68,6 +79,8 @@ impl Stream {
                 (4, a, b)
             }
             Purpose::Probe => (5, 0, 0),
+            Purpose::Validation => (7, 0, 0),
+            Purpose::Direction { step, first, tensor } => (6, step, u64::from(first) | u64::from(tensor) << 32),
         };
         let split = |v: u64| [v as u32, (v >> 32) as u32];
         // The key is itself drawn from (seed, tag, a), the counter's upper half is b: no two purposes share a block.
@@ -86,6 +99,11 @@ impl Stream {
         }
         self.used += 1;
         self.words[self.used - 1]
+    }
+
+    /// The next 32 random bits, as many times as there are `words`.
+    pub fn fill(&mut self, words: &mut [u32]) {
+        words.fill_with(|| self.next_u32());
     }
 
     /// The next 64 random bits.
@@ -156,9 +174,14 @@ mod tests {
                 Purpose::Augment { epoch: 0, example: 1 },
                 Purpose::Augment { epoch: 1, example: 0 },
                 Purpose::LabelNoise,
+                Purpose::Validation,
                 Purpose::Initial { tensor: "a" },
                 Purpose::Initial { tensor: "b" },
                 Purpose::Probe,
+                Purpose::Direction { step: 0, first: 0, tensor: 0 },
+                Purpose::Direction { step: 1, first: 0, tensor: 0 },
+                Purpose::Direction { step: 0, first: 1, tensor: 0 },
+                Purpose::Direction { step: 0, first: 0, tensor: 1 },
             ] {
                 let draw = Stream::new(seed, purpose).next_u64();
                 assert_eq!(draw, Stream::new(seed, purpose).next_u64());

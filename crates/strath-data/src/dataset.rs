@@ -5,13 +5,15 @@ use strath_core::digest::Hasher;
 use strath_core::{Digest, ImageShape};
 
 use crate::error::DataError;
-use crate::{noise, source};
+use crate::{noise, source, validation};
 
 /// Which part of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SplitName {
     /// The training examples.
     Train,
+    /// Those that were split off the training examples; none unless `data.validation` says so.
+    Validation,
     /// The test examples.
     Test,
 }
@@ -21,6 +23,7 @@ impl SplitName {
     pub fn name(self) -> &'static str {
         match self {
             Self::Train => "train",
+            Self::Validation => "validation",
             Self::Test => "test",
         }
     }
@@ -119,6 +122,21 @@ impl Split {
         }
     }
 
+    /// These examples of it, in this order.
+    pub(crate) fn part(&self, examples: &[u32]) -> Self {
+        fn rows<T: Copy>(values: &[T], size: usize, examples: &[u32]) -> Vec<T> {
+            examples.iter().flat_map(|example| &values[*example as usize * size..][..size]).copied().collect()
+        }
+        let size = self.shape.values();
+        let pixels = match &self.pixels {
+            Pixels::Bytes { values, table } => {
+                Pixels::Bytes { values: rows(values, size, examples), table: table.clone() }
+            }
+            Pixels::Floats(values) => Pixels::Floats(rows(values, size, examples)),
+        };
+        Self { shape: self.shape, pixels, labels: rows(&self.labels, 1, examples) }
+    }
+
     fn truncate(&mut self, examples: usize) {
         self.labels.truncate(examples);
         match &mut self.pixels {
@@ -153,12 +171,14 @@ pub struct Dataset {
     classes: usize,
     normalisation: Normalisation,
     train: Split,
+    validation: Split,
     test: Split,
     digest: Digest,
 }
 
 impl Dataset {
-    /// Loads the data set of a valid configuration; `train_limit` applies first, then the label noise, drawn from `seed`.
+    /// Loads the data set of a valid configuration; `train_limit` applies first, then the label noise, then what is
+    /// split off for validation, both drawn from `seed`.
     ///
     /// # Errors
     /// [`DataError`] with the file, what was found, what was expected and what to do.
@@ -186,10 +206,11 @@ impl Dataset {
             loaded.train.truncate(limit);
         }
         noise::replace_labels(&mut loaded.train.labels, loaded.classes, table.label_noise, seed);
-        Ok(Self::new(loaded))
+        let validation = validation::split_off(&mut loaded.train, table.validation, seed)?;
+        Ok(Self::new(loaded, validation))
     }
 
-    fn new(loaded: source::Loaded) -> Self {
+    fn new(loaded: source::Loaded, validation: Split) -> Self {
         let source::Loaded { shape, classes, normalisation, train, test } = loaded;
         let mut hasher = Hasher::new();
         for size in [shape.channels, shape.height, shape.width, classes] {
@@ -197,7 +218,11 @@ impl Dataset {
         }
         train.digest_into(&mut hasher);
         test.digest_into(&mut hasher);
-        Self { shape, classes, normalisation, train, test, digest: hasher.finish() }
+        // Data of which nothing is split off keeps the digest that it always had.
+        if !validation.is_empty() {
+            validation.digest_into(&mut hasher);
+        }
+        Self { shape, classes, normalisation, train, validation, test, digest: hasher.finish() }
     }
 
     /// The shape of an image.
@@ -219,11 +244,13 @@ impl Dataset {
     pub fn split(&self, name: SplitName) -> &Split {
         match name {
             SplitName::Train => &self.train,
+            SplitName::Validation => &self.validation,
             SplitName::Test => &self.test,
         }
     }
 
-    /// SHA-256 of everything that decides the examples: shapes, pixels, normalisation, labels after limit and noise.
+    /// SHA-256 of everything that decides the examples: shapes, pixels, normalisation, labels after limit and noise,
+    /// and what is split off.
     pub fn digest(&self) -> Digest {
         self.digest
     }

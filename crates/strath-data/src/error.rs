@@ -88,6 +88,16 @@ pub enum DataError {
         /// The split.
         split: &'static str,
     },
+    /// A share of the training examples that comes to none.
+    #[error(
+        "data.validation = {share} of {examples} training examples is none, expected at least one; raise it, or leave it out"
+    )]
+    Validation {
+        /// The share.
+        share: f64,
+        /// Training examples that there are, after `train_limit`.
+        examples: usize,
+    },
     /// A safetensors file that does not hold what it should.
     #[error("{}: {tensor}: found {found}, expected {expected}; write the file anew", path.display())]
     Tensor {

@@ -13,6 +13,7 @@ mod order;
 mod source;
 #[doc(hidden)]
 pub mod untrusted;
+mod validation;
 
 pub use augment::augment;
 pub use dataset::{Dataset, Normalisation, Split, SplitName};

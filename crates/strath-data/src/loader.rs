@@ -105,6 +105,7 @@ mod tests {
             augment: augmentations.clone(),
             train_limit: None,
             label_noise: 0.0,
+            validation: 0.0,
             classes: None,
         };
         Loader::new(Arc::new(Dataset::load(&table, 0).unwrap()), 32, 9, true, augmentations)

@@ -18,6 +18,7 @@ fn table(kind: DataKind, path: Option<&Path>) -> DataTable {
         augment: Vec::new(),
         train_limit: None,
         label_noise: 0.0,
+        validation: 0.0,
         classes: None,
     }
 }
@@ -90,6 +91,25 @@ fn noise_replaces_its_share_of_the_limited_training_labels_and_nothing_else() {
 }
 
 #[test]
+fn validation_is_split_off_after_limit_and_noise_and_its_labels_stay_as_noisy_as_they_are() {
+    let limited = DataTable { train_limit: Some(101), label_noise: 0.25, ..digits() };
+    let (whole, split) = (load(&limited), load(&DataTable { validation: 0.1, ..limited }));
+    let (train, validation) = (labels(&split, SplitName::Train), labels(&split, SplitName::Validation));
+    // floor(0.1 * 101)
+    assert_eq!((train.len(), validation.len(), whole.split(SplitName::Validation).len()), (91, 10, 0));
+    let of = |dataset: &Dataset, name| -> Vec<(u32, Vec<f32>)> {
+        labels(dataset, name).into_iter().zip(images(dataset, name)).collect()
+    };
+    let (mut left, taken) = (of(&split, SplitName::Train).into_iter().peekable(), of(&split, SplitName::Validation));
+    let mut taken = taken.into_iter().peekable();
+    for example in of(&whole, SplitName::Train) {
+        let came = left.next_if_eq(&example).or_else(|| taken.next_if_eq(&example));
+        assert!(came.is_some(), "both parts are in the order of the file, labels and all");
+    }
+    assert_eq!(split.split(SplitName::Test), whole.split(SplitName::Test));
+}
+
+#[test]
 fn the_digest_changes_with_the_examples_and_with_nothing_else() {
     let plain = load(&digits()).digest();
     let same = [
@@ -107,6 +127,9 @@ fn the_digest_changes_with_the_examples_and_with_nothing_else() {
         load(&DataTable { train_limit: Some(1436), ..digits() }).digest(),
         load(&noisy).digest(),
         Dataset::load(&noisy, 1).unwrap().digest(),
+        load(&DataTable { validation: 0.1, ..digits() }).digest(),
+        Dataset::load(&DataTable { validation: 0.1, ..digits() }, 1).unwrap().digest(),
+        load(&DataTable { validation: 0.2, ..digits() }).digest(),
     ];
     for (at, digest) in digests.iter().enumerate() {
         assert!(!digests[..at].contains(digest), "digest {at} repeats another");

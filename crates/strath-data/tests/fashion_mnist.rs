@@ -40,6 +40,7 @@ fn the_packaged_files_load_as_published() {
         augment: Vec::new(),
         train_limit: None,
         label_noise: 0.0,
+        validation: 0.0,
         classes: None,
     };
     let dataset = Dataset::load(&table, 0).unwrap();

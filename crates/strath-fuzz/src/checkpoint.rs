@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use strath_core::config::{ModelKind, OptimizerKind, OptimizerTable};
+use strath_core::config::{ModelKind, NormLayer, OptimizerKind, OptimizerTable};
 use strath_core::{Digest, ImageShape};
 use strath_model::{Method, Model};
 use strath_node::checkpoint::{decode, decode_facts, decode_model, encode_model, encode_state, file_digest};
@@ -15,7 +15,7 @@ use crate::memory::{USUAL, within};
 /// A small network with running statistics.
 static MODEL: LazyLock<Model> = LazyLock::new(|| {
     let shape = ImageShape { channels: 1, height: 4, width: 4 };
-    let kind = ModelKind::ConvNet { widths: vec![2] };
+    let kind = ModelKind::ConvNet { widths: vec![2], norm: NormLayer::Batch };
     Model::build(&kind, shape, 2, Method::Auto).expect("a small network fits a small image")
 });
 
@@ -31,7 +31,8 @@ pub(crate) fn files() -> (Vec<u8>, Vec<u8>) {
     let mut optimizer = optimizer();
     let gradient: Vec<f32> = (0..weights.len()).map(|at| at as f32 * 1e-3).collect();
     optimizer.update(&mut weights, &gradient, 0, 0.1);
-    let state = TrainingState { step: 7, weights: weights.into(), statistics: MODEL.initial_statistics(), optimizer };
+    let (weights, statistics) = (weights.into(), MODEL.initial_statistics());
+    let state = TrainingState { step: 7, weights, statistics, optimizer, epoch_loss: Some(0.5) };
     let (data, numerics) = (Digest([1; 32]), Digest([2; 32]));
     (encode_model(&MODEL, &state.weights, &state.statistics), encode_state(&MODEL, &state, data, numerics))
 }

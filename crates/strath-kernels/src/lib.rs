@@ -7,11 +7,13 @@
 
 pub mod attention;
 pub mod batch_norm;
+pub mod bias;
 mod columns;
 pub mod conv;
 pub mod cross_entropy;
 mod elementary;
 pub mod gelu;
+pub mod group_norm;
 pub mod isa;
 mod lanes;
 pub mod layer_norm;

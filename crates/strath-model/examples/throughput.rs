@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use strath_core::ImageShape;
-use strath_core::config::ModelKind;
+use strath_core::config::{ModelKind, NormLayer};
 use strath_core::random::{Purpose, Stream};
 use strath_model::{Method, Model, ModelError};
 
@@ -21,7 +21,8 @@ const PASSES: usize = 3;
 
 fn main() -> Result<(), ModelError> {
     let shape = ImageShape { channels: 1, height: 28, width: 28 };
-    let model = Model::build(&ModelKind::ResNet { depth: 20, skip: true }, shape, 10, Method::Auto)?;
+    let model =
+        Model::build(&ModelKind::ResNet { depth: 20, skip: true, norm: NormLayer::Batch }, shape, 10, Method::Auto)?;
     let mut stream = Stream::new(0, Purpose::Probe);
     let images: Vec<f32> = (0..BATCH * shape.values()).map(|_| stream.normal()).collect();
     let labels: Vec<u32> = (0..BATCH).map(|_| stream.below(10) as u32).collect();

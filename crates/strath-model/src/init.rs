@@ -68,6 +68,12 @@ impl Declarations {
         self.tensor(format!("{prefix}.weight"), &[outputs, inputs, kernel, kernel], initial, false);
     }
 
+    /// A bias for it, which stands in the place of a norm.
+    pub(crate) fn convolution_bias(&mut self, prefix: &str, inputs: usize, outputs: usize, kernel: usize) {
+        let initial = Initial::Uniform { fan_in: inputs * kernel * kernel };
+        self.tensor(format!("{prefix}.bias"), &[outputs], initial, false);
+    }
+
     pub(crate) fn norm(&mut self, prefix: &str, width: usize) {
         self.tensor(format!("{prefix}.weight"), &[width], Initial::Ones, true);
         self.tensor(format!("{prefix}.bias"), &[width], Initial::Zeros, true);

@@ -11,6 +11,7 @@ mod init;
 mod layer;
 mod mlp;
 mod model;
+mod normaliser;
 mod pass;
 mod probe;
 mod registry;

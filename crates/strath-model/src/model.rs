@@ -160,6 +160,27 @@ impl Model {
         })
     }
 
+    /// The loss of [`gradient`](Self::gradient) alone, to the same bits: one forward, in which batch norm sees this batch.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient).
+    pub fn loss(
+        &self,
+        weights: &Arc<Vec<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+    ) -> Result<f64, ModelError> {
+        expect("weights", weights.len(), self.parameters.len())?;
+        let images = self.images(images, labels.len())?;
+        threads::within(|| {
+            // Nobody goes back over it, so nothing is filled.
+            let course = Course::training(&self.parameters, weights, Sink::default(), self.method)?;
+            let logits = self.network.forward(images, &course)?;
+            Ok(flow::cross_entropy(&logits, &course, labels, label_smoothing)?.1)
+        })
+    }
+
     /// The Hessian of the mean loss over images `[n, C, H, W]` with labels `[n]`, batch norm normalising by `by`, times `direction`:
     /// exact, the gradient of `<gradient, direction>`.
     ///
@@ -284,6 +305,7 @@ fn copy(from: &Tensor, to: &mut [f32]) -> Result<(), ModelError> {
 
 #[cfg(test)]
 mod tests {
+    use strath_core::config::NormLayer;
     use strath_core::random::{Purpose, Stream};
 
     use super::*;
@@ -341,10 +363,18 @@ mod tests {
     fn kinds() -> Vec<ModelKind> {
         vec![
             ModelKind::Mlp { hidden: vec![9] },
-            ModelKind::ConvNet { widths: vec![5, 7] },
-            ModelKind::ResNet { depth: 8, skip: true },
-            ModelKind::ResNet { depth: 8, skip: false },
-            ModelKind::WideResNet { depth: 10, widen: 1 },
+            ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::Batch },
+            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Batch },
+            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::Batch },
+            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Batch },
+            ModelKind::ConvNet { widths: vec![5, 12], norm: NormLayer::Group },
+            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Group },
+            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::Group },
+            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Group },
+            ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::None },
+            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::None },
+            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::None },
+            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::None },
             vit(),
         ]
     }
@@ -365,6 +395,8 @@ mod tests {
                 copy(&grads.get(parameter).unwrap().contiguous().unwrap(), &mut other[entry.range()]).unwrap();
             }
             assert!((report.loss - loss).abs() < 1e-5, "{kind:?}: {} against {loss}", report.loss);
+            let alone = model.loss(&Arc::new(weights.clone()), images, labels, 0.1).unwrap();
+            assert_eq!(alone.to_bits(), report.loss.to_bits(), "{kind:?}: a forward alone finds the same loss");
             let difference: Vec<f32> = gradient.iter().zip(&other).map(|(a, b)| a - b).collect();
             let off = length(&difference) / length(&other);
             assert!(off < 1e-5, "{kind:?}: the gradients are {off:.1e} apart");

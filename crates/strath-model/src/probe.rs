@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use strath_core::config::ModelKind;
+use strath_core::config::{ModelKind, NormLayer};
 use strath_core::digest::Hasher;
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Digest, ImageShape};
@@ -18,7 +18,7 @@ use crate::model::Model;
 /// [`ModelError`] from the computation.
 pub fn numerics_fingerprint() -> Result<Digest, ModelError> {
     let shape = ImageShape { channels: 3, height: 12, width: 12 };
-    let resnet = ModelKind::ResNet { depth: 8, skip: true };
+    let resnet = ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Batch };
     let vit = ModelKind::ViT { patch: 4, dim: 24, depth: 1, heads: 3, mlp_ratio: 2 };
     let mut stream = Stream::new(0, Purpose::Probe);
     let images: Vec<f32> = (0..9 * shape.values()).map(|_| stream.normal()).collect();

@@ -8,6 +8,7 @@ use crate::convnet::ConvNet;
 use crate::error::{Computed, ModelError};
 use crate::init::Declarations;
 use crate::mlp::Mlp;
+use crate::normaliser::Normaliser;
 use crate::resnet::ResNet;
 use crate::route::{Images, Route};
 use crate::vit::{Options, ViT};
@@ -42,10 +43,14 @@ impl Network {
     ) -> Result<Self, ModelError> {
         Ok(match *kind {
             ModelKind::Mlp { ref hidden } => Self::Mlp(Mlp::new(hidden, shape, classes, tensors)),
-            ModelKind::ConvNet { ref widths } => Self::ConvNet(ConvNet::new(widths, shape, classes, tensors)),
-            ModelKind::ResNet { depth, skip } => Self::ResNet(ResNet::new(depth, skip, shape, classes, tensors)?),
-            ModelKind::WideResNet { depth, widen } => {
-                Self::WideResNet(WideResNet::new(depth, widen, shape, classes, tensors)?)
+            ModelKind::ConvNet { ref widths, norm } => {
+                Self::ConvNet(ConvNet::new(widths, Normaliser(norm), shape, classes, tensors))
+            }
+            ModelKind::ResNet { depth, skip, norm } => {
+                Self::ResNet(ResNet::new(depth, skip, Normaliser(norm), shape, classes, tensors)?)
+            }
+            ModelKind::WideResNet { depth, widen, norm } => {
+                Self::WideResNet(WideResNet::new(depth, widen, Normaliser(norm), shape, classes, tensors)?)
             }
             ModelKind::ViT { patch, dim, depth, heads, mlp_ratio } => {
                 let options = Options { patch, dim, depth, heads, mlp_ratio };

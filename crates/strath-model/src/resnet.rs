@@ -5,16 +5,19 @@ use strath_core::ImageShape;
 
 use crate::error::{Computed, ModelError};
 use crate::init::{Declarations, strided};
+use crate::normaliser::{Normaliser, Pair, Sizes};
 use crate::route::{Conv, Follows, Images, Route};
 
 /// Channels of the three stages.
 const WIDTHS: [usize; 3] = [16, 32, 64];
+const STEM: Pair<'_> = Pair { conv: "stem.conv", norm: "stem.bn" };
 
 /// The network.
 #[derive(Debug, Clone)]
 pub(crate) struct ResNet {
     blocks: Vec<Block>,
     skip: bool,
+    norm: Normaliser,
 }
 
 #[derive(Debug, Clone)]
@@ -25,10 +28,16 @@ struct Block {
     added: usize,
 }
 
+/// The first or second convolution of a block, and its norm.
+fn names(prefix: &str, layer: usize) -> (String, String) {
+    (format!("{prefix}.conv{layer}"), format!("{prefix}.bn{layer}"))
+}
+
 impl ResNet {
     pub(crate) fn new(
         depth: usize,
         skip: bool,
+        norm: Normaliser,
         shape: ImageShape,
         classes: usize,
         tensors: &mut Declarations,
@@ -41,8 +50,8 @@ impl ResNet {
             });
         }
         let mut plane = (shape.height, shape.width);
-        tensors.convolution("stem.conv", shape.channels, WIDTHS[0], 3);
-        tensors.batch_norm("stem.bn", WIDTHS[0], plane.0 * plane.1);
+        let sizes = Sizes { inputs: shape.channels, outputs: WIDTHS[0], kernel: 3 };
+        norm.declare_pair(tensors, STEM, sizes, plane.0 * plane.1);
         let mut blocks = Vec::new();
         let mut inputs = WIDTHS[0];
         for (stage, outputs) in WIDTHS.into_iter().enumerate() {
@@ -50,22 +59,23 @@ impl ResNet {
                 let prefix = format!("stages.{stage}.{block}");
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
                 plane = strided(plane, stride);
-                tensors.convolution(&format!("{prefix}.conv1"), inputs, outputs, 3);
-                tensors.batch_norm(&format!("{prefix}.bn1"), outputs, plane.0 * plane.1);
-                tensors.convolution(&format!("{prefix}.conv2"), outputs, outputs, 3);
-                tensors.batch_norm(&format!("{prefix}.bn2"), outputs, plane.0 * plane.1);
+                for (layer, inputs) in [(1, inputs), (2, outputs)] {
+                    let (conv, bn) = names(&prefix, layer);
+                    let sizes = Sizes { inputs, outputs, kernel: 3 };
+                    norm.declare_pair(tensors, Pair { conv: &conv, norm: &bn }, sizes, plane.0 * plane.1);
+                }
                 blocks.push(Block { prefix, stride, added: outputs - inputs });
                 inputs = outputs;
             }
         }
         tensors.linear("classifier", inputs, classes);
-        Ok(Self { blocks, skip })
+        Ok(Self { blocks, skip, norm })
     }
 
     pub(crate) fn forward<R: Route>(&self, images: Images<'_>, route: &R) -> Computed<R::Value> {
         let mut x = route.images(images)?;
-        x = route.convolution(&x, "stem.conv", Conv { stride: 1, padding: 1 })?; // [N, H, W, 16]
-        x = route.batch_norm(&x, "stem.bn", Follows::Relu)?;
+        x = route.convolution(&x, STEM.conv, Conv { stride: 1, padding: 1 })?; // [N, H, W, 16]
+        x = self.norm.after(route, STEM, &x, Follows::Relu)?;
         for block in &self.blocks {
             x = self.block(block, &x, route)?;
         }
@@ -74,17 +84,18 @@ impl ResNet {
 
     fn block<R: Route>(&self, block: &Block, x: &R::Value, route: &R) -> Computed<R::Value> {
         let Block { prefix, stride, added } = block;
-        let y = route.convolution(x, &format!("{prefix}.conv1"), Conv { stride: *stride, padding: 1 })?;
-        let y = route.batch_norm(&y, &format!("{prefix}.bn1"), Follows::Relu)?;
-        let y = route.convolution(&y, &format!("{prefix}.conv2"), Conv { stride: 1, padding: 1 })?;
-        let norm = format!("{prefix}.bn2");
+        let (conv, bn) = names(prefix, 1);
+        let y = route.convolution(x, &conv, Conv { stride: *stride, padding: 1 })?;
+        let y = self.norm.after(route, Pair { conv: &conv, norm: &bn }, &y, Follows::Relu)?;
+        let (conv, bn) = names(prefix, 2);
+        let y = route.convolution(&y, &conv, Conv { stride: 1, padding: 1 })?;
+        let end = |follows: Follows<&R::Value>| self.norm.after(route, Pair { conv: &conv, norm: &bn }, &y, follows);
         if !self.skip {
-            return route.batch_norm(&y, &norm, Follows::Relu);
+            return end(Follows::Relu);
         }
         if *stride == 1 && *added == 0 {
-            return route.batch_norm(&y, &norm, Follows::AddRelu(x));
+            return end(Follows::AddRelu(x));
         }
-        let shortcut = route.subsample_and_pad(x, *stride, *added)?;
-        route.batch_norm(&y, &norm, Follows::AddRelu(&shortcut))
+        end(Follows::AddRelu(&route.subsample_and_pad(x, *stride, *added)?))
     }
 }

@@ -19,7 +19,7 @@ pub(crate) struct Images<'a> {
     pub(crate) shape: ImageShape,
 }
 
-/// What follows a batch norm.
+/// What follows a norm, or the bias in its place.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Follows<V> {
     /// `max(., 0)`.
@@ -51,6 +51,15 @@ pub(crate) trait Route {
     /// Batch norm of x [N, H, W, C] and what follows: by the batch's statistics in training, which the pass collects, by
     /// `prefix.running_mean` and `prefix.running_var` in evaluation.
     fn batch_norm(&self, x: &Self::Value, prefix: &str, follows: Follows<&Self::Value>) -> Computed<Self::Value>;
+
+    /// Group norm of x [N, H, W, C] in gcd(8, C) groups, with `prefix.weight` and `prefix.bias`, and what follows.
+    fn group_norm(&self, x: &Self::Value, prefix: &str, follows: Follows<&Self::Value>) -> Computed<Self::Value>;
+
+    /// x [N, H, W, C] plus `prefix.bias` [C], and what follows, if anything does.
+    fn bias(&self, x: &Self::Value, prefix: &str, follows: Option<Follows<&Self::Value>>) -> Computed<Self::Value>;
+
+    /// `max(x, 0)`.
+    fn relu(&self, x: &Self::Value) -> Computed<Self::Value>;
 
     /// x [N, H, W, C] to [N, ceil(H / stride), ceil(W / stride), C + added]: every `stride`-th pixel, `added / 2` channels of zeros
     /// before and the rest after.

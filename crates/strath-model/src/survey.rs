@@ -124,6 +124,18 @@ impl Route for Survey<'_> {
         Ok(made(x.dims))
     }
 
+    fn group_norm(&self, x: &Shaped, _: &str, _: Follows<&Shaped>) -> Computed<Shaped> {
+        Ok(made(x.dims))
+    }
+
+    fn bias(&self, x: &Shaped, _: &str, _: Option<Follows<&Shaped>>) -> Computed<Shaped> {
+        Ok(made(x.dims))
+    }
+
+    fn relu(&self, x: &Shaped) -> Computed<Shaped> {
+        Ok(made(x.dims))
+    }
+
     fn subsample_and_pad(&self, x: &Shaped, stride: usize, added: usize) -> Computed<Shaped> {
         let Dims { images, height, width, channels } = x.dims;
         let (height, width) = (height.div_ceil(stride), width.div_ceil(stride));
@@ -182,7 +194,7 @@ impl Route for Survey<'_> {
 #[cfg(test)]
 mod tests {
     use strath_core::ImageShape;
-    use strath_core::config::ModelKind;
+    use strath_core::config::{ModelKind, NormLayer};
     use strath_kernels::conv::Method;
 
     use crate::Model;
@@ -190,7 +202,9 @@ mod tests {
     #[test]
     fn a_resnet_20_has_the_arithmetic_of_its_paper() {
         let shape = ImageShape { channels: 3, height: 32, width: 32 };
-        let model = Model::build(&ModelKind::ResNet { depth: 20, skip: true }, shape, 10, Method::Auto).unwrap();
+        let model =
+            Model::build(&ModelKind::ResNet { depth: 20, skip: true, norm: NormLayer::Batch }, shape, 10, Method::Auto)
+                .unwrap();
         let work = model.work(1).unwrap();
         assert_eq!(work.len(), 20);
         // 40.6 million multiply-adds a CIFAR image (He et al. 2016 give 0.27 M parameters; the count follows from the shapes).

@@ -5,14 +5,18 @@ use strath_core::ImageShape;
 
 use crate::error::{Computed, ModelError};
 use crate::init::{Declarations, strided};
+use crate::normaliser::{Normaliser, Pair, Sizes};
 use crate::route::{Conv, Follows, Images, Route};
 
 const STEM: usize = 16;
+/// The one convolution outside of blocks: the first block's first norm takes its output.
+const FIRST: Pair<'_> = Pair { conv: "stem", norm: "stages.0.0.bn1" };
 
 /// The network.
 #[derive(Debug, Clone)]
 pub(crate) struct WideResNet {
     blocks: Vec<Block>,
+    norm: Normaliser,
 }
 
 #[derive(Debug, Clone)]
@@ -22,10 +26,16 @@ struct Block {
     has_shortcut: bool,
 }
 
+/// The convolution inside of a block whose output a norm takes, and that norm.
+fn inner(prefix: &str) -> (String, String) {
+    (format!("{prefix}.conv1"), format!("{prefix}.bn2"))
+}
+
 impl WideResNet {
     pub(crate) fn new(
         depth: usize,
         widen: usize,
+        norm: Normaliser,
         shape: ImageShape,
         classes: usize,
         tensors: &mut Declarations,
@@ -38,7 +48,8 @@ impl WideResNet {
             });
         }
         let mut plane = (shape.height, shape.width);
-        tensors.convolution("stem", shape.channels, STEM, 3);
+        let sizes = Sizes { inputs: shape.channels, outputs: STEM, kernel: 3 };
+        norm.declare_pair(tensors, FIRST, sizes, plane.0 * plane.1);
         let mut blocks = Vec::new();
         let mut inputs = STEM;
         for (stage, factor) in [1, 2, 4].into_iter().enumerate() {
@@ -46,10 +57,13 @@ impl WideResNet {
             for block in 0..(depth - 4) / 6 {
                 let prefix = format!("stages.{stage}.{block}");
                 let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-                tensors.batch_norm(&format!("{prefix}.bn1"), inputs, plane.0 * plane.1);
+                if !blocks.is_empty() {
+                    norm.declare(tensors, &format!("{prefix}.bn1"), inputs, plane.0 * plane.1);
+                }
                 plane = strided(plane, stride);
-                tensors.convolution(&format!("{prefix}.conv1"), inputs, outputs, 3);
-                tensors.batch_norm(&format!("{prefix}.bn2"), outputs, plane.0 * plane.1);
+                let (conv, bn) = inner(&prefix);
+                let sizes = Sizes { inputs, outputs, kernel: 3 };
+                norm.declare_pair(tensors, Pair { conv: &conv, norm: &bn }, sizes, plane.0 * plane.1);
                 tensors.convolution(&format!("{prefix}.conv2"), outputs, outputs, 3);
                 let has_shortcut = stride != 1 || inputs != outputs;
                 if has_shortcut {
@@ -59,17 +73,22 @@ impl WideResNet {
                 inputs = outputs;
             }
         }
-        tensors.batch_norm("final_bn", inputs, plane.0 * plane.1);
+        norm.declare(tensors, "final_bn", inputs, plane.0 * plane.1);
         tensors.linear("classifier", inputs, classes);
-        Ok(Self { blocks })
+        Ok(Self { blocks, norm })
     }
 
     pub(crate) fn forward<R: Route>(&self, images: Images<'_>, route: &R) -> Computed<R::Value> {
-        let mut x = route.convolution(&route.images(images)?, "stem", Conv { stride: 1, padding: 1 })?; // [N, H, W, 16]
-        for Block { prefix, stride, has_shortcut } in &self.blocks {
-            let a = route.batch_norm(&x, &format!("{prefix}.bn1"), Follows::Relu)?;
-            let y = route.convolution(&a, &format!("{prefix}.conv1"), Conv { stride: *stride, padding: 1 })?;
-            let y = route.batch_norm(&y, &format!("{prefix}.bn2"), Follows::Relu)?;
+        let x = route.convolution(&route.images(images)?, FIRST.conv, Conv { stride: 1, padding: 1 })?; // [N, H, W, 16]
+        let (mut x, first) = self.norm.fork(route, FIRST, x)?;
+        for (k, Block { prefix, stride, has_shortcut }) in self.blocks.iter().enumerate() {
+            let a = match k {
+                0 => first.clone(),
+                _ => self.norm.of_sum(route, &format!("{prefix}.bn1"), &x)?,
+            };
+            let (conv, bn) = inner(prefix);
+            let y = route.convolution(&a, &conv, Conv { stride: *stride, padding: 1 })?;
+            let y = self.norm.after(route, Pair { conv: &conv, norm: &bn }, &y, Follows::Relu)?;
             let y = route.convolution(&y, &format!("{prefix}.conv2"), Conv { stride: 1, padding: 1 })?;
             let shortcut = if *has_shortcut {
                 route.convolution(&a, &format!("{prefix}.shortcut"), Conv { stride: *stride, padding: 0 })?
@@ -78,7 +97,7 @@ impl WideResNet {
             };
             x = route.add(&y, &shortcut)?;
         }
-        let x = route.batch_norm(&x, "final_bn", Follows::Relu)?;
+        let x = self.norm.of_sum(route, "final_bn", &x)?;
         route.linear(&route.global_average(&x)?, "classifier")
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use safetensors::SafeTensors;
 use strath_core::ImageShape;
-use strath_core::config::{Layers, ModelKind};
+use strath_core::config::{Layers, ModelKind, NormLayer};
 use strath_core::random::{Purpose, Stream};
 use strath_model::{Method, Model, ModelError};
 
@@ -74,10 +74,16 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 fn kinds() -> Vec<ModelKind> {
     vec![
         ModelKind::Mlp { hidden: vec![9] },
-        ModelKind::ConvNet { widths: vec![5, 7] },
-        ModelKind::ResNet { depth: 8, skip: true },
-        ModelKind::ResNet { depth: 14, skip: false },
-        ModelKind::WideResNet { depth: 10, widen: 1 },
+        ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::Batch },
+        ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Batch },
+        ModelKind::ResNet { depth: 14, skip: false, norm: NormLayer::Batch },
+        ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Batch },
+        ModelKind::ConvNet { widths: vec![5, 12], norm: NormLayer::Group },
+        ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Group },
+        ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Group },
+        ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::None },
+        ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::None },
+        ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::None },
         ModelKind::ViT { patch: 4, dim: 12, depth: 2, heads: 3, mlp_ratio: 2 },
     ]
 }
@@ -210,9 +216,11 @@ fn what_does_not_fit_is_refused() {
         Model::build(&vit(4, 10, 3), SHAPE, 10, Method::Auto),
         Err(ModelError::Option { option: "dim", .. })
     ));
-    let resnet = ModelKind::ResNet { depth: 9, skip: true };
+    let resnet = ModelKind::ResNet { depth: 9, skip: true, norm: NormLayer::Batch };
     assert!(matches!(Model::build(&resnet, SHAPE, 10, Method::Auto), Err(ModelError::Option { found: 9, .. })));
-    let convnet = Model::build(&ModelKind::ConvNet { widths: vec![4, 4, 4, 4] }, SHAPE, 10, Method::Auto).unwrap();
+    let convnet =
+        Model::build(&ModelKind::ConvNet { widths: vec![4, 4, 4, 4], norm: NormLayer::Batch }, SHAPE, 10, Method::Auto)
+            .unwrap();
     let refused = convnet.micro_batch_allowed(1);
     assert!(matches!(refused, Err(ModelError::OneValueAChannel { size: 1, area: 1, .. })), "{refused:?}");
     assert!(convnet.micro_batch_allowed(2).is_ok());

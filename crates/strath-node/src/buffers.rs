@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-/// Vectors kept at most: a lane's gradient, the weights lifted by its epsilon, and one under way to or from the reduction.
-const KEPT: usize = 3;
+/// Vectors kept at most: a lane's two gradients, the weights lifted by its epsilon, and one under way to or from the reduction.
+const KEPT: usize = 4;
 
 /// Vectors of one length whose values are spent.
 #[derive(Debug)]

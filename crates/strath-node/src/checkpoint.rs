@@ -33,6 +33,9 @@ pub struct StateFacts {
     pub data: String,
     /// Digest of the probe step of the machine that wrote it.
     pub numerics: String,
+    /// The bits of [`TrainingState::epoch_loss`], where the run has a `run.stop_loss`: decimals would be read back rounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_loss_bits: Option<u64>,
 }
 
 /// Tensors that do not fit the model.
@@ -108,6 +111,12 @@ pub enum CheckpointError {
         /// The digest of what is there.
         found: String,
     },
+    /// The state of a run that nothing but its length ends.
+    #[error(
+        "the state does not say what the epoch's loss is so far, which run.stop_loss goes by: it is of a run without; leave \
+         run.stop_loss out, or start from the model file alone with model.init"
+    )]
+    NoEpochLoss,
     /// The state of another optimizer.
     #[error(transparent)]
     Optimizer(#[from] strath_sam::optimizer::StateMismatch),
@@ -146,6 +155,7 @@ pub fn encode_state(model: &Model, state: &TrainingState, data: Digest, numerics
             .to_string(),
         data: data.to_string(),
         numerics: numerics.to_string(),
+        epoch_loss_bits: state.epoch_loss.map(f64::to_bits),
     };
     let facts = serde_json::to_string(&facts).expect("a struct of numbers and strings is valid JSON");
     serialize(&tensors, Some(HashMap::from([(FACTS.to_string(), facts)])))
@@ -229,7 +239,11 @@ pub fn decode(
         .map(|slot| Ok((slot.to_string(), read(&file, &format!("{slot}/"), model.parameters())?)))
         .collect::<Result<Vec<_>, CheckpointError>>()?;
     optimizer.restore(&slots)?;
-    Ok(TrainingState { step: facts.step, weights: weights.into(), statistics, optimizer })
+    let epoch_loss = facts.epoch_loss_bits.map(f64::from_bits);
+    if let Some(sum) = epoch_loss.filter(|sum| !sum.is_finite()) {
+        return Err(CheckpointError::Facts(format!("the epoch's loss so far is {sum}, expected a finite number")));
+    }
+    Ok(TrainingState { step: facts.step, weights: weights.into(), statistics, optimizer, epoch_loss })
 }
 
 /// The digest of a file's tensors in ascending order of name: `weights_sha256` where it is a model file, of whatever model.
@@ -284,14 +298,20 @@ fn read(file: &SafeTensors<'_>, prefix: &str, layout: &Layout) -> Result<Vec<f32
 
 #[cfg(test)]
 mod tests {
-    use strath_core::config::{ModelKind, OptimizerKind, OptimizerTable};
+    use strath_core::config::{ModelKind, NormLayer, OptimizerKind, OptimizerTable};
     use strath_core::shape::ImageShape;
 
     use super::*;
 
     fn model(widths: &[usize]) -> Model {
         let shape = ImageShape { channels: 1, height: 8, width: 8 };
-        Model::build(&ModelKind::ConvNet { widths: widths.to_vec() }, shape, 10, strath_model::Method::Auto).unwrap()
+        Model::build(
+            &ModelKind::ConvNet { widths: widths.to_vec(), norm: NormLayer::Batch },
+            shape,
+            10,
+            strath_model::Method::Auto,
+        )
+        .unwrap()
     }
 
     fn optimizer(model: &Model) -> Optimizer {
@@ -305,7 +325,8 @@ mod tests {
         let mut optimizer = optimizer(model);
         let gradient: Vec<f32> = (0..weights.len()).map(|at| at as f32 * 1e-3).collect();
         optimizer.update(&mut weights, &gradient, 0, 0.1);
-        TrainingState { step: 7, weights: weights.into(), statistics: model.initial_statistics(), optimizer }
+        let statistics = model.initial_statistics();
+        TrainingState { step: 7, weights: weights.into(), statistics, optimizer, epoch_loss: None }
     }
 
     #[test]
@@ -318,6 +339,24 @@ mod tests {
         assert_eq!(file_digest(&model_file), Ok(digest(&model, &state.weights, &state.statistics)));
         let facts = decode_facts(&state_file).unwrap();
         assert_eq!((facts.step, facts.data), (7, Digest([1; 32]).to_string()));
+    }
+
+    #[test]
+    fn what_is_carried_of_an_epochs_loss_survives_to_the_bit_and_is_left_out_where_it_does_not_matter() {
+        let model = model(&[4]);
+        let plain = state(&model);
+        let carrying = TrainingState { epoch_loss: Some(0.1 + 0.2), ..plain.clone() };
+        let model_file = encode_model(&model, &plain.weights, &plain.statistics);
+        for state in [&plain, &carrying] {
+            let state_file = encode_state(&model, state, Digest::default(), Digest::default());
+            assert_eq!(decode(&model, &model_file, &state_file, optimizer(&model)).as_ref(), Ok(state));
+            let says = String::from_utf8_lossy(&state_file).contains("epoch_loss");
+            assert_eq!(says, state.epoch_loss.is_some());
+        }
+        let broken = TrainingState { epoch_loss: Some(f64::NAN), ..plain };
+        let state_file = encode_state(&model, &broken, Digest::default(), Digest::default());
+        let refused = decode(&model, &model_file, &state_file, optimizer(&model));
+        assert!(matches!(refused, Err(CheckpointError::Facts(_))), "{refused:?}");
     }
 
     #[test]

@@ -8,16 +8,24 @@ use strath_protocol::message::PhaseSeconds;
 pub(crate) struct Clock {
     last: Instant,
     pub(crate) seconds: PhaseSeconds,
+    /// Seconds of the survey, which are of no phase: a worker's speed is not judged by them.
+    pub(crate) survey: f64,
 }
 
 impl Clock {
     pub(crate) fn start() -> Self {
-        Self { last: Instant::now(), seconds: PhaseSeconds::default() }
+        Self { last: Instant::now(), seconds: PhaseSeconds::default(), survey: 0.0 }
     }
 
     pub(crate) fn lap(&mut self, phase: impl FnOnce(&mut PhaseSeconds) -> &mut f64) {
         let now = Instant::now();
         *phase(&mut self.seconds) += (now - self.last).as_secs_f64();
+        self.last = now;
+    }
+
+    pub(crate) fn lap_survey(&mut self) {
+        let now = Instant::now();
+        self.survey += (now - self.last).as_secs_f64();
         self.last = now;
     }
 }

@@ -6,12 +6,12 @@ use std::net::TcpListener;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use strath_core::config::{Config, MOST_WORKERS};
+use strath_core::config::{Config, MOST_WORKERS, RunLength};
 use strath_core::{RingKey, Step, Timestamp};
 use strath_protocol::message::{DataSummary, DrainAnswer, EvalReport, Job};
 use strath_protocol::{
     ClusterStatus, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome,
-    Settings, Start,
+    Settings, Start, SurveyStatus,
 };
 use strath_rpc::{DrainCall, RpcError, Server, ServerTls, SessionEvent, SessionHappening};
 use tokio::sync::mpsc;
@@ -108,7 +108,7 @@ pub async fn run(
         settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), went_on, address)).transpose()?;
     let (recorded, evaluated) =
         record.as_ref().filter(|_| went_on).map(|record| record.metrics.newest()).unwrap_or_default();
-    let former = Former { members, bounds, next_worker, recorded: Step(recorded), evaluated: evaluated.map(Step) };
+    let former = Former { members, bounds, next_worker, recorded: Step(recorded), evaluated };
     let machine = Arc::new(Mutex::new(Coordinator::new(
         Settings {
             version: env!("CARGO_PKG_VERSION").into(),
@@ -126,9 +126,11 @@ pub async fn run(
         },
         now(),
     )));
+    let survey = Arc::<Mutex<Option<SurveyStatus>>>::default();
     let status = {
-        let machine = machine.clone();
-        Arc::new(move || Some(lock(&machine).status(now()))) as Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>
+        let (machine, survey) = (machine.clone(), survey.clone());
+        let shown = move || ClusterStatus { survey: *lock(&survey), ..lock(&machine).status(now()) };
+        Arc::new(move || Some(shown())) as Arc<dyn Fn() -> Option<ClusterStatus> + Send + Sync>
     };
     let (server, mut sessions, mut drains) = Server::start(settings.listener, settings.tls, status)?;
     let (saved_sender, mut saved) = mpsc::channel(16);
@@ -140,6 +142,7 @@ pub async fn run(
         observer,
         config: settings.config,
         steps: 0,
+        survey,
         saved: saved_sender,
         saving: None,
     };
@@ -205,7 +208,7 @@ fn conclude(
                 .unwrap_or_default();
             Err(CoordinatorError::Failed(format!("{message}{advice}")))
         }
-        Outcome::Done { weights, .. } => {
+        Outcome::Done { weights, steps } => {
             let (Some(record), Some(data)) = (record, data) else {
                 return Err(CoordinatorError::Failed("the run ended without a folder or data".into()));
             };
@@ -220,6 +223,7 @@ fn conclude(
             let facts = Facts {
                 batch: config.batch.size,
                 train_examples: data.train_examples,
+                ended_by: ended_by(config, steps, data.train_examples),
                 seconds: elapsed.as_secs_f64(),
                 normalisation: Normalisation { mean: decimal(&data.mean), std: decimal(&data.std) },
                 weights,
@@ -229,6 +233,15 @@ fn conclude(
             lock(&record.folder).write_summary(&summary)?;
             Ok(RunEnd::Done(Box::new(summary)))
         }
+    }
+}
+
+/// The key that ended a run after so many steps.
+fn ended_by(config: &Config, steps: Step, train_examples: u64) -> &'static str {
+    match config.run.length {
+        _ if steps.0 < config.steps(train_examples as usize) => "run.stop_loss",
+        RunLength::Steps(_) => "run.steps",
+        RunLength::Epochs(_) => "run.epochs",
     }
 }
 
@@ -277,6 +290,8 @@ struct Runtime {
     observer: Observer,
     config: Config,
     steps: u64,
+    /// The newest survey of the lanes, for who asks.
+    survey: Arc<Mutex<Option<SurveyStatus>>>,
     saved: mpsc::Sender<Event>,
     /// The newest state on its way to the disk, behind those before it.
     saving: Option<JoinHandle<()>>,

@@ -101,6 +101,8 @@ pub fn evaluate(
     step: Step,
 ) -> Result<Evaluation, EvaluateError> {
     let examples = loader.len(split);
+    // Of one step both may be evaluated, and a rank that is ahead must not be taken for one that is behind.
+    let bucket = if split == SplitName::Validation { Bucket::VALIDATION } else { Bucket::EVALUATION };
     let (mut losses, mut wrong) = (Losses::default(), 0i64);
     for block in share(examples, rank, world_size) {
         let batch = loader.evaluation(split, block);
@@ -110,8 +112,7 @@ pub fn evaluate(
         }
     }
     let payload = Payload::Integers(vec![losses.usual, losses.large, losses.not_finite, wrong]);
-    let (reduced, _) =
-        peers.all_reduce(step, Bucket::EVALUATION, 0..world_size, payload, Fault::NONE).wait(EXCHANGE_DEADLINE)?;
+    let (reduced, _) = peers.all_reduce(step, bucket, 0..world_size, payload, Fault::NONE).wait(EXCHANGE_DEADLINE)?;
     let Reduced::Integers(sums) = reduced else { unreachable!("integers are reduced to integers") };
     let [usual, large, not_finite, wrong] = *sums else { unreachable!("as many come back as were sent") };
     if not_finite > 0 {

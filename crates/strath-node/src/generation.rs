@@ -7,14 +7,14 @@ use std::time::Duration;
 
 use strath_collective::{Collective, CollectiveError, Identity, Member, RingTls};
 use strath_core::config::{Config, WeightDecay};
-use strath_core::{Assignment, Digest, Evaluations, Generation, Rank, Step};
+use strath_core::{Assignment, Digest, Evaluations, Finish, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_model::Model;
 use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
 use strath_rpc::{ClientTls, Credentials};
 use strath_sam::Optimizer;
 
-use crate::checkpoint;
+use crate::checkpoint::{self, CheckpointError};
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::feed::Audience;
 use crate::pace::Pace;
@@ -136,11 +136,12 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
             step: assign.start,
         })),
         Job::Train => {
+            let finish = finish(&prepared, assign.steps.0);
             let Prepared { dataset, model, numerics, .. } = prepared;
             let train_examples = dataset.split(SplitName::Train).len() as u64;
             let evaluations = Evaluations::of(&config, train_examples, assign.steps.0);
             let checkpoint_every = config.checkpoint.every_steps;
-            let stepper = Stepper::new(config, model, loader, plan, &assignment, &peers, assign.steps.0)
+            let stepper = Stepper::new(config, model, loader, plan, &assignment, &peers, finish)
                 .map_err(|error| own(&error))?
                 .with_audience(audience);
             Work::Train(Box::new(Training {
@@ -150,7 +151,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
                 peers: peers.clone(),
                 rank: assign.rank,
                 world_size,
-                steps: assign.steps.0,
+                finish,
                 evaluations,
                 checkpoint_every,
                 data: dataset.digest(),
@@ -171,9 +172,10 @@ fn initial_state(
 ) -> Result<TrainingState, String> {
     let model = &prepared.model;
     let optimizer = optimizer(config, model);
+    let epoch_loss = config.run.stop_loss.map(|_| 0.0);
     let Some(state) = state else {
         let (weights, statistics) = (model.initial(config.run.seed).into(), model.initial_statistics());
-        return Ok(TrainingState { step: 0, weights, statistics, optimizer });
+        return Ok(TrainingState { step: 0, weights, statistics, optimizer, epoch_loss });
     };
     let decoded = if state.optimizer.is_empty() {
         checkpoint::decode_model(model, &state.model).map(|(weights, statistics)| TrainingState {
@@ -181,11 +183,22 @@ fn initial_state(
             weights: weights.into(),
             statistics,
             optimizer,
+            epoch_loss,
         })
     } else {
-        checkpoint::decode(model, &state.model, &state.optimizer, optimizer)
+        let decoded = checkpoint::decode(model, &state.model, &state.optimizer, optimizer);
+        decoded.and_then(|state| match (epoch_loss, state.epoch_loss) {
+            (Some(_), None) => Err(CheckpointError::NoEpochLoss),
+            (None, _) => Ok(TrainingState { epoch_loss, ..state }),
+            _ => Ok(state),
+        })
     };
     decoded.map_err(|error| format!("{source}: {error}"))
+}
+
+/// When a run of so many planned steps is over.
+pub(crate) fn finish(prepared: &Prepared, steps: u64) -> Finish {
+    Finish::of(&prepared.config, prepared.dataset.split(SplitName::Train).len() as u64, steps)
 }
 
 /// The run's optimizer, its state zero.
@@ -248,6 +261,7 @@ impl Evaluating {
     pub(crate) fn run(self, peers: &Collective, here: &Whereabouts, mut tell: impl FnMut(Told)) {
         let split = match self.split {
             Split::Train => SplitName::Train,
+            Split::Validation => SplitName::Validation,
             Split::Test => SplitName::Test,
         };
         let model = &self.prepared.model;

@@ -4,6 +4,7 @@
 //! optimizer. The control plane's decisions are made in [`strath_protocol`]; here they are carried out.
 
 pub mod asked;
+pub mod board;
 mod buffers;
 pub mod checkpoint;
 mod clock;
@@ -13,6 +14,8 @@ pub mod evaluate;
 pub mod feed;
 pub mod files;
 mod generation;
+pub mod ladder;
+pub mod lane_keys;
 pub mod local;
 pub mod metrics;
 pub mod outcome;
@@ -32,6 +35,7 @@ pub mod trainer;
 #[doc(hidden)]
 pub mod untrusted;
 pub mod verify;
+mod watch;
 mod whereabouts;
 pub mod worker;
 

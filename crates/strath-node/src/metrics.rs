@@ -5,8 +5,12 @@ use std::io::{self, BufRead, BufReader, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use strath_core::Step;
+use strath_core::telemetry::NoiseScale;
+use strath_protocol::message::Split;
 
 use crate::files::FileError;
+use crate::lane_keys::LaneKeys;
 
 /// One line of `metrics.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -72,6 +76,9 @@ pub struct StepLine {
     pub reduce_s: f64,
     /// Seconds of the update on rank 0.
     pub update_s: f64,
+    /// What the lanes told: keys that have a value in this step.
+    #[serde(flatten)]
+    pub lanes: Box<LaneKeys>,
 }
 
 /// An evaluation.
@@ -83,7 +90,7 @@ pub struct EvalLine {
     pub epoch: f64,
     /// Unix seconds.
     pub time: f64,
-    /// `test` or `train`.
+    /// `test` or `validation`.
     pub split: String,
     /// Mean cross-entropy, without smoothing.
     pub loss: f64,
@@ -133,7 +140,15 @@ pub struct MetricsLog {
     file: File,
     lines: Vec<Line>,
     last_step: u64,
-    last_eval: Option<u64>,
+    last_eval: Option<(Step, Split)>,
+}
+
+impl EvalLine {
+    /// Where it stands in the order of evaluations: by step, then by split; of a split that nobody knows, `None`.
+    fn place(&self) -> Option<(Step, Split)> {
+        let split = Split::ALL.into_iter().find(|split| split.name() == self.split)?;
+        Some((Step(self.step), split))
+    }
 }
 
 impl MetricsLog {
@@ -149,7 +164,8 @@ impl MetricsLog {
         file.set_len(kept).map_err(fail("cut"))?;
         file.sync_all().map_err(fail("write"))?;
         let last_step = lines.iter().filter(|l| matches!(l, Line::Step(_))).map(Line::step).max().unwrap_or(0);
-        let last_eval = lines.iter().filter(|l| matches!(l, Line::Eval(_))).map(Line::step).max();
+        let place = |line: &Line| if let Line::Eval(line) = line { line.place() } else { None };
+        let last_eval = lines.iter().filter_map(place).max();
         Ok(Self { path: path.into(), file, lines, last_step, last_eval })
     }
 
@@ -160,7 +176,7 @@ impl MetricsLog {
     pub fn append(&mut self, line: Line) -> Result<bool, FileError> {
         match &line {
             Line::Step(l) if l.step <= self.last_step => return Ok(false),
-            Line::Eval(l) if self.last_eval.is_some_and(|last| l.step <= last) => return Ok(false),
+            Line::Eval(l) if self.last_eval.is_some() && l.place() <= self.last_eval => return Ok(false),
             _ => {}
         }
         let mut text = serde_json::to_vec(&line).expect("plain structs with string keys are valid JSON");
@@ -173,7 +189,7 @@ impl MetricsLog {
         }
         match &line {
             Line::Step(l) => self.last_step = l.step,
-            Line::Eval(l) => self.last_eval = Some(l.step),
+            Line::Eval(l) => self.last_eval = l.place(),
             Line::Cluster(_) => {}
         }
         self.lines.push(line);
@@ -191,8 +207,8 @@ impl MetricsLog {
         Ok(move || file.sync_data().map_err(|e| FileError::new("write", &path, e)))
     }
 
-    /// The newest step, 0 before the first, and the step of the newest evaluation.
-    pub fn newest(&self) -> (u64, Option<u64>) {
+    /// The newest step, 0 before the first, and the newest evaluation.
+    pub fn newest(&self) -> (u64, Option<(Step, Split)>) {
         (self.last_step, self.last_eval)
     }
 
@@ -201,15 +217,24 @@ impl MetricsLog {
         &self.lines
     }
 
+    /// What the surveys on record come to.
+    pub fn noise_scale(&self) -> NoiseScale {
+        let mut noise = NoiseScale::default();
+        for step in self.steps() {
+            step.lanes.take_in(&mut noise);
+        }
+        noise
+    }
+
     /// The completed steps, in order.
     pub fn steps(&self) -> impl Iterator<Item = &StepLine> {
         self.lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None })
     }
 
-    /// The last evaluation of the test split.
-    pub fn last_test(&self) -> Option<&EvalLine> {
-        self.lines.iter().rev().find_map(|line| match line {
-            Line::Eval(eval) if eval.split == "test" => Some(eval),
+    /// The evaluations of a split, in order.
+    pub fn evaluations(&self, split: Split) -> impl DoubleEndedIterator<Item = &EvalLine> {
+        self.lines.iter().filter_map(move |line| match line {
+            Line::Eval(eval) if eval.split == split.name() => Some(eval),
             _ => None,
         })
     }
@@ -282,11 +307,16 @@ mod tests {
             descent_s: 0.0,
             reduce_s: 0.0,
             update_s: 0.0,
+            lanes: Box::default(),
         })
     }
 
+    fn eval_on(split: Split, step: u64) -> Line {
+        Line::Eval(EvalLine { step, epoch: 1.0, time: 2.0, split: split.to_string(), loss: 0.3, error: 0.05 })
+    }
+
     fn eval(step: u64) -> Line {
-        Line::Eval(EvalLine { step, epoch: 1.0, time: 2.0, split: "test".into(), loss: 0.3, error: 0.05 })
+        eval_on(Split::Test, step)
     }
 
     fn cluster(world_size: u64) -> Line {
@@ -313,6 +343,20 @@ mod tests {
         let kinds: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         let kinds: Vec<&str> = kinds.iter().map(|v| v["kind"].as_str().unwrap()).collect();
         assert_eq!(kinds, ["cluster", "step", "step", "eval"]);
+    }
+
+    #[test]
+    fn each_split_of_a_step_is_kept_once_also_where_the_log_was_cut_between_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m");
+        let mut log = MetricsLog::open(&path, 0).unwrap();
+        let validation = |step| eval_on(Split::Validation, step);
+        let lines = [validation(2), validation(2), eval(2), validation(2), validation(4)];
+        assert_eq!(lines.map(|l| log.append(l).unwrap()), [true, false, true, false, true]);
+        assert_eq!(log.newest(), (0, Some((Step(4), Split::Validation))));
+        let mut opened = MetricsLog::open(&path, 4).unwrap();
+        assert_eq!([validation(4), eval(4)].map(|l| opened.append(l).unwrap()), [false, true]);
+        assert_eq!((opened.evaluations(Split::Test).count(), opened.evaluations(Split::Validation).count()), (2, 2));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use strath_collective::CollectiveError;
 use strath_core::fault::Culprit;
-use strath_core::{After, Fault, Layout, Plan};
+use strath_core::{After, Fault, Layout, Plan, Telemetry};
 use strath_model::{Model, ModelError};
 use strath_protocol::message::PhaseSeconds;
 
@@ -25,6 +25,8 @@ pub struct StepOutcome {
     pub epsilon_norm: f64,
     /// Lanes whose ascent gradient was zero, and so their epsilon.
     pub zero_gradient_lanes: u64,
+    /// What else its lanes told.
+    pub telemetry: Telemetry,
     /// What all ranks do after this step.
     pub after: After,
     /// From when to when each piece of the gradient was under way that left during the backward.

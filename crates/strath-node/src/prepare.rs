@@ -54,7 +54,9 @@ impl PrepareError {
         match self {
             Self::Config(_) | Self::Perturbation(_) | Self::UnusedPath { .. } => true,
             Self::Isa(_) => false,
-            Self::Data(error) => matches!(error, DataError::Limit { .. } | DataError::Augmentation { .. }),
+            Self::Data(error) => {
+                matches!(error, DataError::Limit { .. } | DataError::Validation { .. } | DataError::Augmentation { .. })
+            }
             Self::Model(error) => matches!(
                 error,
                 ModelError::Images { .. } | ModelError::Option { .. } | ModelError::OneValueAChannel { .. }

@@ -5,25 +5,27 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strath_collective::{Bucket, Collective, Pending, Reduced};
-use strath_core::config::{Config, WeightDecay};
+use strath_core::config::{Config, Direction, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::fixed::OutOfRange;
-use strath_core::{After, Assignment, Plan, Step};
+use strath_core::{After, Assignment, Finish, Plan, Step};
 use strath_data::{Batch, Loader};
 use strath_kernels::vector;
-use strath_model::{Listener, Model, ModelError, PassReport};
+use strath_model::{Listener, Model, ModelError, PassReport, Work};
 use strath_protocol::message::Phase;
-use strath_sam::Perturbation;
+use strath_sam::{Perturbation, draw_direction};
 
 use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
 use crate::feed::Audience;
+use crate::ladder::Rungs;
 use crate::outcome::{StepError, StepOutcome};
 use crate::share::{LanePart, Share};
-use crate::state::TrainingState;
+use crate::state::{StepSums, TrainingState};
 use crate::sums::{LaneSum, Tally, Totals};
 use crate::verify::verify;
+use crate::watch::{Scope, Watch};
 
 /// No reduction takes longer than this, or than some times the longest step, while every peer lives. A process that dies is noticed in
 /// milliseconds by its connections, one that hangs by the coordinator's lease, and one whose training alone hangs by the coordinator too, in
@@ -42,8 +44,12 @@ pub struct Stepper {
     /// Where the descent gradient is cut.
     pieces: Vec<Range<usize>>,
     perturbation: Perturbation,
+    /// What is told of lanes.
+    scope: Scope,
+    /// The coarser lanes that surveys tell of too.
+    rungs: Option<Arc<Rungs>>,
     config: Config,
-    steps: u64,
+    finish: Finish,
     buffers: Buffers,
     /// Those who join, and follow step by step.
     audience: Audience,
@@ -55,6 +61,7 @@ struct Gathered {
     /// Sum over lanes of `(m_v / B) h_v`.
     descent: Descent,
     tally: Tally,
+    watch: Watch,
     clock: Clock,
 }
 
@@ -71,7 +78,7 @@ impl From<ModelError> for Interrupted {
 }
 
 impl Stepper {
-    /// The steps of this rank of `peers` under `assignment`, `steps` in all.
+    /// The steps of this rank of `peers` under `assignment`, as many as `finish` plans.
     ///
     /// # Errors
     /// [`strath_sam::NothingToPerturb`] where `sam.perturb` leaves no parameter.
@@ -82,16 +89,34 @@ impl Stepper {
         plan: Plan,
         assignment: &Assignment,
         peers: &Collective,
-        steps: u64,
+        finish: Finish,
     ) -> Result<Self, strath_sam::NothingToPerturb> {
         let perturbation = Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
         // Without a perturbation nothing has to be exchanged before the descent: every lane is the rank's own.
         let share = Share::new(&plan, assignment, peers.identity().rank, config.sam.rho > 0.0);
+        let flops = model.work(plan.batch()).map_or(0.0, |work| work.iter().map(Work::pass_flops).sum());
+        let scope = Scope::new(&config, &plan, model.parameters().len(), flops);
+        let held = assignment.of(peers.identity().rank);
+        let rungs = config.telemetry.ladder.then(|| Arc::new(Rungs::new(&plan, assignment, held)));
         let buffers = Buffers::new(model.parameters().len());
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
         let audience = Audience::default();
         let longest = Duration::ZERO;
-        Ok(Self { model, loader, plan, share, pieces, perturbation, config, steps, buffers, audience, longest })
+        Ok(Self {
+            model,
+            loader,
+            plan,
+            share,
+            pieces,
+            perturbation,
+            scope,
+            rungs,
+            config,
+            finish,
+            buffers,
+            audience,
+            longest,
+        })
     }
 
     /// The same, with those who join it meanwhile.
@@ -132,10 +157,15 @@ impl Stepper {
         let (step, begun) = (Step(state.step), Instant::now());
         let deadline = EXCHANGE_DEADLINE.max(self.longest.saturating_mul(TIMES_LONGEST));
         let everyone = 0..self.share.world_size();
+        let is_surveyed = self.config.sam.rho > 0.0 && self.config.telemetry.is_due(state.step + 1);
+        let mut clock = Clock::start();
+        let watch = Watch::new(self.scope, &self.plan, step, &state.weights, is_surveyed, self.rungs.as_ref());
+        clock.lap_survey();
         let mut gathered = Gathered {
             descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step),
             tally: Tally::new(self.model.statistics().len(), after),
-            clock: Clock::start(),
+            watch,
+            clock,
         };
         let mut fault = Fault::NONE;
 
@@ -143,7 +173,7 @@ impl Stepper {
         let mut in_flight = Vec::new();
         for part in self.share.shared().to_vec() {
             let batches = self.examples(step, &part, &mut gathered.clock);
-            let ascent = self.ascent(&state.weights, &part, &batches, &mut gathered); // this rank's part of g_v at w
+            let ascent = self.ascent(peers, step, &state.weights, &part, &batches, &mut gathered); // this rank's part of g_v at w
             in_flight.push((self.exchange(peers, step, &part, ascent)?, batches, part));
         }
 
@@ -153,12 +183,13 @@ impl Stepper {
             let done = if self.config.sam.rho == 0.0 {
                 self.plain(&state.weights, &part, &batches, &mut gathered)
             } else {
-                self.ascent(&state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
+                self.ascent(peers, step, &state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
                     enter(Phase::Descent);
-                    self.descend(&state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
+                    self.descend(step, &state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
                 })
             };
             fault = fault.min(settle(done)?);
+            self.climb(peers, step, &state.weights, &mut gathered, false, deadline)?;
         }
 
         for (pending, batches, part) in in_flight {
@@ -168,15 +199,18 @@ impl Stepper {
             enter(Phase::Descent);
             fault = fault.min(lane_fault);
             if lane_fault.is_none() {
-                let done = self.descend(&state.weights, &part, &batches, floats(ascent), &mut gathered);
+                let done = self.descend(step, &state.weights, &part, &batches, floats(ascent), &mut gathered);
                 fault = fault.min(settle(done)?);
             }
         }
 
+        self.climb(peers, step, &state.weights, &mut gathered, true, deadline)?;
         enter(Phase::Reduce);
-        let Gathered { descent, tally, mut clock } = gathered;
+        let Gathered { descent, tally, mut watch, mut clock } = gathered;
         descent.send_rest(fault, || self.buffers.take());
-        let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(), fault);
+        let survey = watch.send(peers, step, &state.weights);
+        clock.lap_survey();
+        let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(watch.words()), fault);
         // G, the same bits on every rank
         let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take(), deadline)?;
         let (tally, told) = tally.wait(deadline)?;
@@ -185,14 +219,24 @@ impl Stepper {
         if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
             return Err(error); // every rank alike
         }
+        let integers = integers(tally);
+        let (tally, words) = Totals::read(&integers, self.model.statistics().len());
+        let survey = survey.map(|survey| survey.wait(deadline)).transpose()?;
+        let mut telemetry =
+            watch.told(&self.plan, &self.config, &self.perturbation, &state.weights, words, survey.as_ref());
+        clock.lap_survey();
+        if let Some(survey) = &mut telemetry.survey {
+            survey.seconds = clock.survey;
+        }
         if (state.step + 1).is_multiple_of(self.config.cluster.verify_every_steps) {
             verify(state, peers, Bucket::VERIFICATION)?; // before w takes what a rank that deviates added to G
         }
 
         enter(Phase::Update);
-        let tally = Totals::read(&integers(tally));
-        let (lr, gradient_norm) = state.update(&gradient, &tally.statistics, &self.config, self.steps);
-        if let Some(spent) = self.audience.tell(state.step, gradient, &tally.statistics) {
+        let Totals { clean_loss, statistics, .. } = &tally;
+        let sums = StepSums { gradient: &gradient, statistics, clean_loss: *clean_loss };
+        let (lr, gradient_norm) = state.update(sums, &self.config, self.finish);
+        if let Some(spent) = self.audience.tell(state.step, gradient, statistics, *clean_loss) {
             self.buffers.give(spent);
         }
         clock.lap(|s| &mut s.update);
@@ -205,6 +249,7 @@ impl Stepper {
             gradient_norm,
             epsilon_norm: tally.epsilon_norm,
             zero_gradient_lanes: tally.zero_gradient_lanes,
+            telemetry,
             after: tally.after,
             travelled,
             seconds: clock.seconds,
@@ -223,6 +268,8 @@ impl Stepper {
     /// This rank's part of the lane's gradient at w: the sum over its micro-batches of `(size / m) g`.
     fn ascent(
         &self,
+        peers: &Collective,
+        step: Step,
         weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
@@ -235,6 +282,8 @@ impl Stepper {
             let mut gradient = sum.spent().unwrap_or_else(|| self.buffers.take());
             let pass = self.gradient(weights, batch, &mut gradient, None)?;
             self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
+            gathered.watch.clean(k, pass.loss);
+            gathered.watch.climb(peers, step, &self.plan, k, &gradient, self.batch_share(k));
             sum.add(gradient, size as f64 / lane.size as f64).map_err(|found| {
                 Interrupted::Fault(Fault::new(part.lane, Culprit::AscentGradient(self.tensor(found))))
             })?;
@@ -262,25 +311,44 @@ impl Stepper {
         Ok(peers.all_reduce(step, Bucket::lane(part.lane as u32), part.ranks.clone(), sum.into_payload(), fault))
     }
 
-    /// Lifts w by the epsilon of the lane's ascent gradient and adds this rank's descent gradients there, `(size / B) h`.
+    /// Lifts w by the epsilon of the lane's ascent gradient, or of what is drawn in its place, and adds this rank's descent gradients there, `(size / B) h`.
     fn descend(
-        &self,
+        &mut self,
+        step: Step,
         weights: &Arc<Vec<f32>>,
         part: &LanePart,
         batches: &[Batch],
         mut ascent: Vec<f32>,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        let Gathered { descent, tally, clock } = gathered;
+        let Gathered { descent, tally, watch, clock } = gathered;
+        let lane = &self.plan.lanes()[part.lane];
         add_decay(&mut ascent, weights, self.decay_in_loss());
+        if watch.is_survey() {
+            watch.ascent(&self.plan, part, &ascent, &self.perturbation);
+            clock.lap_survey();
+        }
+        if self.config.sam.direction == Direction::Random {
+            // Whoever holds a part of the lane draws the same.
+            draw_direction(self.config.run.seed, step, lane.start, self.model.parameters(), &mut ascent);
+        }
         let mut lifted = self.buffers.take();
-        let lift = self.perturbation.lift(&ascent, weights, &mut lifted); // w + rho * dual(g_v), equation 2
+        let radius = self.config.sam.radius(lane.size);
+        let perturbation = self.perturbation.with_radius(radius);
+        let lift = perturbation.lift(&ascent, weights, &mut lifted); // w + rho_v * dual(g_v), equation 2
         let lifted = Arc::new(lifted);
         if part.is_first {
             tally.add_lane(lift, self.plan.lanes().len());
         }
+        watch.lift(part, lift);
         clock.lap(|s| &mut s.epsilon);
-        let mut gradient = ascent; // its values are spent, its memory serves again
+        if watch.is_survey() {
+            watch.epsilon(&self.plan, part, (&perturbation, radius), &ascent, weights, &lifted);
+            clock.lap_survey();
+        }
+        let is_kept = watch.takes(part.lane);
+        // Where its values are spent, its memory serves again.
+        let mut gradient = if is_kept { self.buffers.take() } else { std::mem::take(&mut ascent) };
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
             let heard = self.listener(k, part, &lifted, descent);
@@ -289,14 +357,84 @@ impl Stepper {
                 .add_perturbed(pass.loss, share)
                 .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::PerturbedLoss)))?;
             self.contribute(&mut gradient, &lifted, share, part.lane, descent)?;
+            watch.descent(&self.plan, part, k, pass.loss, || perturbation.products(&ascent, &gradient));
         }
+        clock.lap(|s| &mut s.descent);
         self.buffers.give(gradient);
+        self.buffers.give(ascent);
+        if watch.is_survey() {
+            self.cross(step, part, &lifted, watch)?;
+            clock.lap_survey();
+        }
         // The passes are over and have let go of it.
         if let Ok(lifted) = Arc::try_unwrap(lifted) {
             self.buffers.give(lifted);
         }
-        clock.lap(|s| &mut s.descent);
         Ok(())
+    }
+
+    /// Surveyed: the losses of the next lane under the epsilon of this one.
+    fn cross(
+        &mut self,
+        step: Step,
+        part: &LanePart,
+        lifted: &Arc<Vec<f32>>,
+        watch: &mut Watch,
+    ) -> Result<(), ModelError> {
+        for k in watch.crossed(&self.plan, part) {
+            watch.cross(k, self.loss(step, k, lifted)?);
+        }
+        Ok(())
+    }
+
+    /// Surveyed: what coarser lanes would be, of those groups of lanes whose ascent gradient is there, or of `all`.
+    fn climb(
+        &mut self,
+        peers: &Collective,
+        step: Step,
+        weights: &Arc<Vec<f32>>,
+        gathered: &mut Gathered,
+        all: bool,
+        deadline: Duration,
+    ) -> Result<(), StepError> {
+        let Gathered { watch, clock, .. } = gathered;
+        let Some((rungs, arrived)) = watch.groups(peers, step, &self.plan, weights.len(), all) else { return Ok(()) };
+        for (index, pending) in arrived {
+            let group = &rungs.groups()[index];
+            let mut gradient = floats(pending.wait(deadline)?.0);
+            // Of the batch's sum a group's mean; exact where they are a power of two apart.
+            let scale = (self.plan.batch() as f64 / group.size as f64) as f32;
+            for value in &mut gradient {
+                *value *= scale;
+            }
+            add_decay(&mut gradient, weights, self.decay_in_loss());
+            if rungs.speaks_for(index) {
+                // As a lane's own: to its last bit.
+                watch.group(index, self.perturbation.products(&gradient, &gradient).aa);
+            }
+            if watch.lifts() {
+                let mut lifted = self.buffers.take();
+                let ball = self.perturbation.with_radius(self.config.sam.radius(group.size));
+                ball.lift(&gradient, weights, &mut lifted);
+                let lifted = Arc::new(lifted);
+                for k in rungs.held(index) {
+                    let loss = self.loss(step, k, &lifted)?;
+                    watch.rung(group.rung, k, loss);
+                }
+                if let Ok(lifted) = Arc::try_unwrap(lifted) {
+                    self.buffers.give(lifted);
+                }
+            }
+        }
+        clock.lap_survey();
+        Ok(())
+    }
+
+    /// The loss of a micro-batch, whoever holds it, by a forward alone.
+    fn loss(&mut self, step: Step, micro_batch: usize, weights: &Arc<Vec<f32>>) -> Result<f64, ModelError> {
+        let micro = &self.plan.micro_batches()[micro_batch];
+        let Batch { images, labels, .. } = self.loader.micro_batch(step.0, micro.start..micro.start + micro.size);
+        self.model.loss(weights, &images, &labels, self.config.loss.label_smoothing)
     }
 
     /// The plain optimizer's gradients, rho = 0: `h_v = g_v`, one pass, and no lane has to be whole.
@@ -344,6 +482,8 @@ impl Stepper {
         descent: &Descent,
     ) -> Result<(), Interrupted> {
         if let Some(fault) = descent.heard() {
+            // What was told had its decay; what stays here has not.
+            add_decay(gradient, at, self.decay_in_loss());
             return if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) };
         }
         add_decay(gradient, at, self.decay_in_loss());

@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 use strath_core::Digest;
+use strath_core::finish::steps_of_an_epoch;
+use strath_protocol::message::Split;
 
 use crate::metrics::MetricsLog;
 
@@ -12,10 +14,15 @@ pub struct Summary {
     pub steps: u64,
     /// Passes over the data, `steps * B / N`.
     pub epochs: f64,
+    /// The key that ended it: `run.steps` or `run.epochs`, or before those `run.stop_loss`.
+    pub ended_by: &'static str,
     /// Share of the test split whose arg-max is wrong.
     pub test_error: f64,
     /// Mean cross-entropy over the test split.
     pub test_loss: f64,
+    /// What came of the validation split, where there is one.
+    #[serde(flatten)]
+    pub validation: Option<Validation>,
     /// Mean clean loss of the last epoch (of all steps where there was less than one).
     pub train_loss: f64,
     /// Batch size over the median step time, the first five steps left out.
@@ -28,6 +35,33 @@ pub struct Summary {
     pub normalisation: Normalisation,
     /// SHA-256 over the final parameters and running statistics.
     pub weights_sha256: String,
+}
+
+/// A run by its validation split: at the end, and where its error was least, the first of several times.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Validation {
+    /// Share of the split whose arg-max is wrong, at the end.
+    pub validation_error: f64,
+    /// Mean cross-entropy over the split, at the end.
+    pub validation_loss: f64,
+    /// The least error of all evaluations.
+    pub best_validation_error: f64,
+    /// When that was, `step * B / N`.
+    pub best_validation_epoch: f64,
+}
+
+impl Validation {
+    fn of(metrics: &MetricsLog) -> Option<Self> {
+        let last = metrics.evaluations(Split::Validation).next_back()?;
+        // `min_by` takes the first of equals.
+        let best = metrics.evaluations(Split::Validation).min_by(|a, b| a.error.total_cmp(&b.error))?;
+        Some(Self {
+            validation_error: last.error,
+            validation_loss: last.loss,
+            best_validation_error: best.error,
+            best_validation_epoch: best.epoch,
+        })
+    }
 }
 
 /// Mean and deviation a channel, applied after dividing pixels by their range.
@@ -46,6 +80,8 @@ pub struct Facts {
     pub batch: usize,
     /// Examples of the training split.
     pub train_examples: u64,
+    /// The key that ended the run.
+    pub ended_by: &'static str,
     /// Seconds from the start of this session.
     pub seconds: f64,
     /// What images were normalised by.
@@ -59,14 +95,16 @@ impl Summary {
     pub fn new(metrics: &MetricsLog, facts: Facts) -> Option<Self> {
         let losses: Vec<f64> = metrics.steps().map(|s| s.clean_loss).collect();
         let steps = metrics.steps().last().map_or(0, |s| s.step);
-        let test = metrics.last_test()?;
-        let per_epoch = (facts.train_examples as usize / facts.batch).max(1);
+        let test = metrics.evaluations(Split::Test).next_back()?;
+        let per_epoch = steps_of_an_epoch(facts.train_examples, facts.batch as u64) as usize;
         let last_epoch = &losses[losses.len().saturating_sub(per_epoch)..];
         Some(Self {
             steps,
             epochs: steps as f64 * facts.batch as f64 / facts.train_examples as f64,
+            ended_by: facts.ended_by,
             test_error: test.error,
             test_loss: test.loss,
+            validation: Validation::of(metrics),
             train_loss: last_epoch.iter().sum::<f64>() / last_epoch.len().max(1) as f64,
             images_per_s: images_per_s(facts.batch, metrics.steps().map(|s| s.step_s)),
             seconds: facts.seconds,

@@ -228,11 +228,12 @@ impl Tally {
         self.zero_gradient_lanes += i64::from(lift.is_zero);
     }
 
-    /// The tally as it is reduced.
-    pub fn into_payload(self) -> Payload {
+    /// The tally as it is reduced, with the `words` of this rank's board behind it.
+    pub fn into_payload(self, words: &[i64]) -> Payload {
         let mut integers = vec![self.clean_loss, self.perturbed_loss, self.epsilon_norm, self.zero_gradient_lanes];
         integers.extend(self.after.words());
         integers.extend(self.statistics.into_entries());
+        integers.extend(words);
         Payload::Integers(integers)
     }
 }
@@ -259,19 +260,21 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Reads the integers of a reduced tally.
-    pub fn read(integers: &[i64]) -> Self {
-        let [clean, perturbed, epsilon, zero, pause, stop, ref statistics @ ..] = *integers else {
+    /// Reads the integers of a reduced tally for a model of `statistics` running statistics; the board's words follow.
+    pub fn read(integers: &[i64], statistics: usize) -> (Self, &[i64]) {
+        let [clean, perturbed, epsilon, zero, pause, stop, ref rest @ ..] = *integers else {
             unreachable!("a reduced tally has the length of every rank's, at least six")
         };
-        Self {
+        let (statistics, words) = rest.split_at(statistics);
+        let totals = Self {
             clean_loss: to_f64(clean, GRADIENT_BITS),
             perturbed_loss: to_f64(perturbed, GRADIENT_BITS),
             epsilon_norm: to_f64(epsilon, STATISTIC_BITS),
             zero_gradient_lanes: zero as u64,
             after: After::agreed([pause, stop]),
             statistics: statistics.iter().map(|s| strath_core::fixed::to_f32(*s, STATISTIC_BITS)).collect(),
-        }
+        };
+        (totals, words)
     }
 }
 
@@ -359,11 +362,11 @@ mod tests {
         tally.add_clean(4.0, 0.75).unwrap();
         tally.add_perturbed(8.0, 0.5).unwrap();
         tally.add_statistics(&[6.0], 0.5).unwrap();
-        tally.add_lane(Lift { epsilon_norm: 0.5, is_zero: false }, 2);
-        tally.add_lane(Lift { epsilon_norm: 0.0, is_zero: true }, 2);
+        tally.add_lane(Lift { epsilon_norm: 0.5, dual_norm: 1.0, is_zero: false }, 2);
+        tally.add_lane(Lift { epsilon_norm: 0.0, dual_norm: 0.0, is_zero: true }, 2);
         assert_eq!(tally.add_clean(f64::NAN, 0.1), Err(LossOutOfRange));
-        let Payload::Integers(integers) = tally.into_payload() else { panic!("a tally is integers") };
-        let totals = Totals::read(&integers);
+        let Payload::Integers(integers) = tally.into_payload(&[7, -8]) else { panic!("a tally is integers") };
+        let (totals, words) = Totals::read(&integers, 1);
         let want = Totals {
             clean_loss: 3.5,
             perturbed_loss: 4.0,
@@ -372,7 +375,7 @@ mod tests {
             after: After::Stop,
             statistics: vec![3.0],
         };
-        assert_eq!(totals, want);
+        assert_eq!((totals, words), (want, &[7, -8][..]));
     }
 
     fn lane(seed: u64, splits: &[usize], entries: usize, scale: f32) -> Vec<f32> {
@@ -405,6 +408,8 @@ mod tests {
                 eta: 0.01,
                 perturb: strath_core::config::Perturb::All,
                 weight_decay: strath_core::config::WeightDecay::Outside,
+                rho_rule: strath_core::config::RhoRule::Constant,
+                direction: strath_core::config::Direction::Gradient,
             };
             let perturbation = Perturbation::new(&table, &layout, &[false]).unwrap();
             let [plain, small] = [1.0, 2f32.powi(-40)].map(|scale| {

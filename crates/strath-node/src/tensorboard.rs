@@ -95,7 +95,16 @@ impl EventFile {
                     Some(phase) => format!("seconds/{phase}"),
                     None => format!("train/{name}"),
                 };
-                (l.step, l.time, scalars.map(|(name, value)| (tag(name), value)).into())
+                let lanes = l.lanes.numbers().map(|(name, value)| (format!("lanes/{name}"), value));
+                let rungs = l.lanes.ladder.iter().flat_map(|rung| {
+                    let of = |what: &str| format!("ladder/{what}_m{}", rung.m);
+                    [(of("gradient_norm"), Some(rung.gradient_norm)), (of("lift"), rung.lift)]
+                });
+                let rungs = rungs.filter_map(|(tag, value)| Some((tag, value?)));
+                let survey = l.lanes.survey_s.map(|seconds| ("seconds/survey".to_string(), seconds));
+                let scalars =
+                    scalars.into_iter().map(|(name, value)| (tag(name), value)).chain(lanes).chain(rungs).chain(survey);
+                (l.step, l.time, scalars.collect())
             }
             Line::Eval(l) => {
                 let tag = |what: &str| format!("eval/{}_{what}", l.split);

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use strath_collective::{Bucket, Collective, CollectiveError};
-use strath_core::{After, Digest, Evaluations, Rank, Step};
+use strath_core::{After, Digest, Evaluations, Finish, Rank, Step};
 use strath_data::SplitName;
 use strath_protocol::message::{FailureKind, Phase};
 
@@ -88,8 +88,8 @@ pub struct Training {
     pub rank: Rank,
     /// How many ranks there are.
     pub world_size: u32,
-    /// The run's length in steps.
-    pub steps: u64,
+    /// When the run is over.
+    pub finish: Finish,
     /// When to evaluate.
     pub evaluations: Evaluations,
     /// Steps between two checkpoints.
@@ -145,7 +145,7 @@ impl Training {
         if self.unsettled {
             self.settle(false, here, tell)?;
         }
-        while self.state.step < self.steps {
+        while !self.is_over() {
             // A rank that is alone waits for nobody, and is not told by an exchange that ends.
             if cancelled.load(Ordering::Relaxed) {
                 return Err(Failure::Aborted);
@@ -162,7 +162,7 @@ impl Training {
                 .map_err(|error| step_failure(phase, &error))?;
             here.travelled(at, &outcome.travelled);
             // At the end of the run there is nothing left to rest for.
-            let after = if self.state.step < self.steps { outcome.after } else { After::GoOn };
+            let after = if self.is_over() { After::GoOn } else { outcome.after };
             if let Some(images_per_s) = self.pace.note(self.stepper.examples_a_step(), &outcome.seconds) {
                 here.set_rate(images_per_s);
             }
@@ -179,19 +179,24 @@ impl Training {
     /// What follows a step: an evaluation, a checkpoint of what all ranks hold, each where it is due.
     fn settle(&mut self, stopping: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
         let step = self.state.step;
-        if self.evaluations.is_due(step) {
+        if self.evaluations.is_due(step) || self.is_over() {
             self.evaluate(here, tell)?;
         }
-        let saves = stopping || step.is_multiple_of(self.checkpoint_every) || step == self.steps;
+        let saves = stopping || step.is_multiple_of(self.checkpoint_every) || self.is_over();
         if saves {
             here.enter(step, Phase::Checkpoint);
             let verified = verify(&self.state, &self.peers, Bucket::CHECKPOINT);
             verified.map_err(|error| verify_failure(Phase::Checkpoint, &error))?;
         }
-        if saves && step < self.steps {
+        if saves && !self.is_over() {
             self.save(false, here, tell);
         }
         Ok(())
+    }
+
+    /// Whether no step is left: every rank finds the same.
+    fn is_over(&self) -> bool {
+        self.finish.is_over(self.state.step, self.state.epoch_loss)
     }
 
     /// Rank 0 speaks for all: what it reports is the same everywhere.
@@ -201,19 +206,25 @@ impl Training {
 
     fn evaluate(&mut self, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
         here.enter(self.state.step, Phase::Evaluate);
-        let evaluation = evaluate::evaluate(
-            self.stepper.model(),
-            &self.state.weights,
-            &self.state.statistics,
-            self.stepper.loader(),
-            SplitName::Test,
-            &self.peers,
-            self.rank,
-            self.world_size,
-            Step(self.state.step),
-        )
-        .map_err(|error| evaluate_failure(&error))?;
-        tell(Told::Evaluated { step: self.state.step, split: SplitName::Test, evaluation });
+        let loader = self.stepper.loader();
+        for split in [SplitName::Validation, SplitName::Test] {
+            if loader.is_empty(split) {
+                continue;
+            }
+            let evaluation = evaluate::evaluate(
+                self.stepper.model(),
+                &self.state.weights,
+                &self.state.statistics,
+                loader,
+                split,
+                &self.peers,
+                self.rank,
+                self.world_size,
+                Step(self.state.step),
+            )
+            .map_err(|error| evaluate_failure(&error))?;
+            tell(Told::Evaluated { step: self.state.step, split, evaluation });
+        }
         Ok(())
     }
 

@@ -58,6 +58,9 @@ pub(crate) fn digest(state: &TrainingState) -> Digest {
     for (slot, values) in state.optimizer.slots() {
         hasher.bytes(slot.as_bytes()).floats(values);
     }
+    if let Some(sum) = state.epoch_loss {
+        hasher.bytes(&sum.to_bits().to_le_bytes());
+    }
     hasher.finish()
 }
 

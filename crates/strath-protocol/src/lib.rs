@@ -27,7 +27,7 @@ pub use command::{CoordinatorCommand, Outcome, Place, Record, WorkerCommand, Wor
 pub use coordinator::{Coordinator, Former, Gather, Settings, Start};
 pub use decision::Decision;
 pub use event::{Connection, CoordinatorEvent, WorkerEvent};
-pub use status::{ClusterStatus, DecisionStatus, WorkerStatus};
+pub use status::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 pub use worker::Worker;
 
 /// An event that the machine cannot take in its present state, or that contradicts what it knows.

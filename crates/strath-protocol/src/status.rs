@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use strath_core::{Generation, Rank, RunId, Step, WorkerId};
+use strath_core::{Audit, Generation, Rank, RunId, Step, WorkerId};
 
 use crate::message::{Phase, StepReport};
 
@@ -23,10 +23,27 @@ pub struct ClusterStatus {
     pub steps: Step,
     /// The newest completed step.
     pub last_step: Option<StepReport>,
+    /// What the newest survey of the lanes found; the coordinator's runtime knows it.
+    pub survey: Option<SurveyStatus>,
     /// Every admitted worker, in order of id.
     pub workers: Vec<WorkerStatus>,
     /// What the coordinator decided last, the newest last; a few at most.
     pub decisions: Vec<DecisionStatus>,
+}
+
+/// The newest survey of the lanes.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SurveyStatus {
+    /// Completed steps after the one that it was part of.
+    pub step: Step,
+    /// As [`strath_core::Survey::rho_equivalent`].
+    pub rho_equivalent: Option<f64>,
+    /// The noise scale over the surveys so far, examples.
+    pub noise_scale: Option<f64>,
+    /// As [`strath_core::Survey::coherence`].
+    pub coherence: Option<f64>,
+    /// Whether m was what it says.
+    pub audit: Audit,
 }
 
 /// Something that the coordinator has decided.

@@ -3,6 +3,7 @@
 mod coordinator;
 mod drain;
 mod status;
+mod telemetry;
 mod worker;
 
 use std::net::SocketAddr;
@@ -110,7 +111,7 @@ macro_rules! enumeration {
     };
 }
 
-enumeration!(Split, split_out, split_in: Train Test);
+enumeration!(Split, split_out, split_in: Train Validation Test);
 enumeration!(Purpose, purpose_out, purpose_in: Start Checkpoint Final Handover);
 enumeration!(Phase, phase_out, phase_in:
     Joining Preparing Waiting Connecting Ascent Exchange Descent Reduce Update Evaluate Checkpoint Finished);

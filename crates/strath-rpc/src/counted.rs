@@ -7,6 +7,7 @@
 use prost::Message;
 use prost::bytes::Buf as _;
 use strath_core::config::MOST_WORKERS;
+use strath_core::telemetry::MOST_RUNGS;
 use strath_protocol::message::{MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD};
 use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
@@ -45,6 +46,7 @@ impl Counted for wire::WorkerMessage {
         most(&[11, 5], "Halted.evaluations", MOST_EVALUATIONS_TOLD),
         most(&[1, 7, 5, 4], "Halted.unrecorded", MOST_STEPS_TOLD),
         most(&[1, 7, 5, 5], "Halted.evaluations", MOST_EVALUATIONS_TOLD),
+        most(&[5, 11, 5, 9], "Survey.ladder", MOST_RUNGS),
     ];
 }
 
@@ -56,8 +58,11 @@ impl Counted for wire::CoordinatorMessage {
 }
 
 impl Counted for wire::StatusReply {
-    const MOST: &'static [Most] =
-        &[most(&[1, 8], "ClusterStatus.workers", SESSIONS), most(&[1, 9], "ClusterStatus.decisions", DECISIONS)];
+    const MOST: &'static [Most] = &[
+        most(&[1, 8], "ClusterStatus.workers", SESSIONS),
+        most(&[1, 9], "ClusterStatus.decisions", DECISIONS),
+        most(&[1, 7, 11, 5, 9], "Survey.ladder", MOST_RUNGS),
+    ];
 }
 
 impl Counted for wire::StatusRequest {}

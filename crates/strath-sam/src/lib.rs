@@ -5,12 +5,17 @@
 //! over fixed blocks, and `exp`, `pow` and `cos` come from the `libm` crate, not from the platform.
 
 pub mod clip;
+pub mod direction;
+mod extent;
+pub mod lanes;
 pub mod optimizer;
 pub mod perturbation;
 pub mod schedule;
 pub mod sums;
 
 pub use clip::{Clipped, clip};
+pub use direction::draw_direction;
+pub use lanes::{BatchFacts, LaneFacts};
 pub use optimizer::Optimizer;
 pub use perturbation::{Lift, NothingToPerturb, Perturbation};
 pub use schedule::learning_rate;

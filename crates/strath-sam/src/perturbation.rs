@@ -1,6 +1,7 @@
 //! Epsilon: the maximiser of the linearised loss over the ball.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use strath_core::Layout;
 use strath_core::config::{Norm, Perturb, SamTable};
@@ -12,11 +13,11 @@ use crate::sums::blocked_sum;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Perturbation {
     rho: f64,
-    norm: Norm,
+    pub(crate) norm: Norm,
     /// ASAM's eta; `None` is the plain ball.
-    eta: Option<f64>,
+    pub(crate) eta: Option<f64>,
     /// The perturbed values of the flat vector, as runs in ascending order.
-    runs: Vec<Range<usize>>,
+    pub(crate) runs: Arc<[Range<usize>]>,
 }
 
 /// What [`Perturbation::lift`] found on the way.
@@ -24,6 +25,8 @@ pub struct Perturbation {
 pub struct Lift {
     /// l2 norm of epsilon, whatever p of the ball is.
     pub epsilon_norm: f64,
+    /// `||t g||_q`, the dual norm of the gradient: epsilon lifts the linearised loss by `rho ||t g||_q`. 0 where the gradient is.
+    pub dual_norm: f64,
     /// Whether the gradient is zero, and so epsilon.
     pub is_zero: bool,
 }
@@ -66,7 +69,14 @@ impl Perturbation {
             Perturb::NormOnly => return Err(NothingToPerturb { perturb: "norm-only", needs: "normalisation" }),
             Perturb::NoNorm | Perturb::All => return Err(NothingToPerturb { perturb: "no-norm", needs: "other" }),
         }
-        Ok(Self { rho: sam.rho, norm: sam.norm, eta: sam.adaptive.then_some(sam.eta), runs })
+        let (norm, eta) = (sam.norm, sam.adaptive.then_some(sam.eta));
+        Ok(Self { rho: sam.rho, norm, eta, runs: runs.into() })
+    }
+
+    /// The same over a ball of another radius: a lane's [`SamTable::radius`]. As it comes from [`new`](Self::new), it is `sam.rho`.
+    #[must_use]
+    pub fn with_radius(&self, rho: f64) -> Self {
+        Self { rho, ..self.clone() }
     }
 
     /// Epsilon of an ascent gradient `g` at `w` (equation 2 of the paper), into `epsilon`:
@@ -78,6 +88,11 @@ impl Perturbation {
     ///
     /// All vectors have the length of the layout; parameters that are not perturbed get 0.
     pub fn epsilon(&self, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) {
+        self.maximise(gradient, weights, epsilon);
+    }
+
+    /// The same; gives `||t g||_q`.
+    fn maximise(&self, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) -> f64 {
         epsilon.fill(0.0);
         let scale = |at: usize| self.eta.map_or(1.0, |eta| f64::from(weights[at]).abs() + eta);
         let scaled = |at: usize| scale(at) * f64::from(gradient[at]);
@@ -88,22 +103,26 @@ impl Perturbation {
                         epsilon[at] = (self.rho * scale(at)).copysign(f64::from(gradient[at])) as f32;
                     }
                 }
+                self.sum(|at| scaled(at).abs())
             }
             Norm::P(1.0) => {
-                if let Some((at, _)) = self.largest(scaled) {
-                    epsilon[at] = (self.rho * scale(at)).copysign(f64::from(gradient[at])) as f32;
-                }
+                let Some((at, largest)) = self.largest(scaled) else { return 0.0 };
+                epsilon[at] = (self.rho * scale(at)).copysign(f64::from(gradient[at])) as f32;
+                largest
             }
             Norm::P(2.0) => {
-                if let Some(factor) = self.factor(gradient, weights) {
+                let norm = self.scaled_norm(gradient, weights);
+                if norm > 0.0 {
+                    let factor = self.rho / norm;
                     for run in self.runs.iter().cloned() {
                         let (g, w) = (&gradient[run.clone()], &weights[run.clone()]);
                         vector::epsilon(g, w, factor, self.eta, &mut epsilon[run]);
                     }
                 }
+                norm
             }
             Norm::P(p) => {
-                let Some((_, largest)) = self.largest(scaled) else { return };
+                let Some((_, largest)) = self.largest(scaled) else { return 0.0 };
                 // q is huge for p near 1, so powers are taken of entries relative to the largest. q - 1 = 1 / (p - 1) is 0 for a
                 // huge p, and 0^0 is 1: entries without a gradient are passed over.
                 let exponent = 1.0 / (p - 1.0);
@@ -114,6 +133,8 @@ impl Perturbation {
                     let magnitude = factor * libm::pow(relative(at), exponent) * scale(at);
                     epsilon[at] = magnitude.copysign(f64::from(gradient[at])) as f32;
                 }
+                // 1 / q = 1 - 1 / p.
+                largest * libm::pow(power, 1.0 - 1.0 / p)
             }
         }
     }
@@ -126,14 +147,15 @@ impl Perturbation {
         if self.norm == Norm::P(2.0) {
             return self.lift_in_one_pass(gradient, weights, lifted);
         }
-        self.epsilon(gradient, weights, lifted);
+        let dual_norm = self.maximise(gradient, weights, lifted);
         let epsilon_norm = crate::l2_norm(lifted);
         vector::add_scaled(lifted, weights, 1.0);
-        Lift { epsilon_norm, is_zero: epsilon_norm == 0.0 }
+        Lift { epsilon_norm, dual_norm, is_zero: epsilon_norm == 0.0 }
     }
 
     fn lift_in_one_pass(&self, gradient: &[f32], weights: &[f32], lifted: &mut [f32]) -> Lift {
-        let factor = self.factor(gradient, weights).unwrap_or(0.0);
+        let dual_norm = self.scaled_norm(gradient, weights);
+        let factor = if dual_norm > 0.0 { self.rho / dual_norm } else { 0.0 };
         let (mut squares, mut end) = (0.0, 0);
         for run in self.runs.iter().cloned() {
             lifted[end..run.start].copy_from_slice(&weights[end..run.start]);
@@ -143,31 +165,30 @@ impl Perturbation {
         }
         lifted[end..].copy_from_slice(&weights[end..]);
         // The square of no f32 but 0 is 0 in f64.
-        Lift { epsilon_norm: squares.sqrt(), is_zero: squares == 0.0 }
+        Lift { epsilon_norm: squares.sqrt(), dual_norm, is_zero: squares == 0.0 }
     }
 
-    /// `rho / ||t g||_2`; `None` where the gradient is zero. No f32's square leaves the range of f64, so nothing has to be scaled by the
-    /// largest entry first.
-    fn factor(&self, gradient: &[f32], weights: &[f32]) -> Option<f64> {
+    /// `||t g||_2`; 0 where the gradient is. No f32's square leaves the range of f64, so nothing has to be scaled by the largest entry first.
+    fn scaled_norm(&self, gradient: &[f32], weights: &[f32]) -> f64 {
         let squares: f64 = (self.runs.iter().cloned())
             .map(|run| match self.eta {
                 None => vector::sum_of_squares(&gradient[run]),
                 Some(eta) => vector::sum_of_scaled_squares(&gradient[run.clone()], &weights[run], eta),
             })
             .sum();
-        (squares > 0.0).then(|| self.rho / squares.sqrt())
+        squares.sqrt()
     }
 
-    fn perturbed(&self) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn perturbed(&self) -> impl Iterator<Item = usize> + '_ {
         self.runs.iter().flat_map(Clone::clone)
     }
 
-    fn sum(&self, term: impl Fn(usize) -> f64) -> f64 {
+    pub(crate) fn sum(&self, term: impl Fn(usize) -> f64) -> f64 {
         self.runs.iter().map(|run| blocked_sum(run.len(), |at| term(run.start + at))).sum()
     }
 
     /// The first of the largest magnitudes and where it is; `None` where all are zero.
-    fn largest(&self, value: impl Fn(usize) -> f64) -> Option<(usize, f64)> {
+    pub(crate) fn largest(&self, value: impl Fn(usize) -> f64) -> Option<(usize, f64)> {
         let mut found: Option<(usize, f64)> = None;
         for at in self.perturbed() {
             let magnitude = value(at).abs();
@@ -182,7 +203,7 @@ impl Perturbation {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use strath_core::config::{LaneSizes, WeightDecay};
+    use strath_core::config::{Direction, LaneSizes, RhoRule, WeightDecay};
 
     use super::*;
 
@@ -195,6 +216,8 @@ mod tests {
             eta: eta.unwrap_or(0.01),
             perturb,
             weight_decay: WeightDecay::Outside,
+            rho_rule: RhoRule::Constant,
+            direction: Direction::Gradient,
         }
     }
 
@@ -231,6 +254,18 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_has_the_radius_of_its_size() {
+        let table = SamTable { rho_rule: RhoRule::SqrtM { m_ref: 16 }, ..sam(0.5, Norm::P(2.0), None, Perturb::All) };
+        let perturbation = Perturbation::new(&table, &layout(2), &[false]).unwrap();
+        let lane = |m: usize| perturbation.with_radius(table.radius(m));
+        let norm = |m: usize| lane(m).lift(&[3.0, -4.0], &[0.0; 2], &mut [0.0; 2]).epsilon_norm;
+        for (m, radius) in [(16, 0.5), (4, 0.25), (64, 1.0), (1, 0.125)] {
+            assert!((norm(m) / radius - 1.0).abs() < 1e-7, "m = {m}: {}", norm(m));
+        }
+        assert_eq!((lane(16), sam(0.5, Norm::P(2.0), None, Perturb::All).radius(4)), (perturbation.clone(), 0.5));
+    }
+
+    #[test]
     fn asam_scales_by_the_weights() {
         // t = (1, 2): t g = (3, 8) / sqrt(73), epsilon = rho t (t g) / ||t g||.
         let got = epsilon(Norm::P(2.0), Some(0.0), &[3.0, 4.0], &[-1.0, 2.0]);
@@ -245,7 +280,8 @@ mod tests {
             let mut lifted = vec![0.0; 2];
             let lift =
                 Perturbation::new(&table, &layout(2), &[false]).unwrap().lift(&[0.0, -0.0], &[1.0, 2.0], &mut lifted);
-            assert_eq!((lifted, lift), (vec![1.0, 2.0], Lift { epsilon_norm: 0.0, is_zero: true }));
+            let zero = Lift { epsilon_norm: 0.0, dual_norm: 0.0, is_zero: true };
+            assert_eq!((lifted, lift), (vec![1.0, 2.0], zero));
         }
     }
 

@@ -8,7 +8,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use strath_core::{Digest, Generation, RingKey, RunId, Step, Timestamp};
-use strath_protocol::message::{DrainAnswer, DrainRequest, FileBytes, Job, Member, Purpose, Shortage, State as Sent};
+use strath_protocol::message::{
+    DrainAnswer, DrainRequest, FileBytes, Job, Member, Purpose, Shortage, Split, State as Sent,
+};
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Former, Gather, Outcome, Record,
     Settings, Start,
@@ -50,7 +52,7 @@ impl Folder {
             bounds: self.bounds.clone(),
             next_worker: self.next_worker,
             recorded: if is_at_work { recorded } else { Step(0) },
-            evaluated: evaluated.filter(|_| is_at_work),
+            evaluated: evaluated.filter(|_| is_at_work).map(|step| (step, Split::Test)),
         };
         let start = self.checkpoint.clone().map(|(step, model)| Start {
             step,

@@ -1,6 +1,6 @@
 //! What workers say whose values the simulation does not look at.
 
-use strath_core::{Digest, Generation, Step};
+use strath_core::{Digest, Generation, Step, Telemetry};
 use strath_protocol::message::{DataSummary, PhaseSeconds, Prepared, StepReport};
 
 /// What every worker has made ready: this many examples to train on, and a model of three values.
@@ -30,6 +30,7 @@ pub(crate) fn step_report(generation: Generation, step: Step) -> StepReport {
         gradient_norm: 1.0,
         epsilon_norm: 0.05,
         zero_gradient_lanes: 0,
+        telemetry: Telemetry::default(),
         seconds: 0.1,
         phases: PhaseSeconds::default(),
     }

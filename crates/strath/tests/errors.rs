@@ -98,8 +98,9 @@ fn more_workers_than_micro_batches_idle_with_a_warning() {
 #[test]
 fn a_configuration_that_does_not_fit_the_data_or_the_model_is_bad_usage() {
     let (folder, out) = scratch();
-    let misfits: [(&[&str], &[&str]); 7] = [
+    let misfits: [(&[&str], &[&str]); 8] = [
         (&["model.kind=mlp", "model.hidden=[8]", "sam.perturb=norm-only"], &["norm-only", "normalisation"]),
+        (&["model.norm=none", "sam.perturb=norm-only"], &["norm-only", "normalisation"]),
         (&["model.widths=[4,4,4,4]", "sam.m=1"], &["one value a channel", "sam.m"]),
         (&["data.train_limit=2000"], &["data.train_limit", "2000", "1437"]),
         (&["data.augment=[\"crop:9\"]"], &["crop:9", "8x8"]),

@@ -9,8 +9,9 @@ use super::render::Effective;
 use super::replace::Replaced;
 use super::tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
-    Device, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
-    Reduce, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics, OptimizerKind,
+    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, TelemetryTable,
+    Transport, WeightDecay,
 };
 use super::tree::{Tree, assignment};
 
@@ -27,6 +28,9 @@ pub(super) fn build(tree: &Tree, replaced: &[Replaced]) -> Result<Effective, Con
     refuse_what_would_be_ignored(tree)?;
     let config = tables(tree).map_err(|error| with_story(error, replaced))?;
     let micro_batches = config.plan()?.micro_batches().len();
+    if let Some(why) = config.telemetry.ladder.then(|| why_no_ladder(&config)).flatten() {
+        return Err(wrong(tree, "telemetry.ladder", "true".into(), &format!("false, as {why}")));
+    }
     let mut warnings: Vec<String> = replaced.iter().map(|option| option.story.clone()).collect();
     warnings.extend(idle_workers(&config, micro_batches));
     let origins = KEYS.iter().map(|key| (key.path, tree.origin(key.path))).collect();
@@ -47,6 +51,10 @@ fn tables(tree: &Tree) -> Result<Config, ConfigError> {
         checkpoint: CheckpointTable {
             every_steps: size(tree, "checkpoint.every_steps") as u64,
             keep: size(tree, "checkpoint.keep"),
+        },
+        telemetry: TelemetryTable {
+            every: tree.integer("telemetry.every").unwrap_or(50) as u64,
+            ladder: tree.boolean("telemetry.ladder").unwrap_or(false),
         },
     })
 }
@@ -74,6 +82,29 @@ fn with_story(error: ConfigError, replaced: &[Replaced]) -> ConfigError {
         }
         other => other,
     }
+}
+
+/// Why the ascent gradient of a coarser lane is not the mean of the lanes' that it would be made of, or there is nothing to tell it with.
+fn why_no_ladder(config: &Config) -> Option<&'static str> {
+    let norm = match &config.model.kind {
+        ModelKind::ConvNet { norm, .. } | ModelKind::ResNet { norm, .. } | ModelKind::WideResNet { norm, .. } => *norm,
+        ModelKind::Mlp { .. } | ModelKind::ViT { .. } => NormLayer::None,
+    };
+    let lanes = config.plan().ok()?;
+    let are_equal = lanes.lanes().windows(2).all(|pair| pair[0].size == pair[1].size);
+    if norm == NormLayer::Batch && config.batch.micro.is_none() {
+        return Some(
+            "batch norm over the whole lane makes a coarser lane's gradient another than the mean of finer ones' (31 % off where it was \
+             measured); fix what it sees with batch.micro, or take model.norm = \"group\"",
+        );
+    }
+    if !are_equal {
+        return Some("lanes of different sizes are on no rung; give sam.m as one number");
+    }
+    if config.sam.rho == 0.0 {
+        return Some("sam.rho is 0: there are no lanes to survey");
+    }
+    (config.telemetry.every == 0).then_some("telemetry.every is 0 and the ladder is a part of surveys")
 }
 
 /// A warning where there is less to hand out than there are workers.
@@ -111,6 +142,7 @@ fn run(tree: &Tree) -> Result<RunTable, ConfigError> {
         seed: tree.integer("run.seed").unwrap_or(0) as u64,
         length,
         eval_every_epochs: size(tree, "run.eval_every_epochs") as u64,
+        stop_loss: tree.number("run.stop_loss"),
     })
 }
 
@@ -153,6 +185,7 @@ fn data(tree: &Tree) -> Result<DataTable, ConfigError> {
         augment,
         train_limit: tree.size("data.train_limit"),
         label_noise: number(tree, "data.label_noise"),
+        validation: number(tree, "data.validation"),
         classes: if kind == DataKind::Safetensors { classes } else { None },
     })
 }
@@ -177,6 +210,11 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
         return Err(ConfigError::Missing { key: "model.kind", advice: advice.into() });
     };
     let option = |path: &'static str, default: usize| tree.size(path).unwrap_or(default);
+    let norm = match tree.text("model.norm") {
+        Some("group") => NormLayer::Group,
+        Some("none") => NormLayer::None,
+        _ => NormLayer::Batch,
+    };
     let kind = match kind {
         "mlp" => {
             let Some(hidden) = tree.sizes("model.hidden") else {
@@ -190,7 +228,7 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
             if widths.is_empty() {
                 return Err(wrong(tree, "model.widths", "[]".into(), "at least one width"));
             }
-            ModelKind::ConvNet { widths }
+            ModelKind::ConvNet { widths, norm }
         }
         "resnet" => {
             let depth = option("model.depth", 20);
@@ -203,7 +241,7 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
                 ));
             }
             let skip = tree.boolean("model.skip").unwrap_or(true);
-            ModelKind::ResNet { depth, skip }
+            ModelKind::ResNet { depth, skip, norm }
         }
         "wide-resnet" => {
             let (depth, widen) = (option("model.depth", 28), option("model.widen", 10));
@@ -215,7 +253,7 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
                     "6n + 4 with n of at least 1: 10, 16, 22, 28, 40",
                 ));
             }
-            ModelKind::WideResNet { depth, widen }
+            ModelKind::WideResNet { depth, widen, norm }
         }
         _ => {
             let (dim, heads) = (option("model.dim", 192), option("model.heads", 3));
@@ -270,6 +308,11 @@ fn sam(tree: &Tree) -> Result<SamTable, ConfigError> {
         } else {
             WeightDecay::Outside
         },
+        rho_rule: match tree.text("sam.rho_rule") {
+            Some("sqrt-m") => RhoRule::SqrtM { m_ref: tree.size("sam.m_ref").unwrap_or(batch) },
+            _ => RhoRule::Constant,
+        },
+        direction: if tree.text("sam.direction") == Some("random") { Direction::Random } else { Direction::Gradient },
     })
 }
 

@@ -169,6 +169,11 @@ pub const KEYS: &[Key] = &[
     ),
     option("run.steps", count(1, i64::MAX), "optimizer steps, in place of epochs"),
     key("run.eval_every_epochs", count(1, MOST_EPOCHS), Some("1"), "epochs between two evaluations"),
+    option(
+        "run.stop_loss",
+        number(Range::Positive),
+        "the run ends with an epoch whose mean clean loss is below it; schedules go by the planned length",
+    ),
     key(
         "data.kind",
         Kind::Choice(&["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "safetensors"]),
@@ -184,7 +189,13 @@ pub const KEYS: &[Key] = &[
         "data.label_noise",
         number(Range::Share),
         Some("0.0"),
-        "share of the training labels replaced, seeded, uniformly",
+        "share of the training labels replaced, seeded, uniformly; after train_limit",
+    ),
+    key(
+        "data.validation",
+        number(Range::BelowOne),
+        Some("0.0"),
+        "share of the training examples split off, seeded, and evaluated beside the test split; after label_noise",
     ),
     option("data.classes", count(2, LARGEST_DIMENSION), "number of classes; to be given for safetensors only")
         .only_with("data.kind", &["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "safetensors"]),
@@ -202,6 +213,12 @@ pub const KEYS: &[Key] = &[
     option("model.depth", DIMENSION, "resnet: 6n + 2, 20; wide-resnet: 6n + 4, 28; vit: blocks, 12")
         .only_with("model.kind", &["resnet", "wide-resnet", "vit"]),
     option("model.skip", Kind::Boolean, "resnet: residual connections; true").only_with("model.kind", &["resnet"]),
+    option(
+        "model.norm",
+        Kind::Choice(&["batch", "group", "none"]),
+        "convolutional networks: batch norm; group norm, gcd(8, channels) groups; none: biases in its place; batch",
+    )
+    .only_with("model.kind", &["convnet", "resnet", "wide-resnet"]),
     option("model.widen", DIMENSION, "wide-resnet: factor on the widths 16, 32, 64; 10")
         .only_with("model.kind", &["wide-resnet"]),
     option("model.patch", DIMENSION, "vit: side of a patch, pixels; 4").only_with("model.kind", &["vit"]),
@@ -233,6 +250,20 @@ pub const KEYS: &[Key] = &[
         Kind::Choice(&["outside", "inside"]),
         Some("\"outside\""),
         "outside the maximum, as in equation 1; inside: part of the loss in both passes",
+    ),
+    key(
+        "sam.rho_rule",
+        Kind::Choice(&["constant", "sqrt-m"]),
+        Some("\"constant\""),
+        "radius of a lane of m examples: constant is rho; sqrt-m is rho sqrt(m / m_ref)",
+    ),
+    option("sam.m_ref", count(1, LARGEST_BATCH), "sqrt-m: examples of a lane whose radius is rho; batch.size")
+        .only_with("sam.rho_rule", &["sqrt-m"]),
+    key(
+        "sam.direction",
+        Kind::Choice(&["gradient", "random"]),
+        Some("\"gradient\""),
+        "what epsilon is made of: the lane's gradient, or as a control normal draws in its place (the ascent pass stays)",
     ),
     key("optimizer.kind", Kind::Choice(&["sgd", "adamw"]), Some("\"sgd\""), "the update rule"),
     key("optimizer.lr", number(Range::Positive), Some("0.1"), "base learning rate"),
@@ -312,6 +343,18 @@ pub const KEYS: &[Key] = &[
     ),
     key("checkpoint.every_steps", count(1, i64::MAX), Some("500"), "steps between two checkpoints"),
     key("checkpoint.keep", count(1, i64::MAX), Some("3"), "newest checkpoints that are kept"),
+    key(
+        "telemetry.every",
+        count(0, i64::MAX),
+        Some("50"),
+        "steps between two surveys of the lanes (audit of m, noise scale, equivalent rho), a forward and two sums each; 0: none",
+    ),
+    key(
+        "telemetry.ladder",
+        Kind::Boolean,
+        Some("false"),
+        "surveys also tell what lanes of 2 m, 4 m, ... would be, a forward each; not with batch norm over the lane",
+    ),
 ];
 
 /// What a configuration of Strath may name and this build has not: refused as such, never ignored and never "unknown".
@@ -320,7 +363,6 @@ const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
     ("cluster.transport", Some(&["nccl"])),
     ("cluster.device", Some(&["cuda"])),
-    ("telemetry", None),
     ("study", None),
     ("model.compute", None),
 ];

@@ -22,6 +22,7 @@ pub use render::{Effective, Row};
 pub use resume::resumable;
 pub use tables::{
     Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
-    Device, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, Numerics, OptimizerKind, OptimizerTable, Perturb,
-    Reduce, RunLength, RunTable, SamTable, Schedule, ScheduleTable, Transport, WeightDecay,
+    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics, OptimizerKind,
+    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, TelemetryTable,
+    Transport, WeightDecay,
 };

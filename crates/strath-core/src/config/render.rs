@@ -8,8 +8,8 @@ use super::keys::KEYS;
 use super::merge::Layers;
 use super::origin::Origin;
 use super::tables::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
-    OptimizerKind, Perturb, Reduce, RunLength, Schedule, Transport, WeightDecay,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
+    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
 };
 
 /// A valid configuration with the origin of each value.
@@ -105,6 +105,8 @@ impl Config {
         self.cluster_values(&mut values);
         values.put("checkpoint.every_steps", self.checkpoint.every_steps as i64);
         values.put("checkpoint.keep", self.checkpoint.keep as i64);
+        values.put("telemetry.every", self.telemetry.every as i64);
+        values.put("telemetry.ladder", self.telemetry.ladder);
         values.0
     }
 
@@ -116,6 +118,7 @@ impl Config {
             RunLength::Steps(steps) => values.put("run.steps", steps as i64),
         }
         values.put("run.eval_every_epochs", self.run.eval_every_epochs as i64);
+        values.maybe("run.stop_loss", self.run.stop_loss);
     }
 
     fn data_values(&self, values: &mut Values) {
@@ -139,6 +142,7 @@ impl Config {
         values.put("data.augment", augment.collect::<Vec<String>>());
         values.maybe("data.train_limit", data.train_limit.map(|v| v as i64));
         values.put("data.label_noise", data.label_noise);
+        values.put("data.validation", data.validation);
         values.maybe("data.classes", data.kind.classes().or(data.classes).map(|v| v as i64));
     }
 
@@ -155,16 +159,19 @@ impl Config {
                 values.put("model.hidden", integers(hidden));
                 "mlp"
             }
-            ModelKind::ConvNet { widths } => {
+            ModelKind::ConvNet { widths, norm } => {
+                values.put("model.norm", norm_layer(*norm));
                 values.put("model.widths", integers(widths));
                 "convnet"
             }
-            ModelKind::ResNet { depth, skip } => {
+            ModelKind::ResNet { depth, skip, norm } => {
+                values.put("model.norm", norm_layer(*norm));
                 values.put("model.depth", *depth as i64);
                 values.put("model.skip", *skip);
                 "resnet"
             }
-            ModelKind::WideResNet { depth, widen } => {
+            ModelKind::WideResNet { depth, widen, norm } => {
+                values.put("model.norm", norm_layer(*norm));
                 values.put("model.depth", *depth as i64);
                 values.put("model.widen", *widen as i64);
                 "wide-resnet"
@@ -212,6 +219,21 @@ impl Config {
             match sam.weight_decay {
                 WeightDecay::Outside => "outside",
                 WeightDecay::Inside => "inside",
+            },
+        );
+        let rule = match sam.rho_rule {
+            RhoRule::Constant => "constant",
+            RhoRule::SqrtM { m_ref } => {
+                values.put("sam.m_ref", m_ref as i64);
+                "sqrt-m"
+            }
+        };
+        values.put("sam.rho_rule", rule);
+        values.put(
+            "sam.direction",
+            match sam.direction {
+                Direction::Gradient => "gradient",
+                Direction::Random => "random",
             },
         );
     }
@@ -316,6 +338,14 @@ impl Values {
         if let Some(value) = value {
             self.put(key, value);
         }
+    }
+}
+
+fn norm_layer(norm: NormLayer) -> &'static str {
+    match norm {
+        NormLayer::Batch => "batch",
+        NormLayer::Group => "group",
+        NormLayer::None => "none",
     }
 }
 

@@ -7,7 +7,7 @@ use super::keys::KEYS;
 use super::tables::Config;
 
 /// Tables of which no key decides the bits of a run, but for those of [`BOUND`].
-const FREE_TABLES: [&str; 2] = ["cluster.", "checkpoint."];
+const FREE_TABLES: [&str; 3] = ["cluster.", "checkpoint.", "telemetry."];
 /// Keys that do not decide the bits of a run. (Data and initial tensors are compared by digest, wherever they lie.)
 const FREE: [&str; 4] = ["run.name", "run.eval_every_epochs", "data.path", "model.init"];
 /// Keys of free tables that do.

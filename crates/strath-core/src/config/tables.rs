@@ -27,6 +27,8 @@ pub struct Config {
     pub cluster: ClusterTable,
     /// When state is saved.
     pub checkpoint: CheckpointTable,
+    /// What is found out of the lanes on the way.
+    pub telemetry: TelemetryTable,
 }
 
 impl Config {
@@ -62,6 +64,8 @@ pub struct RunTable {
     pub length: RunLength,
     /// Epochs between two evaluations; at least 1.
     pub eval_every_epochs: u64,
+    /// Training ends before its length with an epoch whose mean clean loss is below this; above 0. `None`: it does not.
+    pub stop_loss: Option<f64>,
 }
 
 /// `run.epochs` or `run.steps`.
@@ -88,6 +92,8 @@ pub struct DataTable {
     pub train_limit: Option<usize>,
     /// Share of the training labels that is replaced, in [0, 1].
     pub label_noise: f64,
+    /// Share of the training examples that is split off for validation, in [0, 1).
+    pub validation: f64,
     /// Number of classes; needed by safetensors data, fixed by every other kind.
     pub classes: Option<usize>,
 }
@@ -162,10 +168,12 @@ pub enum ModelKind {
         /// Hidden widths.
         hidden: Vec<usize>,
     },
-    /// 3x3 convolution + batch norm + ReLU blocks, each after the first with stride 2, global average pool, Linear.
+    /// 3x3 convolution + norm + ReLU blocks, each after the first with stride 2, global average pool, Linear.
     ConvNet {
         /// Channels of each block.
         widths: Vec<usize>,
+        /// Its norms.
+        norm: NormLayer,
     },
     /// ResNet-(6n+2) for small images.
     ResNet {
@@ -173,6 +181,8 @@ pub enum ModelKind {
         depth: usize,
         /// Whether there are residual connections.
         skip: bool,
+        /// Its norms.
+        norm: NormLayer,
     },
     /// WRN-depth-widen.
     WideResNet {
@@ -180,6 +190,8 @@ pub enum ModelKind {
         depth: usize,
         /// Factor on the widths 16, 32, 64.
         widen: usize,
+        /// Its norms.
+        norm: NormLayer,
     },
     /// Vision transformer.
     ViT {
@@ -194,6 +206,17 @@ pub enum ModelKind {
         /// Hidden width of a block's MLP over `dim`.
         mlp_ratio: usize,
     },
+}
+
+/// `model.norm`: what normalises the activations of a convolutional network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormLayer {
+    /// Batch norm: each channel over the micro-batch.
+    Batch,
+    /// Group norm (Wu and He 2018) with gcd(8, channels) groups: an example's own statistics, so that no other example of the batch is felt.
+    Group,
+    /// Nothing; a convolution has a bias where a norm would take its output itself, not a sum that it is a part of.
+    None,
 }
 
 /// `[loss]`
@@ -229,6 +252,23 @@ pub struct SamTable {
     pub perturb: Perturb,
     /// Where weight decay enters.
     pub weight_decay: WeightDecay,
+    /// How a lane's radius follows from its size.
+    pub rho_rule: RhoRule,
+    /// Where epsilon points.
+    pub direction: Direction,
+}
+
+impl SamTable {
+    /// The radius of a lane of `m` examples: `rho`, or with `rho_rule = "sqrt-m"` `rho sqrt(m / m_ref)`.
+    ///
+    /// A lane's gradient is longer by about `1 / sqrt(m)` where noise dominates it, and the rise of its linearised loss over the ball is
+    /// `rho ||g||`: at equal `rho / sqrt(m)` that is the same for every m, so what is left of the effect of m is not one of rho.
+    pub fn radius(&self, m: usize) -> f64 {
+        match self.rho_rule {
+            RhoRule::Constant => self.rho,
+            RhoRule::SqrtM { m_ref } => self.rho * (m as f64 / m_ref as f64).sqrt(),
+        }
+    }
 }
 
 /// `sam.m`, with `"worker"` already resolved.
@@ -249,6 +289,27 @@ pub enum Norm {
     P(f64),
     /// The largest magnitude.
     Infinity,
+}
+
+/// `sam.direction`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    /// Up the lane's gradient: epsilon is the maximiser of its linearised loss.
+    Gradient,
+    /// That of a normal draw in the place of the gradient, on the same sphere: the control that tells what the gradient is good for.
+    Random,
+}
+
+/// `sam.rho_rule`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RhoRule {
+    /// `rho` for every lane, as in the paper.
+    Constant,
+    /// `rho sqrt(m / m_ref)` for a lane of m examples.
+    SqrtM {
+        /// Examples of a lane whose radius is `rho` itself.
+        m_ref: usize,
+    },
 }
 
 /// `sam.perturb`
@@ -432,4 +493,20 @@ pub struct CheckpointTable {
     pub every_steps: u64,
     /// Newest checkpoints that are kept.
     pub keep: usize,
+}
+
+/// `[telemetry]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TelemetryTable {
+    /// Steps between two surveys of the lanes; 0: none. What costs nothing is told at every step.
+    pub every: u64,
+    /// Whether surveys also tell what coarser lanes would be.
+    pub ladder: bool,
+}
+
+impl TelemetryTable {
+    /// Whether the lanes are surveyed in the step that completes `step`.
+    pub fn is_due(&self, step: u64) -> bool {
+        self.every > 0 && step.is_multiple_of(self.every)
+    }
 }

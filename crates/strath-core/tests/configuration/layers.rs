@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use strath_core::config::{
-    LaneSizes, ModelKind, Norm, OptimizerKind, Origin, Perturb, Reduce, RunLength, Schedule, WeightDecay,
+    LaneSizes, ModelKind, Norm, NormLayer, OptimizerKind, Origin, Perturb, Reduce, RhoRule, RunLength, Schedule,
+    WeightDecay,
 };
 
 use crate::support::{MINIMAL, config, layers};
@@ -20,7 +21,8 @@ fn a_file_of_two_lines_has_every_default() {
     assert_eq!((config.cluster.workers, config.cluster.min_workers, config.cluster.threads), (2, 1, None));
     assert_eq!((config.cluster.reduce, config.cluster.lease_ms, config.cluster.gather_ms), (Reduce::Exact, 2000, 2000));
     assert_eq!((config.checkpoint.every_steps, config.checkpoint.keep), (500, 3));
-    assert_eq!(config.model.kind, ModelKind::ConvNet { widths: vec![16, 32, 64] });
+    assert_eq!(config.telemetry.every, 50);
+    assert_eq!(config.model.kind, ModelKind::ConvNet { widths: vec![16, 32, 64], norm: NormLayer::Batch });
 }
 
 #[test]
@@ -78,7 +80,7 @@ fn an_option_goes_with_the_kind_that_a_later_layer_replaces_and_a_warning_tells(
         sets.iter().try_fold(layers(text).unwrap(), |layers, set| layers.set(set, Path::new("/"))).unwrap().resolve()
     };
     let plain = over(&["model.kind=convnet", "optimizer.kind=adamw"]).unwrap();
-    assert_eq!(plain.config.model.kind, ModelKind::ConvNet { widths: vec![16, 32, 64] });
+    assert_eq!(plain.config.model.kind, ModelKind::ConvNet { widths: vec![16, 32, 64], norm: NormLayer::Batch });
     assert_eq!(
         plain.warnings(),
         [
@@ -100,7 +102,7 @@ fn an_option_goes_with_the_kind_that_a_later_layer_replaces_and_a_warning_tells(
     let same = over(&["model.kind=resnet"]).unwrap();
     assert_eq!(
         (same.config.model.kind.clone(), same.warnings().len()),
-        (ModelKind::ResNet { depth: 8, skip: true }, 0)
+        (ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Batch }, 0)
     );
 }
 
@@ -122,6 +124,16 @@ fn a_path_that_went_with_its_data_set_is_named_where_one_is_missing() {
     let missing = over("data.kind=mnist").expect_err("no path for MNIST").to_string();
     assert!(missing.contains("data.path is not set") && missing.contains("run.toml:3"), "{missing}");
     assert_eq!(over("data.kind=digits").unwrap().config.data.path, None);
+}
+
+#[test]
+fn a_radius_that_follows_m_refers_to_the_batch_unless_told() {
+    let rule = |sets: &[&str]| config(sets).sam.rho_rule;
+    assert_eq!(rule(&[]), RhoRule::Constant);
+    assert_eq!(rule(&["sam.rho_rule=sqrt-m", "batch.size=32"]), RhoRule::SqrtM { m_ref: 32 });
+    assert_eq!(rule(&["sam.rho_rule=sqrt-m", "sam.m_ref=8"]), RhoRule::SqrtM { m_ref: 8 });
+    let table = config(&["sam.rho_rule=sqrt-m", "sam.rho=0.2", "batch.size=64"]).sam;
+    assert_eq!([64, 16, 4].map(|m| table.radius(m)), [0.2, 0.1, 0.05]);
 }
 
 #[test]

@@ -46,6 +46,7 @@ fn values_of_another_type_are_refused_and_never_converted() {
         ("cluster.lease_ms=10", "cluster.lease_ms"),
         ("cluster.verify_every_steps=0", "cluster.verify_every_steps"),
         ("checkpoint.keep=0", "checkpoint.keep"),
+        ("telemetry.every=-1", "telemetry.every"),
         ("data.augment=[\"rotate\"]", "data.augment"),
         ("data.augment=[\"crop:x\"]", "data.augment"),
         ("data.augment=[\"crop:0\"]", "data.augment"),
@@ -81,7 +82,6 @@ fn what_this_build_lacks_is_refused_as_such() {
         "data.kind=parquet",
         "cluster.transport=nccl",
         "cluster.device=cuda:0",
-        "telemetry.every=50",
         "model.compute=bf16",
         "study.m=[1, 2]",
     ] {
@@ -114,8 +114,8 @@ fn every_refusal_says_in_one_line_what_was_found_what_was_expected_and_what_to_d
             "cluster.device = \"cuda:0\" (--set) cannot be honoured: this build does not have it; expected one of auto, cpu",
         ),
         (
-            file("[telemetry]\nevery = 50\n"),
-            "telemetry.every = 50 (run.toml:2) cannot be honoured: this build does not have it; leave it out",
+            file("[study]\nm = 1\n"),
+            "study.m = 1 (run.toml:2) cannot be honoured: this build does not have it; leave it out",
         ),
         (
             file(&format!("{MINIMAL}[batch]\nsize = 128.7\n")),
@@ -126,6 +126,10 @@ fn every_refusal_says_in_one_line_what_was_found_what_was_expected_and_what_to_d
         (set("run.name=5"), "run.name = 5 (--set): expected a text in double quotes"),
         (file(""), "data.kind is not set; write kind = \"digits\" (built in), mnist, "),
         (set("model.depth=20"), "model.depth (--set) means nothing with model.kind = \"convnet\"; leave it out"),
+        (
+            refusal(&["model.kind=vit", "model.norm=group"]),
+            "model.norm (--set) means nothing with model.kind = \"vit\"; leave it out",
+        ),
         (set("sam.eta=0.1"), "sam.eta (--set) means nothing with sam.adaptive = false; leave it out"),
         (file(&both), "run.epochs and run.steps are both set (run.toml:2); keep one"),
         (refusal(&["run.epochs=1", "run.steps=2"]), "run.epochs and run.steps are both set (--set); keep one"),
@@ -165,10 +169,14 @@ fn keys_that_would_be_ignored_are_refused() {
     for assignments in [
         &["model.depth=20"][..],
         &["model.kind=mlp", "model.hidden=[8]", "model.skip=false"],
+        &["model.kind=mlp", "model.hidden=[8]", "model.norm=batch"],
+        &["model.kind=vit", "model.norm=group"],
         &["optimizer.beta1=0.5"],
         &["optimizer.kind=adamw", "optimizer.momentum=0.9"],
         &["schedule.gamma=0.5"],
         &["sam.eta=0.1"],
+        &["sam.m_ref=8"],
+        &["sam.rho_rule=constant", "sam.m_ref=8"],
         &["data.path=x"],
     ] {
         let refused = refusal(assignments);
@@ -218,4 +226,23 @@ fn bad_toml_and_bad_assignments_name_their_place() {
     let bad = resolve("[run]\nname = \n");
     assert!(matches!(bad, Err(ConfigError::Syntax { line: 2, .. })), "{bad:?}");
     assert!(matches!(refusal(&["sam.rho"]), ConfigError::NotAnAssignment { .. }));
+}
+
+/// Where the identity that a ladder rests on does not hold, it is refused with the reason.
+#[test]
+fn a_ladder_is_refused_where_coarser_lanes_are_no_means_of_finer_ones() {
+    let ladder = "telemetry.ladder=true";
+    for (assignments, why) in [
+        (&[ladder][..], "batch norm over the whole lane"),
+        (&[ladder, "sam.m=[32, 16, 16]", "batch.micro=8"], "different sizes"),
+        (&[ladder, "batch.micro=8", "sam.rho=0"], "sam.rho is 0"),
+        (&[ladder, "batch.micro=8", "telemetry.every=0"], "telemetry.every is 0"),
+    ] {
+        let refused = refusal(assignments);
+        assert!(matches!(&refused, ConfigError::WrongValue { key, .. } if key == "telemetry.ladder"), "{refused}");
+        assert!(refused.to_string().contains(why), "{refused}");
+    }
+    for assignments in [&[ladder, "batch.micro=8"][..], &[ladder, "model.norm=group"], &[ladder, "model.norm=none"]] {
+        assert!(config(assignments).telemetry.ladder, "{assignments:?}");
+    }
 }

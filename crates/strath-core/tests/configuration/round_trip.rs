@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use strath_core::config::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Isa, LaneSizes, ModelKind, Norm, Numerics,
-    OptimizerKind, Perturb, Reduce, RunLength, Schedule, Transport, WeightDecay, resumable,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
+    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+    resumable,
 };
 
 use crate::support::{config, resolve, with};
@@ -23,14 +24,26 @@ fn data() -> impl Strategy<Value = (DataKind, Option<PathBuf>, Option<usize>)> {
     ]
 }
 
+fn norms() -> impl Strategy<Value = NormLayer> {
+    prop::sample::select(vec![NormLayer::Batch, NormLayer::Group, NormLayer::None])
+}
+
 fn model() -> impl Strategy<Value = ModelKind> {
     let widths = |least| prop::collection::vec(1usize..=65_536, least..5);
     let size = || 1usize..=65_536;
     prop_oneof![
         widths(0).prop_map(|hidden| ModelKind::Mlp { hidden }),
-        widths(1).prop_map(|widths| ModelKind::ConvNet { widths }),
-        (1usize..200, any::<bool>()).prop_map(|(n, skip)| ModelKind::ResNet { depth: 6 * n + 2, skip }),
-        (1usize..200, size()).prop_map(|(n, widen)| ModelKind::WideResNet { depth: 6 * n + 4, widen }),
+        (widths(1), norms()).prop_map(|(widths, norm)| ModelKind::ConvNet { widths, norm }),
+        (1usize..200, any::<bool>(), norms()).prop_map(|(n, skip, norm)| ModelKind::ResNet {
+            depth: 6 * n + 2,
+            skip,
+            norm
+        }),
+        (1usize..200, size(), norms()).prop_map(|(n, widen, norm)| ModelKind::WideResNet {
+            depth: 6 * n + 4,
+            widen,
+            norm
+        }),
         (size(), 1usize..64, size(), 1usize..64, size()).prop_map(|(patch, width, depth, heads, mlp_ratio)| {
             ModelKind::ViT { patch, dim: width * heads, depth, heads, mlp_ratio }
         }),
@@ -86,6 +99,7 @@ prop_compose! {
         adaptive in any::<bool>(), eta in 0.0f64..1.0,
         perturb in prop::sample::select(vec![Perturb::All, Perturb::NormOnly, Perturb::NoNorm]), inside in any::<bool>(),
         (optimizer, schedule, lr, decay) in (optimizer(), schedule(), 1e-300f64..1e300, 0.0f64..1.0),
+        rho_rule in prop_oneof![Just(RhoRule::Constant), (1usize..=1 << 20).prop_map(|m_ref| RhoRule::SqrtM { m_ref })],
         (clip, warmup, threads, workers) in (prop::option::of(1e-3f64..10.0), 0u64..1 << 40, prop::option::of(1usize..64), 1usize..65),
         reduce in prop::sample::select(vec![Reduce::Exact, Reduce::F32, Reduce::Bf16]),
         algorithm in prop::sample::select(vec![Algorithm::Auto, Algorithm::Ring, Algorithm::Direct]),
@@ -98,8 +112,10 @@ prop_compose! {
         config.run.seed = seed;
         config.run.length = if by_epochs { RunLength::Epochs(length) } else { RunLength::Steps(length) };
         config.run.eval_every_epochs = length;
+        config.run.stop_loss = by_epochs.then_some(noise + 0.1);
         (config.data.kind, config.data.path, config.data.classes) = (kind, path, classes);
         (config.data.shuffle, config.data.label_noise, config.data.train_limit) = (shuffle, noise, limit);
+        config.data.validation = if noise < 1.0 { noise } else { 0.0 };
         config.data.augment = augment;
         config.model.kind = model;
         config.model.convolution = match (cpu, tcp) {
@@ -112,6 +128,8 @@ prop_compose! {
         config.loss.label_smoothing = smoothing;
         (config.batch.size, config.sam.m, config.batch.micro) = (batch, lanes, micro);
         (config.sam.rho, config.sam.norm, config.sam.adaptive, config.sam.perturb) = (rho, norm, adaptive, perturb);
+        config.sam.rho_rule = rho_rule;
+        config.sam.direction = if tcp { Direction::Random } else { Direction::Gradient };
         if adaptive {
             config.sam.eta = eta;
         }
@@ -131,6 +149,7 @@ prop_compose! {
         (config.cluster.lease_ms, config.cluster.gather_ms) = (lease, lease);
         config.cluster.verify_every_steps = keep as u64;
         (config.checkpoint.every_steps, config.checkpoint.keep) = (lease, keep);
+        config.telemetry.every = keep as u64 - 1;
         config
     }
 }

@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
+use strath_core::{Audit, Digest, Generation, Rank, RunId, Rung, Step, Survey, Telemetry, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
     FailureReport, Feed, Finished, Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress,
     Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
 };
-use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 use strath_rpc::untrusted;
 
 use super::{Inputs, named};
@@ -98,8 +98,37 @@ fn step(step: u64) -> StepReport {
         gradient_norm: 1.5,
         epsilon_norm: 0.05,
         zero_gradient_lanes: 0,
+        telemetry: telemetry(),
         seconds: 3.0,
         phases,
+    }
+}
+
+fn audit() -> Audit {
+    Audit { lanes: 4, zero_gradient_lanes: 1, distinct_epsilons: 3, radius_deviation: 3e-8, ..Audit::default() }
+}
+
+fn telemetry() -> Telemetry {
+    let survey = Survey {
+        coherence: Some(0.5),
+        noise_trace: Some(2.0),
+        signal2: Some(0.25),
+        amplification: Some(1.5),
+        rho_equivalent: Some(0.075),
+        transfer: None,
+        audit: audit(),
+        ladder: vec![
+            Rung { m: 8, gradient_norm: 1.5, lift: Some(0.1) },
+            Rung { m: 16, gradient_norm: 1.0, lift: None },
+        ],
+        seconds: 0.01,
+    };
+    Telemetry {
+        lift_ratio: Some(1.125),
+        curvature: Some(3.5),
+        turn: Some(0.75),
+        turn_lanes: 3,
+        survey: Some(Box::new(survey)),
     }
 }
 
@@ -213,6 +242,13 @@ fn statuses() -> Inputs {
         late: "by 3 s".into(),
     };
     let decision = DecisionStatus { what: "drops worker 3".into(), why: "silent".into(), ago_ms: 500 };
+    let survey = SurveyStatus {
+        step: Step(1),
+        rho_equivalent: Some(0.075),
+        noise_scale: Some(8.0),
+        coherence: None,
+        audit: audit(),
+    };
     let cluster = ClusterStatus {
         run: RunId(7),
         name: "digits".into(),
@@ -221,6 +257,7 @@ fn statuses() -> Inputs {
         step: Step(2),
         steps: Step(300),
         last_step: Some(step(2)),
+        survey: Some(survey),
         workers: vec![worker; 2],
         decisions: vec![decision; 2],
     };

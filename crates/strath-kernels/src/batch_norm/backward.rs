@@ -8,7 +8,7 @@
 //!
 //! The sums are taken as those of [`moments`](super::moments); a, b and c are constants of a channel.
 
-use super::{Affine, BatchNorm, Gradient};
+use super::{Affine, BatchNorm, Gradient, rest_of};
 use crate::columns::{PIECE, from_the_last, repeated, totals};
 use crate::isa::Isa;
 use crate::pointwise::passed;
@@ -24,10 +24,56 @@ pub enum Mask {
 }
 
 /// `dx = slope g + tilt d + level`, each of `lanes` values.
-struct Constants {
+pub(crate) struct Constants {
     slope: Vec<f32>,
     tilt: Vec<f32>,
     level: Vec<f32>,
+}
+
+impl Constants {
+    /// Of the channels' slope, tilt and level.
+    pub(crate) fn of([slope, tilt, level]: [&[f32]; 3]) -> Self {
+        Self { slope: repeated(slope), tilt: repeated(tilt), level: repeated(level) }
+    }
+}
+
+impl Affine {
+    /// Of each channel the sums of g and of g d, [2, channels], where g is dy masked.
+    pub(crate) fn sums(&self, isa: Isa, channels: usize, mask: Mask, x: &[f32], dy: &[f32]) -> Vec<f64> {
+        let size = self.mean.len() * PIECE;
+        let pieces = x.chunks(size).zip(dy.chunks(size));
+        totals(channels, pieces, |(x, dy), [sums, products]| match mask {
+            Mask::Nothing => add(isa, self, x, dy, (sums, products)),
+            Mask::Relu => add_masked(isa, self, x, dy, (sums, products)),
+        })
+    }
+
+    /// As [`Self::sums`], masked by y; dy becomes the masked one.
+    pub(crate) fn masked_sums(&self, isa: Isa, channels: usize, x: &[f32], y: &[f32], dy: &mut [f32]) -> Vec<f64> {
+        let size = self.mean.len() * PIECE;
+        let pieces = x.chunks(size).zip(y.chunks(size)).zip(dy.chunks_mut(size));
+        totals(channels, pieces, |((x, y), dy), [sums, products]| {
+            mask_and_add(isa, self, x, y, dy, (sums, products));
+        })
+    }
+
+    /// dx of dy as it is, apart.
+    pub(crate) fn gradient(&self, isa: Isa, by: &Constants, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        from_the_last(dx, self.mean.len() * PIECE, |at, dx| {
+            combine(isa, self, by, &x[at..][..dx.len()], &dy[at..][..dx.len()], dx);
+        });
+    }
+
+    /// dx of dy masked, over dy.
+    pub(crate) fn gradient_over_dy(&self, isa: Isa, by: &Constants, mask: Mask, x: &[f32], dy: &mut [f32]) {
+        from_the_last(dy, self.mean.len() * PIECE, |at, dy| {
+            let x = &x[at..][..dy.len()];
+            match mask {
+                Mask::Nothing => combine_over_g(isa, self, by, x, dy),
+                Mask::Relu => combine_masked_over_g(isa, self, by, x, dy),
+            }
+        });
+    }
 }
 
 impl BatchNorm<'_> {
@@ -62,13 +108,7 @@ impl BatchNorm<'_> {
     fn backward_over_dy_by(&self, isa: Isa, mask: Mask, x: &[f32], dy: &mut [f32]) -> Gradient {
         let affine = self.affine();
         let (gradient, constants) = self.sums(isa, mask, &affine, x, dy);
-        from_the_last(dy, affine.mean.len() * PIECE, |at, dy| {
-            let x = &x[at..][..dy.len()];
-            match mask {
-                Mask::Nothing => combine_over_g(isa, &affine, &constants, x, dy),
-                Mask::Relu => combine_masked_over_g(isa, &affine, &constants, x, dy),
-            }
-        });
+        affine.gradient_over_dy(isa, &constants, mask, x, dy);
         gradient
     }
 
@@ -85,9 +125,7 @@ impl BatchNorm<'_> {
         self.check(x.len(), dx.len());
         let affine = self.affine();
         let (gradient, constants) = self.masked_sums(isa, &affine, x, y, dy);
-        from_the_last(dx, affine.mean.len() * PIECE, |at, dx| {
-            combine(isa, &affine, &constants, &x[at..][..dx.len()], &dy[at..][..dx.len()], dx);
-        });
+        affine.gradient(isa, &constants, x, dy, dx);
         gradient
     }
 
@@ -110,25 +148,14 @@ impl BatchNorm<'_> {
 
     fn sums(&self, isa: Isa, mask: Mask, affine: &Affine, x: &[f32], dy: &[f32]) -> (Gradient, Constants) {
         self.check(x.len(), dy.len());
-        let size = affine.mean.len() * PIECE;
-        let pieces = x.chunks(size).zip(dy.chunks(size));
-        let totals = totals(self.weight.len(), pieces, |(x, dy), [sums, products]| match mask {
-            Mask::Nothing => add(isa, affine, x, dy, (sums, products)),
-            Mask::Relu => add_masked(isa, affine, x, dy, (sums, products)),
-        });
-        self.constants(&totals, x.len())
+        self.constants(&affine.sums(isa, self.weight.len(), mask, x, dy), x.len())
     }
 
     /// As [`Self::sums`], masked by y; dy becomes the masked one.
     fn masked_sums(&self, isa: Isa, affine: &Affine, x: &[f32], y: &[f32], dy: &mut [f32]) -> (Gradient, Constants) {
         self.check(x.len(), dy.len());
         self.check(x.len(), y.len());
-        let size = affine.mean.len() * PIECE;
-        let pieces = x.chunks(size).zip(y.chunks(size)).zip(dy.chunks_mut(size));
-        let totals = totals(self.weight.len(), pieces, |((x, y), dy), [sums, products]| {
-            mask_and_add(isa, affine, x, y, dy, (sums, products));
-        });
-        self.constants(&totals, x.len())
+        self.constants(&affine.masked_sums(isa, self.weight.len(), x, y, dy), x.len())
     }
 
     /// Gradients and constants from the sums of g and of g d, [2, channels].
@@ -138,7 +165,7 @@ impl BatchNorm<'_> {
         let (mut weight, mut lines) = (Vec::new(), [Vec::new(), Vec::new(), Vec::new()]);
         for c in 0..channels {
             let precision = self.precision(c);
-            let rest = self.moments.mean[c] - f64::from(self.moments.mean[c] as f32); // x - mean = d - rest
+            let rest = rest_of(self.moments.mean[c]); // x - mean = d - rest
             let with_hat = (totals[channels + c] - rest * totals[c]) * precision;
             let slope = f64::from(self.weight[c]) * precision;
             let tilt = -slope * precision * with_hat / rows;
@@ -148,8 +175,7 @@ impl BatchNorm<'_> {
             lines[2].push((-slope * totals[c] / rows - tilt * rest) as f32);
         }
         let bias = totals[..channels].iter().map(|v| *v as f32).collect();
-        let [slope, tilt, level] = lines.map(|line| repeated(&line));
-        (Gradient { weight, bias }, Constants { slope, tilt, level })
+        (Gradient { weight, bias }, Constants::of([&lines[0], &lines[1], &lines[2]]))
     }
 }
 

@@ -16,8 +16,10 @@
 mod backward;
 mod moments;
 
+pub(crate) use backward::Constants;
 pub use backward::Mask;
 pub use moments::{Moments, moments};
+pub(crate) use moments::{sample_mean, sums};
 
 use crate::columns::{PIECE, from_the_last, repeated};
 use crate::isa::Isa;
@@ -70,18 +72,7 @@ impl BatchNorm<'_> {
 
     fn forward_by(&self, isa: Isa, then: Then<'_>, x: &[f32], y: &mut [f32]) {
         self.check(x.len(), y.len());
-        let affine = self.affine();
-        let piece = affine.mean.len() * PIECE;
-        match then {
-            Then::Nothing => from_the_last(y, piece, |at, y| scale(isa, &affine, &x[at..][..y.len()], y)),
-            Then::Relu => from_the_last(y, piece, |at, y| scale_relu(isa, &affine, &x[at..][..y.len()], y)),
-            Then::AddRelu(shortcut) => {
-                self.check(x.len(), shortcut.len());
-                from_the_last(y, piece, |at, y| {
-                    scale_add_relu(isa, &affine, &x[at..][..y.len()], &shortcut[at..][..y.len()], y);
-                });
-            }
-        }
+        self.affine().forward(isa, then, x, y);
     }
 
     /// One over the standard deviation of a channel.
@@ -90,15 +81,7 @@ impl BatchNorm<'_> {
     }
 
     fn affine(&self) -> Affine {
-        let channels = self.weight.len();
-        let lane = |f: &dyn Fn(usize) -> f32| repeated(&(0..channels).map(f).collect::<Vec<f32>>());
-        let scale = |c: usize| f64::from(self.weight[c]) * self.precision(c);
-        let rest = |c: usize| self.moments.mean[c] - f64::from(self.moments.mean[c] as f32);
-        Affine {
-            mean: lane(&|c| self.moments.mean[c] as f32),
-            scale: lane(&|c| scale(c) as f32),
-            shift: lane(&|c| (f64::from(self.bias[c]) - rest(c) * scale(c)) as f32),
-        }
+        Affine::of(self.weight, self.bias, |c| (self.moments.mean[c], self.precision(c)))
     }
 
     fn check(&self, x: usize, other: usize) {
@@ -115,10 +98,44 @@ impl BatchNorm<'_> {
 }
 
 /// `y = (x - mean) scale + shift`, each of `lanes` values: the channels' own, repeated.
-struct Affine {
+pub(crate) struct Affine {
     mean: Vec<f32>,
     scale: Vec<f32>,
     shift: Vec<f32>,
+}
+
+impl Affine {
+    /// Of weight and bias, where `normal(c)` is the mean of a channel and one over its standard deviation.
+    pub(crate) fn of(weight: &[f32], bias: &[f32], normal: impl Fn(usize) -> (f64, f64)) -> Self {
+        let lane = |f: &dyn Fn(usize) -> f32| repeated(&(0..weight.len()).map(f).collect::<Vec<f32>>());
+        let scale = |c: usize| f64::from(weight[c]) * normal(c).1;
+        let rest = |c: usize| rest_of(normal(c).0);
+        Self {
+            mean: lane(&|c| normal(c).0 as f32),
+            scale: lane(&|c| scale(c) as f32),
+            shift: lane(&|c| (f64::from(bias[c]) - rest(c) * scale(c)) as f32),
+        }
+    }
+
+    /// `y = then((x - mean) scale + shift)` in one pass; a shortcut has the shape of x.
+    pub(crate) fn forward(&self, isa: Isa, then: Then<'_>, x: &[f32], y: &mut [f32]) {
+        let piece = self.mean.len() * PIECE;
+        match then {
+            Then::Nothing => from_the_last(y, piece, |at, y| scale(isa, self, &x[at..][..y.len()], y)),
+            Then::Relu => from_the_last(y, piece, |at, y| scale_relu(isa, self, &x[at..][..y.len()], y)),
+            Then::AddRelu(shortcut) => {
+                assert_eq!(x.len(), shortcut.len(), "the shortcut has the shape of x");
+                from_the_last(y, piece, |at, y| {
+                    scale_add_relu(isa, self, &x[at..][..y.len()], &shortcut[at..][..y.len()], y);
+                });
+            }
+        }
+    }
+}
+
+/// What a mean loses where it is rounded to f32.
+pub(crate) fn rest_of(mean: f64) -> f64 {
+    mean - f64::from(mean as f32)
 }
 
 vectorised! {

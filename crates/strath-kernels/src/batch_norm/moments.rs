@@ -41,9 +41,7 @@ fn moments_by(isa: Isa, channels: usize, x: &[f32]) -> Moments {
     assert!(channels > 0 && x.len().is_multiple_of(channels), "x is rows x channels");
     let rows = x.len() / channels;
     let near = sample_mean(channels, x);
-    let shift = repeated(&near);
-    let totals =
-        totals(channels, x.chunks(shift.len() * PIECE), |x, [sums, squares]| add(isa, &shift, x, sums, squares));
+    let totals = sums(isa, &near, x);
     let moment = |c: usize| {
         let (mean, square) = (totals[c] / rows as f64, totals[channels + c] / rows as f64);
         // Rounding must not make the variance of constants negative; NaN stays NaN.
@@ -54,8 +52,14 @@ fn moments_by(isa: Isa, channels: usize, x: &[f32]) -> Moments {
     Moments { mean, variance }
 }
 
+/// Of each channel of x [rows, channels] the sums of `d = x - near` and of its squares, [2, channels].
+pub(crate) fn sums(isa: Isa, near: &[f32], x: &[f32]) -> Vec<f64> {
+    let shift = repeated(near);
+    totals(near.len(), x.chunks(shift.len() * PIECE), |x, [sums, squares]| add(isa, &shift, x, sums, squares))
+}
+
 /// The mean of up to [`SAMPLE`] rows spread over x.
-fn sample_mean(channels: usize, x: &[f32]) -> Vec<f32> {
+pub(crate) fn sample_mean(channels: usize, x: &[f32]) -> Vec<f32> {
     let rows = x.len() / channels;
     let count = SAMPLE.min(rows);
     let mut sums = vec![0.0; channels];

@@ -61,9 +61,9 @@ cut_tuple!(A B C);
 cut_tuple!(A B C D);
 
 /// One slot a block of the vectors beside it.
-struct PerBlock<'a>(&'a mut [f64]);
+struct PerBlock<'a, const N: usize>(&'a mut [[f64; N]]);
 
-impl Cut for PerBlock<'_> {
+impl<const N: usize> Cut for PerBlock<'_, N> {
     fn length(&self) -> usize {
         self.0.len() * BLOCK
     }
@@ -95,11 +95,17 @@ fn share_out<V: Cut>(vectors: V, work: &(impl Fn(V) + Sync)) {
 
 /// The sum over blocks of `work(block)`, added in the order of the blocks.
 pub(super) fn sum_blocks<V: Cut>(vectors: V, work: impl Fn(V) -> f64 + Sync) -> f64 {
-    let (mut total, mut rest) = (0.0, vectors);
+    let [total] = several_sums(vectors, |block| [work(block)]);
+    total
+}
+
+/// Several sums of one pass: each adds its own part of `work(block)`, in the order of the blocks.
+pub(super) fn several_sums<V: Cut, const N: usize>(vectors: V, work: impl Fn(V) -> [f64; N] + Sync) -> [f64; N] {
+    let (mut total, mut rest) = ([0.0; N], vectors);
     while rest.length() > 0 {
         let len = rest.length().min(GROUP * BLOCK);
         let (group, others) = rest.cut(len);
-        let mut sums = [0.0; GROUP];
+        let mut sums = [[0.0; N]; GROUP];
         let sums = &mut sums[..len.div_ceil(BLOCK)];
         for_shares((group, PerBlock(sums)), |(mut share, PerBlock(sums))| {
             for sum in sums {
@@ -109,7 +115,9 @@ pub(super) fn sum_blocks<V: Cut>(vectors: V, work: impl Fn(V) -> f64 + Sync) -> 
                 share = others;
             }
         });
-        total = sums.iter().fold(total, |total, sum| total + sum);
+        for sum in sums.iter() {
+            total.iter_mut().zip(sum).for_each(|(total, sum)| *total += sum);
+        }
         rest = others;
     }
     total

@@ -9,9 +9,11 @@
 //! | --- | --- | --- |
 //! | [`sum_of_squares`], [`sum_of_scaled_squares`] | 1 | 4, with ASAM's scale 8 |
 //! | [`lift`]: w + epsilon and epsilon's norm | 1 | 12 |
+//! | [`products`]: what the angle of two gradients follows from | 1 | 8 |
 //! | [`add_fixed`]: check, weight, convert and add | 1 | 20 |
 //! | [`add_wide`], [`add_floats`], the same for a lane of several micro-batches | 1 | 36, 12 |
 //! | [`round_fixed`], [`round_wide`] | 1 | 12, 20 |
+//! | [`normals`]: random bits become normal draws | 1 | 8 |
 //! | [`sgd`], [`sgd_momentum`], [`adamw`], clipping included | 1 | 12, 20, 28 |
 
 #![allow(clippy::inline_always, reason = "parts of loops that are compiled anew for each instruction set")]
@@ -20,12 +22,16 @@ mod blocks;
 mod fixed;
 mod lift;
 mod norm;
+mod normal;
 mod optimizer;
+mod products;
 
 pub use fixed::{add_fixed, add_floats, add_wide, first_out_of_range, round_fixed, round_wide};
 pub use lift::{epsilon, lift};
 pub use norm::{sum_of_scaled_squares, sum_of_squares};
+pub use normal::normals;
 pub use optimizer::{AdamW, Momentum, adamw, add_scaled, sgd, sgd_momentum};
+pub use products::{Products, products};
 
 #[cfg(test)]
 mod tests {

@@ -8,7 +8,7 @@ use strath_kernels::conv::Method;
 
 use super::sink::{Parameters, Sink};
 use super::token::Tape;
-use super::{Buffer, Dims, Flow, attention, convolution, embed, linear, norm, pool};
+use super::{Buffer, Dims, Flow, attention, bias, convolution, embed, group_norm, linear, norm, pool};
 use crate::error::Computed;
 use crate::pass::Collected;
 use crate::route::{Conv, Follows, Images, Route};
@@ -110,6 +110,18 @@ impl Route for Course<'_> {
 
     fn batch_norm(&self, x: &Flow, prefix: &str, follows: Follows<&Flow>) -> Computed<Flow> {
         norm::batch_norm(x, self, prefix, follows)
+    }
+
+    fn group_norm(&self, x: &Flow, prefix: &str, follows: Follows<&Flow>) -> Computed<Flow> {
+        group_norm::group_norm(x, self, prefix, follows)
+    }
+
+    fn bias(&self, x: &Flow, prefix: &str, follows: Option<Follows<&Flow>>) -> Computed<Flow> {
+        bias::bias(x, self, prefix, follows)
+    }
+
+    fn relu(&self, x: &Flow) -> Computed<Flow> {
+        bias::relu(x, self)
     }
 
     fn subsample_and_pad(&self, x: &Flow, stride: usize, added: usize) -> Computed<Flow> {

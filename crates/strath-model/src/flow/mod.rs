@@ -15,10 +15,12 @@
 //! tensors, which is also what this one is tested against.
 
 mod attention;
+mod bias;
 mod buffer;
 mod convolution;
 mod course;
 mod embed;
+mod group_norm;
 mod linear;
 mod loss;
 mod norm;

@@ -13,17 +13,22 @@ use crate::pass::Collected;
 use crate::route::Follows;
 
 /// Weight and bias of a norm.
-struct Affine {
-    weight: Parameter,
-    bias: Parameter,
+pub(super) struct Affine {
+    pub(super) weight: Parameter,
+    pub(super) bias: Parameter,
 }
 
 impl Affine {
+    /// Those of the norm `prefix`.
+    pub(super) fn get(course: &Course<'_>, prefix: &str) -> Computed<Self> {
+        Ok(Self { weight: course.parameters.get(prefix, "weight")?, bias: course.parameters.get(prefix, "bias")? })
+    }
+
     fn batch_norm<'a>(&'a self, moments: &'a Moments) -> BatchNorm<'a> {
         BatchNorm { moments, weight: self.weight.values(), bias: self.bias.values(), floor: BATCH_NORM_FLOOR }
     }
 
-    fn fill(&self, sink: &super::Sink, gradient: &Gradient) {
+    pub(super) fn fill(&self, sink: &super::Sink, gradient: &Gradient) {
         sink.fill(&self.weight, |dw| dw.copy_from_slice(&gradient.weight));
         sink.fill(&self.bias, |db| db.copy_from_slice(&gradient.bias));
     }
@@ -31,15 +36,10 @@ impl Affine {
 
 /// Batch norm of x [N, H, W, C] and what follows, in one pass over memory.
 pub(crate) fn batch_norm(x: &Flow, course: &Course<'_>, prefix: &str, follows: Follows<&Flow>) -> Computed<Flow> {
-    let (weight, bias) = (course.parameters.get(prefix, "weight")?, course.parameters.get(prefix, "bias")?);
-    let affine = Affine { weight, bias };
+    let affine = Affine::get(course, prefix)?;
     let moments = moments(x, course, prefix)?;
     let mut y = Buffer::stale(x.values.buffer.len());
-    let then = match &follows {
-        Follows::Relu => Then::Relu,
-        Follows::AddRelu(shortcut) => Then::AddRelu(&shortcut.values.buffer),
-    };
-    affine.batch_norm(&moments).forward(then, &x.values.buffer, &mut y);
+    affine.batch_norm(&moments).forward(then(follows), &x.values.buffer, &mut y);
     let (input, sink) = (x.values.clone(), course.sink.clone());
     Ok(match follows {
         Follows::Relu => course.tape.of_one("batch-norm-relu", x, x.dims(), y, || {
@@ -64,6 +64,14 @@ pub(crate) fn batch_norm(x: &Flow, course: &Course<'_>, prefix: &str, follows: F
             })?
         }
     })
+}
+
+/// What follows, as the kernels take it.
+pub(super) fn then(follows: Follows<&Flow>) -> Then<'_> {
+    match follows {
+        Follows::Relu => Then::Relu,
+        Follows::AddRelu(shortcut) => Then::AddRelu(&shortcut.values.buffer),
+    }
 }
 
 /// The batch's own moments, which are collected, or the running ones.

@@ -15,6 +15,13 @@ fn tensor(images: Images<'_>) -> Computed<Tensor> {
     Ok(Tensor::from_slice(images.values, (images.count, channels, height, width), &Device::Cpu)?)
 }
 
+fn followed(y: &Tensor, follows: Follows<&Tensor>) -> candle_core::Result<Tensor> {
+    match follows {
+        Follows::Relu => relu(y),
+        Follows::AddRelu(shortcut) => add_relu(shortcut, y),
+    }
+}
+
 impl Route for Pass<'_> {
     type Value = Tensor;
 
@@ -38,11 +45,20 @@ impl Route for Pass<'_> {
     }
 
     fn batch_norm(&self, x: &Tensor, prefix: &str, follows: Follows<&Tensor>) -> Computed<Tensor> {
-        let y = norm::batch_norm(x, self, prefix)?;
-        Ok(match follows {
-            Follows::Relu => relu(&y)?,
-            Follows::AddRelu(shortcut) => add_relu(shortcut, &y)?,
-        })
+        Ok(followed(&norm::batch_norm(x, self, prefix)?, follows)?)
+    }
+
+    fn group_norm(&self, x: &Tensor, prefix: &str, follows: Follows<&Tensor>) -> Computed<Tensor> {
+        Ok(followed(&norm::group_norm(x, self, prefix)?, follows)?)
+    }
+
+    fn bias(&self, x: &Tensor, prefix: &str, follows: Option<Follows<&Tensor>>) -> Computed<Tensor> {
+        let y = x.broadcast_add(self.get(prefix, "bias")?)?;
+        Ok(follows.map_or(Ok(y.clone()), |follows| followed(&y, follows))?)
+    }
+
+    fn relu(&self, x: &Tensor) -> Computed<Tensor> {
+        Ok(relu(x)?)
     }
 
     fn subsample_and_pad(&self, x: &Tensor, stride: usize, added: usize) -> Computed<Tensor> {

@@ -1,11 +1,12 @@
-//! Batch norm and layer norm of candle's primitive ops, so that they can be differentiated any number of times.
+//! Batch norm, group norm and layer norm of candle's primitive ops, so that they can be differentiated any number of times.
 
 use candle_core::{D, Device, Result, Tensor};
 
 use crate::error::{Computed, ModelError};
+use crate::normaliser::groups;
 use crate::pass::{Collected, Pass, Phase};
 
-/// PyTorch's eps of batch norm.
+/// PyTorch's eps of batch norm, and of group norm.
 pub(crate) const BATCH_NORM_FLOOR: f64 = 1e-5;
 /// The eps of the vision transformer's layer norms.
 pub(crate) const LAYER_NORM_FLOOR: f64 = 1e-6;
@@ -39,6 +40,19 @@ pub(crate) fn batch_norm(x: &Tensor, pass: &Pass<'_>, prefix: &str) -> Computed<
         }
     };
     let hat = x.broadcast_sub(&mean)?.broadcast_div(&(variance + BATCH_NORM_FLOOR)?.sqrt()?)?;
+    Ok(hat.broadcast_mul(weight)?.broadcast_add(bias)?)
+}
+
+/// Group norm of x [N, H, W, C] in [`groups`] of C channels, with `prefix.weight` and `prefix.bias` [C].
+pub(crate) fn group_norm(x: &Tensor, pass: &Pass<'_>, prefix: &str) -> Computed<Tensor> {
+    let (weight, bias) = (pass.get(prefix, "weight")?, pass.get(prefix, "bias")?);
+    let (images, height, width, channels) = x.dims4()?;
+    let groups = groups(channels);
+    let grouped = x.reshape((images, height * width, groups, channels / groups))?;
+    let over = |x: &Tensor| x.mean_keepdim(1)?.mean_keepdim(3);
+    let centred = grouped.broadcast_sub(&over(&grouped)?)?;
+    let hat = centred.broadcast_div(&(over(&centred.sqr()?)? + BATCH_NORM_FLOOR)?.sqrt()?)?;
+    let hat = hat.reshape((images, height, width, channels))?;
     Ok(hat.broadcast_mul(weight)?.broadcast_add(bias)?)
 }
 

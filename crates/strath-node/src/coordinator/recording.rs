@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use strath_core::telemetry::NoiseScale;
 use strath_core::{Generation, Step};
 use strath_protocol::message::{Purpose, State, StepReport};
-use strath_protocol::{CoordinatorEvent as Event, Place, Record, Start};
+use strath_protocol::{CoordinatorEvent as Event, Place, Record, Start, SurveyStatus};
 
 use super::{CoordinatorError, Runtime, lock};
 use crate::files::FileError;
+use crate::lane_keys::LaneKeys;
 use crate::metrics::{ClusterLine, EvalLine, Line, MemberLine, MetricsLog, StepLine};
 use crate::progress::Happening;
 use crate::run_folder::{CoordinatorFile, RunFolder, RunFolderError};
@@ -21,6 +23,8 @@ pub(super) struct RunRecord {
     pub(super) folder: Arc<Mutex<RunFolder>>,
     pub(super) metrics: MetricsLog,
     events: EventFile,
+    /// What the surveys in `metrics` come to.
+    noise: NoiseScale,
     /// A generation that has been formed and has not started: what its line will say.
     formed: Option<ClusterLine>,
     /// Whether a generation has started under this coordinator: the time before the first is not that of a change.
@@ -38,18 +42,20 @@ impl RunRecord {
     ) -> Result<Self, CoordinatorError> {
         let step = if went_on { u64::MAX } else { start.map_or(0, |start| start.step.0) };
         let (metrics, events) = logs(&folder, step)?;
+        let noise = metrics.noise_scale();
         folder.write_coordinator(&CoordinatorFile {
             address: address.to_string(),
             pid: std::process::id(),
             host: host_name(),
             run: folder.run().to_string(),
         })?;
-        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events, formed: None, is_change: false })
+        Ok(Self { folder: Arc::new(Mutex::new(folder)), metrics, events, noise, formed: None, is_change: false })
     }
 
     /// Cuts off what was noted after `step`.
     pub(super) fn rewind(&mut self, step: Step) -> Result<(), RunFolderError> {
         (self.metrics, self.events) = logs(&lock(&self.folder), step.0)?;
+        self.noise = self.metrics.noise_scale();
         Ok(())
     }
 }
@@ -135,7 +141,22 @@ impl Runtime {
         formed.map_or(Ok(()), |formed| self.append(&Line::Cluster(formed)))
     }
 
-    fn step_line(&self, report: &StepReport, time: f64) -> StepLine {
+    fn step_line(&mut self, report: &StepReport, time: f64) -> StepLine {
+        let mut noise = self.record.as_ref().map(|record| record.noise).unwrap_or_default();
+        let lanes = LaneKeys::new(&report.telemetry, &mut noise);
+        // One that is on record already is passed over there, and so here.
+        if let Some(record) = self.record.as_mut().filter(|record| report.step.0 > record.metrics.newest().0) {
+            record.noise = noise;
+        }
+        if let Some(survey) = &report.telemetry.survey {
+            *lock(&self.survey) = Some(SurveyStatus {
+                step: report.step,
+                rho_equivalent: survey.rho_equivalent,
+                noise_scale: lanes.noise_scale,
+                coherence: survey.coherence,
+                audit: survey.audit,
+            });
+        }
         StepLine {
             step: report.step.0,
             epoch: self.epoch(report.step),
@@ -156,6 +177,7 @@ impl Runtime {
             descent_s: report.phases.descent,
             reduce_s: report.phases.reduce,
             update_s: report.phases.update,
+            lanes: Box::new(lanes),
         }
     }
 

@@ -55,31 +55,33 @@ pub(crate) fn feed(donor: Donor, cancelled: &AtomicBool) -> Result<(), String> {
 fn pass_on(line: &mut FeedSender, fed: &Receiver<Fed>, progress: &Progress) -> io::Result<()> {
     loop {
         let next = fed.recv_timeout(BEAT);
-        let word = |kind: Kind, step: u64, values: usize, digest: Digest| {
+        let word = |kind: Kind, step: u64, values: usize, loss: f64, digest: Digest| {
             let newest = progress.step.load(Ordering::Relaxed);
-            Header { kind, step, newest, values: values as u64, digest }
+            Header { kind, step, newest, values: values as u64, loss: loss.to_bits(), digest }
         };
         if progress.is_left_behind.load(Ordering::Relaxed) {
-            words::send(line, word(Kind::LeftBehind, 0, 0, Digest::default()), &[])?;
+            words::send(line, word(Kind::LeftBehind, 0, 0, 0.0, Digest::default()), &[])?;
             return Err(io::Error::other("it does not keep up"));
         }
         match next {
             Ok(Fed::State(state)) => {
                 let digest = verify::digest(&state);
-                let TrainingState { step, weights, statistics, optimizer } = &*state;
+                let TrainingState { step, weights, statistics, optimizer, epoch_loss } = &*state;
                 let mut pieces: Vec<&[f32]> = vec![weights, statistics];
                 pieces.extend(optimizer.slots().into_iter().map(|(_, values)| values));
                 let values = pieces.iter().map(|piece| piece.len()).sum();
-                words::send(line, word(Kind::State, *step, values, digest), &pieces)?;
+                let loss = epoch_loss.unwrap_or_default();
+                words::send(line, word(Kind::State, *step, values, loss, digest), &pieces)?;
             }
             Ok(Fed::Step(reduced)) => {
-                let Reduced { step, gradient, statistics } = &*reduced;
+                let Reduced { step, gradient, statistics, clean_loss } = &*reduced;
                 let values = gradient.len() + statistics.len();
-                words::send(line, word(Kind::Step, *step, values, Digest::default()), &[gradient, statistics])?;
+                let header = word(Kind::Step, *step, values, *clean_loss, Digest::default());
+                words::send(line, header, &[gradient, statistics])?;
             }
-            Err(RecvTimeoutError::Timeout) => words::send(line, word(Kind::Beat, 0, 0, Digest::default()), &[])?,
+            Err(RecvTimeoutError::Timeout) => words::send(line, word(Kind::Beat, 0, 0, 0.0, Digest::default()), &[])?,
             Err(RecvTimeoutError::Disconnected) => {
-                return words::send(line, word(Kind::End, 0, 0, Digest::default()), &[]);
+                return words::send(line, word(Kind::End, 0, 0, 0.0, Digest::default()), &[]);
             }
         }
     }

@@ -14,7 +14,7 @@ use super::identity;
 use super::words::{self, Header, Kind, invalid};
 use crate::generation;
 use crate::prepare::Prepared;
-use crate::state::TrainingState;
+use crate::state::{StepSums, TrainingState};
 use crate::verify;
 
 /// What a newcomer begins with.
@@ -68,6 +68,7 @@ impl<F: FnMut(Step)> Newcomer<'_, F> {
     /// Takes what is fed, to its end. The state is whole whenever this ends.
     fn go_along(&mut self, line: &mut FeedReceiver, state: &mut Option<TrainingState>) -> io::Result<()> {
         let Prepared { config, model, .. } = &self.following.prepared;
+        let finish = generation::finish(&self.following.prepared, self.following.follow.steps.0);
         let (mut gradient, mut statistics) = (Vec::new(), Vec::new());
         loop {
             let header = words::hear(line, self.cancelled)?;
@@ -77,7 +78,9 @@ impl<F: FnMut(Step)> Newcomer<'_, F> {
                     gradient.resize(model.parameters().len(), 0.0);
                     statistics.resize(model.statistics().len(), 0.0);
                     words::take(line, header, &mut [&mut gradient, &mut statistics], self.cancelled)?;
-                    state.update(&gradient, &statistics, config, self.following.follow.steps.0);
+                    let clean_loss = f64::from_bits(header.loss);
+                    let sums = StepSums { gradient: &gradient, statistics: &statistics, clean_loss };
+                    state.update(sums, config, finish);
                 }
                 (Kind::Beat, _) => {}
                 (Kind::End, _) => return Ok(()),
@@ -106,7 +109,8 @@ impl<F: FnMut(Step)> Newcomer<'_, F> {
         pieces.extend(slots.iter_mut().map(|(_, values)| values.as_mut_slice()));
         words::take(line, header, &mut pieces, self.cancelled)?;
         optimizer.restore(&slots).map_err(|error| invalid(error.to_string()))?;
-        let state = TrainingState { step: header.step, weights: Arc::new(weights), statistics, optimizer };
+        let epoch_loss = config.run.stop_loss.map(|_| f64::from_bits(header.loss));
+        let state = TrainingState { step: header.step, weights: Arc::new(weights), statistics, optimizer, epoch_loss };
         let found = verify::digest(&state);
         if found == header.digest {
             Ok(state)

@@ -43,6 +43,8 @@ struct Reduced {
     gradient: Vec<f32>,
     /// The batch's statistics.
     statistics: Vec<f32>,
+    /// Mean loss over the batch at w.
+    clean_loss: f64,
 }
 
 /// What is fed, in order.
@@ -103,11 +105,11 @@ impl Audience {
     }
 
     /// Passes on what a step has reduced, `step` being completed with it. Gives the gradient's memory back where nobody has it.
-    pub fn tell(&mut self, step: u64, gradient: Vec<f32>, statistics: &[f32]) -> Option<Vec<f32>> {
+    pub fn tell(&mut self, step: u64, gradient: Vec<f32>, statistics: &[f32], clean_loss: f64) -> Option<Vec<f32>> {
         if self.listeners.is_empty() {
             return Some(gradient);
         }
-        let reduced = Arc::new(Reduced { step, gradient, statistics: statistics.to_vec() });
+        let reduced = Arc::new(Reduced { step, gradient, statistics: statistics.to_vec(), clean_loss });
         self.listeners.retain(|listener| {
             listener.progress.step.store(step, Ordering::Relaxed);
             let told = listener.queue.try_send(Fed::Step(reduced.clone()));
@@ -136,8 +138,9 @@ mod tests {
     use strath_protocol::message::{Feed, Follow, Member};
 
     use super::*;
-    use crate::generation::optimizer;
+    use crate::generation::{finish, optimizer};
     use crate::prepare::{Prepared, prepare};
+    use crate::state;
 
     fn prepared(optimizer: &str) -> Prepared {
         let text = format!(
@@ -150,7 +153,8 @@ mod tests {
     fn initial(prepared: &Prepared) -> TrainingState {
         let Prepared { config, model, .. } = prepared;
         let (weights, statistics) = (model.initial(1).into(), model.initial_statistics());
-        TrainingState { step: 0, weights, statistics, optimizer: optimizer(config, model) }
+        let epoch_loss = config.run.stop_loss.map(|_| 0.0);
+        TrainingState { step: 0, weights, statistics, optimizer: optimizer(config, model), epoch_loss }
     }
 
     /// Steps of a rank that reduces these gradients: any, as nobody computes them here.
@@ -160,8 +164,10 @@ mod tests {
             let gradient: Vec<f32> =
                 (0..state.weights.len()).map(|at| ((at as u64 * 37 + step) % 11) as f32 * 1e-3 - 5e-3).collect();
             let statistics = vec![0.5 + step as f32 * 1e-2; state.statistics.len()];
-            state.update(&gradient, &statistics, &prepared.config, 1000);
-            audience.tell(state.step, gradient, &statistics);
+            let clean_loss = 2.0 / (step + 1) as f64;
+            let sums = state::StepSums { gradient: &gradient, statistics: &statistics, clean_loss };
+            state.update(sums, &prepared.config, finish(prepared, 1000));
+            audience.tell(state.step, gradient, &statistics, clean_loss);
             thread::sleep(std::time::Duration::from_micros(300));
         }
     }
@@ -170,7 +176,7 @@ mod tests {
     fn a_newcomer_that_is_fed_comes_to_the_bits_of_the_donor() {
         for table in [
             "[optimizer]\nkind = \"sgd\"\nlr = 0.1\nmomentum = 0.9\nclip_norm = 0.01\n",
-            "[optimizer]\nkind = \"adamw\"\nlr = 0.01\nweight_decay = 0.05\n[schedule]\nkind = \"cosine\"\n",
+            "[optimizer]\nkind = \"adamw\"\nlr = 0.01\nweight_decay = 0.05\n[schedule]\nkind = \"cosine\"\n[run]\nstop_loss = 1e-9\n",
         ] {
             let prepared = prepared(table);
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -209,7 +215,7 @@ mod tests {
         let (admissions, mut audience) = Audience::new();
         let mut state = initial(&prepared);
         let gradient = || vec![0.0; 3];
-        assert!(audience.tell(1, gradient(), &[]).is_some(), "nobody has its memory");
+        assert!(audience.tell(1, gradient(), &[], 1.0).is_some(), "nobody has its memory");
         let (queue, fed) = sync_channel(FEWEST);
         let progress = Arc::<Progress>::default();
         admissions.0.send(Listener { queue, progress: progress.clone() }).unwrap();

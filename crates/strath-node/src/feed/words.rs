@@ -1,8 +1,8 @@
-//! What travels from a donor to a newcomer: words, each with a header of 72 bytes, its values, and their checksum.
+//! What travels from a donor to a newcomer: words, each with a header of 80 bytes, its values, and their checksum.
 //!
 //! ```text
-//!  0 magic u32 | 4 kind u32 | 8 step u64 | 16 newest u64 | 24 values u64 | 32 SHA-256 | 64 zero u32 | 68 checksum of these u32    little-endian
-//! 72 values, f32 each | their checksum u32
+//!  0 magic u32 | 4 kind u32 | 8 step u64 | 16 newest u64 | 24 values u64 | 32 SHA-256 | 64 loss f64 | 72 zero u32 | 76 checksum of these u32
+//! 80 values, f32 each | their checksum u32                                                                           little-endian
 //! ```
 //!
 //! How many values each kind has both ends know from their model: another number is refused before memory is taken. Checksums are CRC-32C;
@@ -16,7 +16,7 @@ use strath_collective::{FeedReceiver, FeedSender};
 use strath_core::Digest;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"STRF");
-pub(crate) const HEADER_BYTES: usize = 72;
+pub(crate) const HEADER_BYTES: usize = 80;
 const CHECKED_BYTES: usize = HEADER_BYTES - 4;
 /// Bytes that are converted at once.
 const CHUNK_BYTES: usize = 256 * 1024;
@@ -55,6 +55,8 @@ pub(crate) struct Header {
     /// Completed steps of the donor as it was sent.
     pub(super) newest: u64,
     pub(super) values: u64,
+    /// The bits of an f64: of a step its mean clean loss, of a state what it carries of the epoch's; else zero.
+    pub(super) loss: u64,
     /// Of a state; else zero.
     pub(super) digest: Digest,
 }
@@ -68,6 +70,7 @@ impl Header {
         bytes[16..24].copy_from_slice(&self.newest.to_le_bytes());
         bytes[24..32].copy_from_slice(&self.values.to_le_bytes());
         bytes[32..64].copy_from_slice(&self.digest.0);
+        bytes[64..72].copy_from_slice(&self.loss.to_le_bytes());
         let checksum = crc32c::crc32c(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         bytes
@@ -82,7 +85,7 @@ impl Header {
         let kind = Kind::of(u32_at(4))
             .ok_or_else(|| invalid(format!("found a word of kind {}, expected 1 to 5", u32_at(4))))?;
         let digest = Digest(std::array::from_fn(|byte| bytes[32 + byte]));
-        Ok(Self { kind, step: u64_at(8), newest: u64_at(16), values: u64_at(24), digest })
+        Ok(Self { kind, step: u64_at(8), newest: u64_at(16), values: u64_at(24), loss: u64_at(64), digest })
     }
 }
 
@@ -148,7 +151,14 @@ mod tests {
 
     #[test]
     fn a_header_survives_its_bytes_and_not_a_bit_less() {
-        let header = Header { kind: Kind::Step, step: 7, newest: 9, values: 1 << 40, digest: Digest([3; 32]) };
+        let header = Header {
+            kind: Kind::Step,
+            step: 7,
+            newest: 9,
+            values: 1 << 40,
+            loss: 0.1f64.to_bits(),
+            digest: Digest([3; 32]),
+        };
         let bytes = header.to_bytes();
         assert_eq!(Header::parse(&bytes).unwrap(), header);
         for bit in 0..8 * HEADER_BYTES {
@@ -160,7 +170,8 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_none_is_refused_by_number() {
-        let mut bytes = Header { kind: Kind::End, step: 0, newest: 0, values: 0, digest: Digest::default() }.to_bytes();
+        let mut bytes =
+            Header { kind: Kind::End, step: 0, newest: 0, values: 0, loss: 0, digest: Digest::default() }.to_bytes();
         bytes[4] = 9;
         let checksum = crc32c::crc32c(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());

@@ -371,6 +371,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             gradient_norm: outcome.gradient_norm,
             epsilon_norm: outcome.epsilon_norm,
             zero_gradient_lanes: outcome.zero_gradient_lanes,
+            telemetry: outcome.telemetry,
             seconds,
             phases: outcome.seconds,
         }),
@@ -379,6 +380,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             step: Step(step),
             split: match split {
                 SplitName::Train => Split::Train,
+                SplitName::Validation => Split::Validation,
                 SplitName::Test => Split::Test,
             },
             loss: evaluation.loss,

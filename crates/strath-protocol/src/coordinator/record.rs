@@ -32,11 +32,11 @@ impl Coordinator {
 
     /// Notes an evaluation, unless it is on record: a generation that began after its step has made it again.
     pub(super) fn record_evaluation(&mut self, report: EvalReport) {
-        let known = self.results.evaluated.as_ref().map(|known| known.step).max(self.settings.former.evaluated);
-        if known.is_some_and(|known| known >= report.step) {
+        let known = self.results.evaluated.as_ref().map(EvalReport::place).max(self.settings.former.evaluated);
+        if known.is_some_and(|known| known >= report.place()) {
             return;
         }
-        let before = known.unwrap_or_else(|| self.kept_step().unwrap_or_default());
+        let before = known.map_or_else(|| self.kept_step().unwrap_or_default(), |(step, _)| step);
         if let Some(gap) = self.schedule().and_then(|schedule| missing_evaluations(schedule, before, report.step)) {
             self.commands.push_back(Command::Record(Record::Warning(gap)));
         }

@@ -17,7 +17,7 @@ use super::{Coordinator, Session, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::decision::Decision;
 use crate::event::Connection;
-use crate::message::{CoordinatorMessage, Ending, Halted, Member, Phase, Register, Returning, Whence};
+use crate::message::{CoordinatorMessage, Ending, Halted, Member, Phase, Register, Returning, Split, Whence};
 
 /// Workers that may have been admitted since the last generation was written down.
 const MOST_SINCE: u64 = 1 << 32;
@@ -33,8 +33,8 @@ pub struct Former {
     pub next_worker: u64,
     /// The newest step on record.
     pub recorded: Step,
-    /// The step of the newest evaluation on record.
-    pub evaluated: Option<Step>,
+    /// The newest evaluation on record: its step, and the last split of that.
+    pub evaluated: Option<(Step, Split)>,
 }
 
 impl Coordinator {

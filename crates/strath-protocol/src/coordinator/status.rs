@@ -27,6 +27,7 @@ impl Coordinator {
             step: step.unwrap_or_default().max(self.recorded()),
             steps: self.steps,
             last_step: self.last_step.clone(),
+            survey: None,
             workers,
             decisions: self.decisions.shown(now),
         }

@@ -191,21 +191,34 @@ pub enum Job {
     Evaluate(Split),
 }
 
-/// A part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// A part of a data set; of one step they are evaluated in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Split {
     /// The training examples.
     Train,
+    /// Those that were split off the training examples.
+    Validation,
     /// The test examples.
     Test,
 }
 
+impl Split {
+    /// Every split, in order.
+    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+
+    /// Its name in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
+
 impl fmt::Display for Split {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Train => "train",
-            Self::Test => "test",
-        })
+        f.write_str(self.name())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use strath_core::{Digest, Generation, Rank, Step};
+use strath_core::{Digest, Generation, Rank, Step, Telemetry};
 
 use super::Split;
 
@@ -111,6 +111,8 @@ pub struct StepReport {
     pub epsilon_norm: f64,
     /// Lanes without an ascent direction.
     pub zero_gradient_lanes: u64,
+    /// What else its lanes told.
+    pub telemetry: Telemetry,
     /// Seconds of the whole step.
     pub seconds: f64,
     /// Seconds of each phase on the reporting rank.
@@ -149,6 +151,13 @@ pub struct EvalReport {
     pub loss: f64,
     /// Share of wrong arg-max.
     pub error: f64,
+}
+
+impl EvalReport {
+    /// Where it stands in the order of evaluations: by step, then by split.
+    pub(crate) fn place(&self) -> (Step, Split) {
+        (self.step, self.split)
+    }
 }
 
 /// Something for the run's record.

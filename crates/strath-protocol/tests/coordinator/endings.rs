@@ -30,6 +30,17 @@ fn states_may_reach_the_disk_in_any_order_and_the_run_ends_with_the_last_of_them
 }
 
 #[test]
+fn ranks_that_are_through_before_the_planned_steps_have_done_the_run() {
+    // Three steps are planned; a loss that is low enough ends it after two, and nobody was asked to stop.
+    let mut machine = running(2);
+    say(&mut machine, 0, WorkerMessage::State(state(2, Purpose::Final)), 1);
+    say(&mut machine, 0, finished(9, 2, false), 2);
+    say(&mut machine, 1, finished(9, 2, false), 2);
+    let done = Outcome::Done { steps: Step(2), weights: Digest([9; 32]) };
+    assert_eq!(saved(&mut machine, 2, Purpose::Final, 3), end_of(&[0, 1], &Ending::Done, done));
+}
+
+#[test]
 fn everything_saved_before_the_last_rank_is_through_ends_the_run_with_it() {
     let mut machine = running(2);
     for purpose in [Purpose::Checkpoint, Purpose::Final] {

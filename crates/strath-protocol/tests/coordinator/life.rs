@@ -163,6 +163,20 @@ fn a_resumed_run_makes_up_the_evaluation_of_its_first_step_and_writes_no_checkpo
 }
 
 #[test]
+fn each_split_of_a_step_is_noted_once() {
+    let mut machine = run_with(settings(Gather::Exactly(2)), 2);
+    let at = |step, split| EvalReport { step: Step(step), split, ..eval_report(5) };
+    let mut noted = |report: EvalReport| {
+        let commands = say(&mut machine, 0, WorkerMessage::Eval(report.clone()), 1);
+        assert!(commands.is_empty() || commands == [Command::Record(Record::Eval(report))], "{commands:?}");
+        !commands.is_empty()
+    };
+    let reports =
+        [(1, Split::Validation), (1, Split::Test), (1, Split::Validation), (1, Split::Test), (2, Split::Validation)];
+    assert_eq!(reports.map(|(step, split)| noted(at(step, split))), [true, true, false, false, true]);
+}
+
+#[test]
 fn an_evaluation_ends_with_what_rank_zero_found() {
     let job = Job::Evaluate(Split::Test);
     let mut machine = run_with(Settings { job, ..settings(Gather::Exactly(2)) }, 2);

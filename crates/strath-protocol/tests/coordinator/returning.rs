@@ -23,7 +23,8 @@ fn restarted(workers: u64) -> Coordinator {
     let members = (0..workers).map(member).collect();
     // The first does what the others leave.
     let bounds = [0].into_iter().chain((0..workers as usize).map(|left| 5 + left - workers as usize)).collect();
-    let former = Former { members, bounds, next_worker: workers, recorded: Step(2), evaluated: Some(Step(1)) };
+    let former =
+        Former { members, bounds, next_worker: workers, recorded: Step(2), evaluated: Some((Step(1), Split::Test)) };
     let gather = Gather::AtLeast { workers: 1, quiet: Duration::from_millis(100) };
     Coordinator::new(Settings { generation: Generation(5), former, ..settings(gather) }, at(0))
 }

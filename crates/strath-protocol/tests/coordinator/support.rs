@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use strath_core::config::{Config, Layers, MOST_WORKERS};
-use strath_core::{Assignment, Digest, Generation, Rank, RingKey, RunId, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, Digest, Generation, Rank, RingKey, RunId, Step, Telemetry, Timestamp, WorkerId};
 use strath_protocol::message::{
     CoordinatorMessage, DataSummary, Ending, FailureKind, FailureReport, Finished, Halted, Job, Member, Phase,
     PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StepReport, WorkerMessage,
@@ -213,6 +213,7 @@ pub(crate) fn step_report(step: u64) -> StepReport {
         gradient_norm: 2.0,
         epsilon_norm: 0.05,
         zero_gradient_lanes: 0,
+        telemetry: Telemetry::default(),
         seconds: 0.25,
         phases: PhaseSeconds::default(),
     }

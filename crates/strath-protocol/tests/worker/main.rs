@@ -9,7 +9,7 @@ mod pause;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, Timestamp, WorkerId};
+use strath_core::{Digest, Generation, Rank, RunId, Step, Telemetry, Ticket, Timestamp, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, Ending, EvalReport, FailureKind, FailureReport, Finished,
     Halted, Job, Phase, PhaseSeconds, Prepared, Progress, Purpose, Register, Split, State, StateRef, StepReport,
@@ -216,6 +216,7 @@ fn what_training_tells_is_passed_on_in_order() {
         gradient_norm: 2.0,
         epsilon_norm: 0.05,
         zero_gradient_lanes: 0,
+        telemetry: Telemetry::default(),
         seconds: 0.25,
         phases: PhaseSeconds::default(),
     };
@@ -322,6 +323,7 @@ fn step_report(step: u64) -> StepReport {
         gradient_norm: 1.0,
         epsilon_norm: 0.1,
         zero_gradient_lanes: 0,
+        telemetry: Telemetry::default(),
         seconds: 0.5,
         phases: PhaseSeconds::default(),
     }

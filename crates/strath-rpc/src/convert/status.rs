@@ -1,15 +1,17 @@
 //! What a status request shows.
 
 use strath_core::{Generation, Rank, RunId, Step, WorkerId};
-use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 
-use super::{address, clipped, finite, phase_in, phase_out, text};
+use super::telemetry::number;
+use super::{address, clipped, finite, phase_in, phase_out, required, text};
 use crate::error::RpcError;
 use crate::wire;
 
 impl From<ClusterStatus> for wire::ClusterStatus {
     fn from(cluster: ClusterStatus) -> Self {
-        let ClusterStatus { run, name, stage, generation, step, steps, last_step, workers, decisions } = cluster;
+        let ClusterStatus { run, name, stage, generation, step, steps, last_step, survey, workers, decisions } =
+            cluster;
         Self {
             run: run.0,
             name,
@@ -18,6 +20,7 @@ impl From<ClusterStatus> for wire::ClusterStatus {
             step: step.0,
             steps: steps.0,
             last_step: last_step.map(Into::into),
+            survey: survey.map(Into::into),
             workers: workers.into_iter().map(Into::into).collect(),
             decisions: decisions.into_iter().map(Into::into).collect(),
         }
@@ -28,7 +31,8 @@ impl TryFrom<wire::ClusterStatus> for ClusterStatus {
     type Error = RpcError;
 
     fn try_from(cluster: wire::ClusterStatus) -> Result<Self, RpcError> {
-        let wire::ClusterStatus { run, name, stage, generation, step, steps, last_step, workers, decisions } = cluster;
+        let wire::ClusterStatus { run, name, stage, generation, step, steps, last_step, survey, workers, decisions } =
+            cluster;
         Ok(Self {
             run: RunId(run),
             name: text(name, "ClusterStatus.name")?,
@@ -37,8 +41,31 @@ impl TryFrom<wire::ClusterStatus> for ClusterStatus {
             step: Step(step),
             steps: Step(steps),
             last_step: last_step.map(TryInto::try_into).transpose()?,
+            survey: survey.map(TryInto::try_into).transpose()?,
             workers: workers.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
             decisions: decisions.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl From<SurveyStatus> for wire::SurveyStatus {
+    fn from(survey: SurveyStatus) -> Self {
+        let SurveyStatus { step, rho_equivalent, noise_scale, coherence, audit } = survey;
+        Self { step: step.0, rho_equivalent, noise_scale, coherence, audit: Some(audit.into()) }
+    }
+}
+
+impl TryFrom<wire::SurveyStatus> for SurveyStatus {
+    type Error = RpcError;
+
+    fn try_from(survey: wire::SurveyStatus) -> Result<Self, RpcError> {
+        let wire::SurveyStatus { step, rho_equivalent, noise_scale, coherence, audit } = survey;
+        Ok(Self {
+            step: Step(step),
+            rho_equivalent: number(rho_equivalent, "SurveyStatus.rho_equivalent")?,
+            noise_scale: number(noise_scale, "SurveyStatus.noise_scale")?,
+            coherence: number(coherence, "SurveyStatus.coherence")?,
+            audit: required(audit, "SurveyStatus.audit")?.try_into()?,
         })
     }
 }

@@ -164,6 +164,7 @@ impl From<StepReport> for wire::StepReport {
             gradient_norm,
             epsilon_norm,
             zero_gradient_lanes,
+            telemetry,
             seconds,
             phases,
         } = report;
@@ -176,6 +177,7 @@ impl From<StepReport> for wire::StepReport {
             gradient_norm,
             epsilon_norm,
             zero_gradient_lanes,
+            telemetry: Some(Box::new(telemetry.into())),
             seconds,
             phases: Some(phases.into()),
         }
@@ -195,6 +197,7 @@ impl TryFrom<wire::StepReport> for StepReport {
             gradient_norm: finite(report.gradient_norm, "StepReport.gradient_norm")?,
             epsilon_norm: finite(report.epsilon_norm, "StepReport.epsilon_norm")?,
             zero_gradient_lanes: report.zero_gradient_lanes,
+            telemetry: report.telemetry.map(|telemetry| (*telemetry).try_into()).transpose()?.unwrap_or_default(),
             seconds: finite(report.seconds, "StepReport.seconds")?,
             phases: required(report.phases, "StepReport.phases")?.try_into()?,
         })

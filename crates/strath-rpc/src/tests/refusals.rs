@@ -1,11 +1,12 @@
 //! Every malformed field refused by name.
 
+use strath_core::{Survey, Telemetry};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureReport,
     Feed, Finished, Follow, Halted, Holds, PhaseSeconds, Prepared, Progress, Register, StateRef, StepReport,
     WorkerMessage,
 };
-use strath_protocol::{ClusterStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, SurveyStatus, WorkerStatus};
 
 use crate::error::RpcError;
 use crate::message::Message;
@@ -34,6 +35,37 @@ macro_rules! each_refused {
 
 fn long() -> String {
     "x".repeat((64 << 10) + 1)
+}
+
+#[test]
+fn every_malformed_field_of_what_lanes_tell_is_refused_by_name() {
+    each_refused!(Telemetry, wire::Telemetry::default(),
+        "Telemetry.lift_ratio": lift_ratio = Some(f64::NAN);
+        "Telemetry.curvature": curvature = Some(f64::INFINITY);
+        "Telemetry.turn": turn = Some(f64::NAN);
+        "Survey.audit": survey = Some(wire::Survey::default());
+    );
+    let audit = Some(wire::Audit::default());
+    each_refused!(Survey, wire::Survey { audit, ..Default::default() },
+        "Survey.coherence": coherence = Some(f64::NAN);
+        "Survey.noise_trace": noise_trace = Some(f64::NAN);
+        "Survey.signal2": signal2 = Some(f64::NAN);
+        "Survey.amplification": amplification = Some(f64::NAN);
+        "Survey.rho_equivalent": rho_equivalent = Some(f64::NAN);
+        "Survey.transfer": transfer = Some(f64::NAN);
+        "Survey.audit": audit = None;
+        "Audit.radius_deviation": audit = Some(wire::Audit { radius_deviation: f64::NAN, ..Default::default() });
+        "Survey.ladder": ladder = vec![wire::Rung::default(); 22];
+        "Rung.gradient_norm": ladder = vec![wire::Rung { gradient_norm: f64::NAN, ..Default::default() }];
+        "Rung.lift": ladder = vec![wire::Rung { lift: Some(f64::NAN), ..Default::default() }];
+        "Survey.seconds": seconds = f64::NAN;
+    );
+    each_refused!(SurveyStatus, wire::SurveyStatus { audit, ..Default::default() },
+        "SurveyStatus.rho_equivalent": rho_equivalent = Some(f64::NAN);
+        "SurveyStatus.noise_scale": noise_scale = Some(f64::NAN);
+        "SurveyStatus.coherence": coherence = Some(f64::NAN);
+        "SurveyStatus.audit": audit = None;
+    );
 }
 
 #[test]
@@ -94,6 +126,7 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
         "StepReport.epsilon_norm": epsilon_norm = f64::NAN;
         "StepReport.seconds": seconds = f64::NAN;
         "StepReport.phases": phases = None;
+        "Telemetry.turn": telemetry = Some(Box::new(wire::Telemetry { turn: Some(f64::NAN), ..Default::default() }));
     );
     each_refused!(PhaseSeconds, wire::PhaseSeconds::default(),
         "PhaseSeconds.data": data = f64::NAN;
@@ -137,7 +170,7 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     each_refused!(Admitted, wire::Admitted { configuration, lease_ms: 1, ..Default::default() },
         "Admitted.configuration": configuration = "x".repeat((1 << 20) + 1);
         "Admitted.evaluate": evaluate = Some(0);
-        "Admitted.evaluate": evaluate = Some(3);
+        "Admitted.evaluate": evaluate = Some(4);
         "Admitted.lease_ms": lease_ms = 0;
     );
     let member = wire::Member { worker: 0, ring_address: local.clone() };
@@ -197,6 +230,7 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
         "ClusterStatus.name": name = long();
         "ClusterStatus.stage": stage = long();
         "StepReport.generation": last_step = Some(wire::StepReport::default());
+        "SurveyStatus.audit": survey = Some(wire::SurveyStatus::default());
         "WorkerStatus.address": workers = vec![wire::WorkerStatus::default()];
         "Decision.why": decisions = vec![wire::Decision { why: long(), ..Default::default() }];
     );

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use prost::Message as _;
-use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
+use strath_core::{Audit, Digest, Generation, Rank, RunId, Rung, Step, Survey, Telemetry, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
     FailureReport, Feed, Finished, Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress,
     Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
 };
-use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 
 use crate::chunks::{Assembler, CHUNK, STATE_LIMIT};
 use crate::message::{Decoded, Encoded, Message};
@@ -53,7 +53,7 @@ fn phase() -> impl Strategy<Value = Phase> {
 }
 
 fn split() -> impl Strategy<Value = Split> {
-    prop::sample::select(vec![Split::Train, Split::Test])
+    prop::sample::select(Split::ALL.to_vec())
 }
 
 fn phases() -> impl Strategy<Value = PhaseSeconds> {
@@ -72,9 +72,62 @@ fn failure_kind() -> impl Strategy<Value = FailureKind> {
     ]
 }
 
+fn maybe() -> impl Strategy<Value = Option<f64>> {
+    prop::option::of(number())
+}
+
+fn audit() -> impl Strategy<Value = Audit> {
+    (any::<[u64; 5]>(), number()).prop_map(|(counts, radius_deviation)| {
+        let [lanes, zero_gradient_lanes, distinct_epsilons, split_lanes, moved_weights] = counts;
+        Audit { lanes, zero_gradient_lanes, distinct_epsilons, split_lanes, radius_deviation, moved_weights }
+    })
+}
+
+fn telemetry() -> impl Strategy<Value = Telemetry> {
+    let rung = (any::<u64>(), number(), maybe()).prop_map(|(m, gradient_norm, lift)| Rung { m, gradient_norm, lift });
+    let ladder = prop::collection::vec(rung, 0..4);
+    let survey = (prop::array::uniform6(maybe()), audit(), ladder, number());
+    let survey = survey.prop_map(|(numbers, audit, ladder, seconds)| {
+        let [coherence, noise_trace, signal2, amplification, rho_equivalent, transfer] = numbers;
+        Box::new(Survey {
+            coherence,
+            noise_trace,
+            signal2,
+            amplification,
+            rho_equivalent,
+            transfer,
+            audit,
+            ladder,
+            seconds,
+        })
+    });
+    (prop::array::uniform3(maybe()), any::<u64>(), prop::option::of(survey)).prop_map(
+        |([lift_ratio, curvature, turn], turn_lanes, survey)| Telemetry {
+            lift_ratio,
+            curvature,
+            turn,
+            turn_lanes,
+            survey,
+        },
+    )
+}
+
+fn survey_status() -> impl Strategy<Value = SurveyStatus> {
+    (step(), prop::array::uniform3(maybe()), audit()).prop_map(
+        |(step, [rho_equivalent, noise_scale, coherence], audit)| SurveyStatus {
+            step,
+            rho_equivalent,
+            noise_scale,
+            coherence,
+            audit,
+        },
+    )
+}
+
 fn step_report() -> impl Strategy<Value = StepReport> {
-    (generation(), (1..=u64::MAX).prop_map(Step), prop::array::uniform6(number()), any::<u64>(), phases()).prop_map(
-        |(generation, step, numbers, zero_gradient_lanes, phases)| {
+    let lanes = (any::<u64>(), telemetry());
+    (generation(), (1..=u64::MAX).prop_map(Step), prop::array::uniform6(number()), lanes, phases()).prop_map(
+        |(generation, step, numbers, (zero_gradient_lanes, telemetry), phases)| {
             let [clean_loss, perturbed_loss, lr, gradient_norm, epsilon_norm, seconds] = numbers;
             StepReport {
                 generation,
@@ -85,6 +138,7 @@ fn step_report() -> impl Strategy<Value = StepReport> {
                 gradient_norm,
                 epsilon_norm,
                 zero_gradient_lanes,
+                telemetry,
                 seconds,
                 phases,
             }
@@ -281,8 +335,9 @@ fn cluster() -> impl Strategy<Value = ClusterStatus> {
     let decision =
         (any::<[String; 2]>(), any::<u64>()).prop_map(|([what, why], ago_ms)| DecisionStatus { what, why, ago_ms });
     let told = (prop::collection::vec(worker, 0..4), prop::collection::vec(decision, 0..4));
-    (any::<u64>(), any::<[String; 2]>(), generation_or_none(), step(), step(), prop::option::of(step_report()), told)
-        .prop_map(|(run, [name, stage], generation, step, steps, last_step, (workers, decisions))| ClusterStatus {
+    let newest = (prop::option::of(step_report()), prop::option::of(survey_status()));
+    (any::<u64>(), any::<[String; 2]>(), generation_or_none(), step(), step(), newest, told).prop_map(
+        |(run, [name, stage], generation, step, steps, (last_step, survey), (workers, decisions))| ClusterStatus {
             run: RunId(run),
             name,
             stage,
@@ -290,9 +345,11 @@ fn cluster() -> impl Strategy<Value = ClusterStatus> {
             step,
             steps,
             last_step,
+            survey,
             workers,
             decisions,
-        })
+        },
+    )
 }
 
 /// To bytes and back, in pieces where it is a state.

@@ -20,6 +20,7 @@ async fn a_status_request_shows_the_cluster() {
         step: Step(10),
         steps: Step(100),
         last_step: None,
+        survey: None,
         workers: vec![WorkerStatus {
             worker: WorkerId(1),
             host: "here".into(),

@@ -42,6 +42,7 @@ pub struct Eval {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum SplitArgument {
     Train,
+    Validation,
     Test,
 }
 
@@ -53,8 +54,14 @@ impl Eval {
         let config = effective.config;
         let split = match self.split {
             SplitArgument::Train => Split::Train,
+            SplitArgument::Validation => Split::Validation,
             SplitArgument::Test => Split::Test,
         };
+        if split == Split::Validation && config.data.validation == 0.0 {
+            return Err(Failure::usage(
+                "--split validation: data.validation is 0, so nothing is split off; set it as the run had it",
+            ));
+        }
         runtime::block_on(async {
             let start = start::from_file(&self.checkpoint).map_err(Failure::other)?;
             let listener = runtime::listen(runtime::LOOPBACK)?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use strath_protocol::ClusterStatus;
+use strath_protocol::{ClusterStatus, SurveyStatus};
 use strath_rpc::ClientTls;
 
 use crate::living::{Meant, meant};
@@ -116,7 +116,20 @@ fn to_json(status: &ClusterStatus) -> serde_json::Value {
         "steps": status.steps.0,
         "clean_loss": status.last_step.as_ref().map(|step| step.clean_loss),
         "perturbed_loss": status.last_step.as_ref().map(|step| step.perturbed_loss),
+        "survey": status.survey.as_ref().map(survey),
         "workers": workers,
         "decisions": decisions,
+    })
+}
+
+/// The newest survey of the lanes, under the keys of `metrics.jsonl`.
+fn survey(survey: &SurveyStatus) -> serde_json::Value {
+    let SurveyStatus { step, rho_equivalent, noise_scale, coherence, audit } = survey;
+    json!({
+        "step": step.0,
+        "rho_equivalent": rho_equivalent,
+        "noise_scale": noise_scale,
+        "coherence": coherence,
+        "audit": strath_node::lane_keys::AuditKeys::from(*audit),
     })
 }

@@ -114,6 +114,9 @@ fn last_words(summary: &Summary, path: &std::path::Path, config: &strath_core::c
         summary.images_per_s,
         worlds.join(" and "),
     ));
+    if let (Some(below), "run.stop_loss") = (config.run.stop_loss, summary.ended_by) {
+        lines.push(format!("ended by run.stop_loss, as the last epoch's mean loss is below {below}"));
+    }
     lines.push(format!("weights_sha256 {}", summary.weights_sha256));
     lines.push(String::new());
     lines.push(format!("{folder}/"));

@@ -1,6 +1,6 @@
 //! A cluster as a table of 80 columns.
 
-use strath_protocol::{ClusterStatus, DecisionStatus, WorkerStatus};
+use strath_protocol::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 
 /// Columns of a line.
 const WIDTH: usize = 80;
@@ -22,6 +22,9 @@ pub fn table(status: &ClusterStatus) -> Vec<String> {
             1e3 * step.seconds
         ));
     }
+    if let Some(survey) = &status.survey {
+        lines.extend(wrapped(&surveyed(survey)));
+    }
     if let Some(DecisionStatus { what, why, ago_ms }) = status.decisions.last() {
         lines.extend(wrapped(&format!("last decision: {what}, because {why}, {} ago", time(*ago_ms))));
     }
@@ -35,6 +38,29 @@ pub fn table(status: &ClusterStatus) -> Vec<String> {
         lines.extend(wrapped(&format!("late: worker {} ({}) {}", worker.worker, worker.host, worker.late)));
     }
     lines
+}
+
+/// What the newest survey found, in a sentence.
+fn surveyed(survey: &SurveyStatus) -> String {
+    let SurveyStatus { step, rho_equivalent, noise_scale, coherence, audit } = survey;
+    let number = |value: &Option<f64>| value.map_or_else(|| "-".into(), |value| format!("{value:.4}"));
+    let scale = noise_scale.map_or_else(|| "-".into(), |scale| format!("{scale:.0} examples"));
+    let lanes = audit.lanes - audit.zero_gradient_lanes.min(audit.lanes);
+    let verdict = if audit.passed() {
+        "passed".into()
+    } else {
+        let moved = audit.moved_weights;
+        format!(
+            "FAILED ({} lanes with more than one epsilon, radius off by {:.1e}, w moved on {moved} workers)",
+            audit.split_lanes, audit.radius_deviation
+        )
+    };
+    format!(
+        "lanes at step {step}: rho equivalent {}, noise scale {scale}, coherence {}, audit {verdict}, {} epsilons of {lanes} lanes",
+        number(rho_equivalent),
+        number(coherence),
+        audit.distinct_epsilons
+    )
 }
 
 fn row(worker: &WorkerStatus) -> String {
@@ -91,7 +117,7 @@ fn wrapped(text: &str) -> Vec<String> {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use strath_core::{Generation, Rank, RunId, Step, WorkerId};
+    use strath_core::{Audit, Generation, Rank, RunId, Step, WorkerId};
     use strath_protocol::message::Phase;
 
     use super::*;
@@ -123,6 +149,13 @@ mod tests {
             step: Step(1_234_567),
             steps: Step(2_000_000),
             last_step: None,
+            survey: Some(SurveyStatus {
+                step: Step(1_234_550),
+                rho_equivalent: Some(0.071_26),
+                noise_scale: Some(812.4),
+                coherence: None,
+                audit: Audit { lanes: 8, zero_gradient_lanes: 1, distinct_epsilons: 7, ..Audit::default() },
+            }),
             workers: vec![
                 worker(0, "h0", ""),
                 worker(1, "a-host-with-a-long-name.example.org", "is sent the state of step 1234567, 1042.0 MiB"),
@@ -139,6 +172,8 @@ mod tests {
         };
         let expected = "\
 digits (0000000000000abc): connecting, generation 6, step 1234567 of 2000000
+lanes at step 1234550: rho equivalent 0.0713, noise scale 812 examples,
+  coherence -, audit passed, 7 epsilons of 7 lanes
 last decision: formed generation 6 of 2 workers at step 1234567, because worker
   3 (a-host-with-a-long-name.example.org, 10.0.0.13:41234) was lost at step
   1234566 in phase ascent: reset, 2.5 s ago
@@ -153,6 +188,14 @@ late: worker 2 (h2) still loads its data and model";
         let lines = table(&status);
         assert_eq!(lines.join("\n"), expected);
         assert!(lines.iter().all(|line| line.chars().count() <= WIDTH), "{lines:?}");
+    }
+
+    #[test]
+    fn an_audit_that_fails_says_why() {
+        let audit = Audit { lanes: 4, distinct_epsilons: 5, split_lanes: 1, moved_weights: 2, ..Audit::default() };
+        let survey = SurveyStatus { step: Step(50), rho_equivalent: None, noise_scale: None, coherence: None, audit };
+        let why = "audit FAILED (1 lanes with more than one epsilon, radius off by 0.0e0, w moved on 2 workers), 5 epsilons of 4 lanes";
+        assert!(surveyed(&survey).ends_with(why), "{}", surveyed(&survey));
     }
 
     #[test]
