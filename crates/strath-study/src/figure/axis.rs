@@ -20,7 +20,8 @@ impl Scale {
             Self::Log if value > 0.0 => value.log10(),
             Self::Log => f64::NAN,
         };
-        even.is_finite().then_some(even)
+        // Larger ones are as good as infinite: the width of a span overflows.
+        (even.abs() < 1e150).then_some(even)
     }
 
     /// The value at `even`.

@@ -140,8 +140,8 @@ impl Canvas {
         self.scene.add(Primitive::Text {
             x: at.0 - sin * down,
             y: at.1 + cos * down,
-            // kuva would take what stands between two dollars for a formula.
-            content: text.replace('$', "\\$"),
+            // kuva would take what stands between two dollars for a formula; XML has no control characters.
+            content: text.replace('$', "\\$").replace(char::is_control, " "),
             size,
             anchor: match anchor {
                 Anchor::Right => TextAnchor::Start,

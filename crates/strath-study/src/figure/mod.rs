@@ -91,3 +91,76 @@ impl Figure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use kuva::backend::svg::SvgBackend;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number() -> impl Strategy<Value = f64> {
+        let odd = [0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, f64::MAX, f64::MIN_POSITIVE, 5e-324, -1e-9];
+        prop_oneof![4 => -10.0..10.0, 2 => 1e-9..1e-3, 1 => prop::num::f64::ANY, 1 => prop::sample::select(odd.to_vec())]
+    }
+
+    fn axis() -> impl Strategy<Value = Axis> {
+        let limits = prop::option::weighted(0.2, (number(), number()));
+        (".{0,40}", any::<bool>(), limits).prop_map(|(label, log, limits)| {
+            let scale = if log { Scale::Log } else { Scale::Linear };
+            Axis { label, scale, limits }
+        })
+    }
+
+    fn figure() -> impl Strategy<Value = Figure> {
+        let numbers = || prop::collection::vec(number(), 0..12);
+        let values = prop::collection::vec(number(), 12);
+        (axis(), axis(), numbers(), numbers(), values, 0..6).prop_map(|(x, y, a, b, values, kind)| {
+            let pairs = || a.iter().copied().zip(b.iter().copied());
+            let sample = |(x, y)| Sample { x, y, standard_error: a.first().copied() };
+            let series = Series { points: pairs().map(sample).collect(), ..Series::new("<m & \"n\">", []) };
+            let bars = Series { spread: Spread::Bars, ..series.clone() };
+            let grid = Grid { alpha: vec![-1.0, 0.0, 0.5, 1.0], beta: vec![-1.0, 0.0, 1.0], values: values.clone() };
+            let (label, value) = (x.label.clone(), y.clone());
+            let name = || "$a$".to_string();
+            match kind {
+                0 => Figure::Lines(Lines { y, panels: vec![Panel { x, series: vec![series, bars] }] }),
+                1 => {
+                    let curve = Curve { name: name(), density: pairs().collect(), eigenvalues: values };
+                    Figure::Density(Density { x, y, curves: vec![curve] })
+                }
+                2 => {
+                    let marks = pairs().map(|(x, y)| Mark { x, y, name: name() }).collect();
+                    let levels = (a.len() > 6).then_some(b);
+                    Figure::Contour(Contour { x: label, y: name(), value, grid, levels, marks })
+                }
+                3 => Figure::Surface(Surface { x: label, y: name(), value, grid }),
+                4 => {
+                    let names = |count| vec![name(); count];
+                    let (columns, rows) = (names(4), names(3));
+                    Figure::HeatMap(HeatMap { x: label, columns, y: name(), rows, value, values, decimals: 2 })
+                }
+                _ => Figure::Stems(Stems { x: label, y, sets: vec![Stem { name: name(), values }] }),
+            }
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_data_is_drawn_or_refused_and_every_point_lies_somewhere(figure in figure()) {
+            figure.table().csv();
+            if let Ok(canvas) = figure.draw() {
+                let scene = canvas.into_scene();
+                prop_assert!(scene.height.is_finite() && scene.height < 2000.0);
+                let svg = SvgBackend::new().render_scene(&scene);
+                for attribute in ["d", "x", "y", "transform", "width", "height"] {
+                    for value in svg.split(&format!(" {attribute}=\"")).skip(1).filter_map(|rest| rest.split('"').next()) {
+                        prop_assert!(!value.contains("NaN") && !value.contains("inf"), "{attribute} {value}");
+                    }
+                }
+            }
+        }
+    }
+}
