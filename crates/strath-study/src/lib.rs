@@ -1,0 +1,3 @@
+//! What is measured of Strath's runs, and the figures that show it.
+
+pub mod figure;
