@@ -45,6 +45,11 @@ pub enum Purpose<'a> {
     },
     /// Made-up data, as the probe of numerics uses.
     Probe,
+    /// A vector of parameters, for a measurement.
+    Measurement {
+        /// Which one, and of which tensor.
+        name: &'a str,
+    },
     /// What stands for one tensor's part of a lane's ascent gradient (`sam.direction = "random"`).
     Direction {
         /// Completed steps.
@@ -79,6 +84,10 @@ impl Stream {
                 (4, a, b)
             }
             Purpose::Probe => (5, 0, 0),
+            Purpose::Measurement { name } => {
+                let [a, b] = Digest::of(name.as_bytes()).words();
+                (16, a, b)
+            }
             Purpose::Validation => (7, 0, 0),
             Purpose::Direction { step, first, tensor } => (6, step, u64::from(first) | u64::from(tensor) << 32),
         };
@@ -178,6 +187,8 @@ mod tests {
                 Purpose::Initial { tensor: "a" },
                 Purpose::Initial { tensor: "b" },
                 Purpose::Probe,
+                Purpose::Measurement { name: "a" },
+                Purpose::Measurement { name: "b" },
                 Purpose::Direction { step: 0, first: 0, tensor: 0 },
                 Purpose::Direction { step: 1, first: 0, tensor: 0 },
                 Purpose::Direction { step: 0, first: 1, tensor: 0 },

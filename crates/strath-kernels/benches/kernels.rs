@@ -11,7 +11,7 @@ use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use strath_kernels::attention::Attention;
-use strath_kernels::batch_norm::{BatchNorm, Mask, Moments, Then, moments};
+use strath_kernels::batch_norm::{BatchNorm, By, Mask, Moments, Then, moments};
 use strath_kernels::conv::{self, Method, Shape};
 use strath_kernels::layer_norm;
 use strath_kernels::linear::{self, Linear};
@@ -77,7 +77,7 @@ fn norms(c: &mut Criterion) {
     let (x, mut y) = (values(channels * rows), values(channels * rows));
     let (weight, bias) = (values(channels), values(channels));
     let of_batch: Moments = moments(channels, &x);
-    let norm = BatchNorm { moments: &of_batch, weight: &weight, bias: &bias, floor: 1e-5 };
+    let norm = BatchNorm { moments: &of_batch, weight: &weight, bias: &bias, floor: 1e-5, by: By::Batch };
     let mut group = c.benchmark_group("batch norm, 64 images of 28 x 28 x 16");
     group.throughput(Throughput::Elements(x.len() as u64));
     group.bench_function("moments", |b| b.iter(|| moments(channels, black_box(&x))));

@@ -7,7 +7,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use strath_kernels::attention::Attention;
-use strath_kernels::batch_norm::{BatchNorm, Mask, Then, moments};
+use strath_kernels::batch_norm::{BatchNorm, By, Mask, Then, moments};
 use strath_kernels::isa::Isa;
 use strath_kernels::product::{Side, Sizes, batched};
 use strath_kernels::{gelu, layer_norm, pointwise, rows};
@@ -52,7 +52,7 @@ fn batch_norms(rows: usize, channels: usize) {
     let (x, dy, shortcut) = (values(count, 1), values(count, 2), values(count, 3));
     let (weight, bias) = (values(channels, 4), values(channels, 5));
     let of = moments(channels, &x);
-    let norm = BatchNorm { moments: &of, weight: &weight, bias: &bias, floor: 1e-5 };
+    let norm = BatchNorm { moments: &of, weight: &weight, bias: &bias, floor: 1e-5, by: By::Batch };
     let (mut copied, mut a, mut b, mut c) = (values(count, 6), values(count, 6), values(count, 6), values(count, 6));
     let (mut d, mut e, mut f, mut g) = (dy.clone(), dy.clone(), dy.clone(), dy.clone());
     let mut over = x.clone();

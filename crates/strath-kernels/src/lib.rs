@@ -8,6 +8,7 @@
 pub mod attention;
 pub mod batch_norm;
 pub mod bias;
+pub mod channels;
 mod columns;
 pub mod conv;
 pub mod cross_entropy;

@@ -10,7 +10,7 @@ use strath_kernels::conv::Method;
 use strath_kernels::{cross_entropy, threads};
 
 use crate::error::ModelError;
-use crate::flow::{self, Course, Listener, Sink};
+use crate::flow::{self, Course, Listener, Norms, Sink};
 use crate::init::{Declarations, Declared};
 use crate::layer::{self, keeps_graph};
 use crate::pass::{Collected, Pass, Phase};
@@ -132,6 +132,22 @@ impl Model {
         self.gradient_heard(weights, images, labels, label_smoothing, gradient, None)
     }
 
+    /// The same with batch norm normalising by `by`; by running statistics none of the batch are taken, and zeros reported.
+    ///
+    /// # Errors
+    /// As [`gradient`](Self::gradient).
+    pub fn gradient_by(
+        &self,
+        weights: &Arc<Vec<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+        by: Normalise<'_>,
+        gradient: &mut Vec<f32>,
+    ) -> Result<PassReport, ModelError> {
+        self.there_and_back(weights, (images, labels), label_smoothing, by, gradient, None)
+    }
+
     /// The same, where `listener` hears of each parameter's gradient during the backward, as soon as it is complete: the last layer's
     /// first.
     ///
@@ -146,12 +162,26 @@ impl Model {
         gradient: &mut Vec<f32>,
         listener: Option<Listener>,
     ) -> Result<PassReport, ModelError> {
+        let by = Normalise::ByBatch;
+        self.there_and_back(weights, (images, labels), label_smoothing, by, gradient, listener)
+    }
+
+    fn there_and_back(
+        &self,
+        weights: &Arc<Vec<f32>>,
+        (images, labels): (&[f32], &[u32]),
+        label_smoothing: f64,
+        by: Normalise<'_>,
+        gradient: &mut Vec<f32>,
+        listener: Option<Listener>,
+    ) -> Result<PassReport, ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
         expect("gradient", gradient.len(), self.parameters.len())?;
+        let norms = self.norms(by)?;
         let images = self.images(images, labels.len())?;
         threads::within(|| {
             let sink = Sink::new(std::mem::take(gradient), listener);
-            let course = Course::training(&self.parameters, weights, sink.clone(), self.method)?;
+            let course = Course::recording(&self.parameters, weights, norms, sink.clone(), self.method)?;
             let logits = self.network.forward(images, &course)?;
             let (end, loss) = flow::cross_entropy(&logits, &course, labels, label_smoothing)?;
             end.token().backward()?;
@@ -174,8 +204,8 @@ impl Model {
         expect("weights", weights.len(), self.parameters.len())?;
         let images = self.images(images, labels.len())?;
         threads::within(|| {
-            // Nobody goes back over it, so nothing is filled.
-            let course = Course::training(&self.parameters, weights, Sink::default(), self.method)?;
+            let norms = Norms::Batch(RefCell::default());
+            let course = Course::passing(&self.parameters, weights, norms, self.method);
             let logits = self.network.forward(images, &course)?;
             Ok(flow::cross_entropy(&logits, &course, labels, label_smoothing)?.1)
         })
@@ -240,13 +270,28 @@ impl Model {
         images: &[f32],
         labels: &[u32],
     ) -> Result<Vec<Score>, ModelError> {
+        self.evaluate_by(weights, images, labels, Normalise::ByRunning(statistics)).map(|(scores, _)| scores)
+    }
+
+    /// The same with batch norm normalising by `by`, and the statistics of the batch, flat in their layout: zeros by running ones.
+    ///
+    /// # Errors
+    /// As [`evaluate`](Self::evaluate).
+    pub fn evaluate_by(
+        &self,
+        weights: &Arc<Vec<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        by: Normalise<'_>,
+    ) -> Result<(Vec<Score>, Vec<f32>), ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
-        expect("statistics", statistics.len(), self.statistics.len())?;
+        let norms = self.norms(by)?;
         let images = self.images(images, labels.len())?;
         threads::within(|| {
-            let course = Course::evaluation(&self.parameters, weights, (&self.statistics, statistics), self.method);
+            let course = Course::passing(&self.parameters, weights, norms, self.method);
             let logits = self.network.forward(images, &course)?;
-            Ok(scores(logits.dims().channels, &logits.values.buffer, labels))
+            let scores = scores(logits.dims().channels, &logits.values.buffer, labels);
+            Ok((scores, self.flat_statistics(&course.collected())))
         })
     }
 
@@ -258,6 +303,16 @@ impl Model {
         let survey = Survey::new(&self.parameters);
         self.network.forward(Images { values: &[], count: examples, shape: self.shape }, &survey)?;
         Ok(survey.into_work())
+    }
+
+    fn norms<'a>(&'a self, by: Normalise<'a>) -> Result<Norms<'a>, ModelError> {
+        Ok(match by {
+            Normalise::ByBatch => Norms::Batch(RefCell::default()),
+            Normalise::ByRunning(statistics) => {
+                expect("statistics", statistics.len(), self.statistics.len())?;
+                Norms::Running(&self.statistics, statistics)
+            }
+        })
     }
 
     fn images<'a>(&self, values: &'a [f32], count: usize) -> Result<Images<'a>, ModelError> {
@@ -304,141 +359,4 @@ fn copy(from: &Tensor, to: &mut [f32]) -> Result<(), ModelError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use strath_core::config::NormLayer;
-    use strath_core::random::{Purpose, Stream};
-
-    use super::*;
-    use crate::layer::with_graph_kept;
-
-    const SHAPE: ImageShape = ImageShape { channels: 2, height: 8, width: 8 };
-    const EXAMPLES: usize = 6;
-
-    struct Setting {
-        model: Model,
-        weights: Vec<f32>,
-        images: Vec<f32>,
-        labels: Vec<u32>,
-    }
-
-    impl Setting {
-        fn new(kind: &ModelKind) -> Self {
-            let model = Model::build(kind, SHAPE, 5, Method::Auto).unwrap();
-            let weights = model.initial(1);
-            let mut stream = Stream::new(2, Purpose::Probe);
-            let images = (0..EXAMPLES * SHAPE.values()).map(|_| stream.normal()).collect();
-            let labels = (0..EXAMPLES).map(|_| stream.below(5) as u32).collect();
-            Self { model, weights, images, labels }
-        }
-
-        fn direction(&self, seed: u64) -> Vec<f32> {
-            let mut stream = Stream::new(seed, Purpose::Probe);
-            (0..self.weights.len()).map(|_| stream.normal()).collect()
-        }
-
-        fn hessian_times(&self, v: &[f32]) -> Vec<f32> {
-            self.model.hessian_times(&self.weights, &self.images, &self.labels, 0.1, Normalise::ByBatch, v).unwrap()
-        }
-
-        fn gradient_at(&self, moved: f32, along: &[f32]) -> Vec<f32> {
-            let weights: Vec<f32> = self.weights.iter().zip(along).map(|(w, v)| w + moved * v).collect();
-            let mut gradient = vec![0.0; weights.len()];
-            self.model.gradient(&Arc::new(weights), &self.images, &self.labels, 0.1, &mut gradient).unwrap();
-            gradient
-        }
-    }
-
-    fn dot(a: &[f32], b: &[f32]) -> f64 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    }
-
-    fn length(a: &[f32]) -> f64 {
-        dot(a, a).sqrt()
-    }
-
-    fn vit() -> ModelKind {
-        ModelKind::ViT { patch: 4, dim: 12, depth: 2, heads: 3, mlp_ratio: 2 }
-    }
-
-    fn kinds() -> Vec<ModelKind> {
-        vec![
-            ModelKind::Mlp { hidden: vec![9] },
-            ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::Batch },
-            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Batch },
-            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::Batch },
-            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Batch },
-            ModelKind::ConvNet { widths: vec![5, 12], norm: NormLayer::Group },
-            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::Group },
-            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::Group },
-            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::Group },
-            ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::None },
-            ModelKind::ResNet { depth: 8, skip: true, norm: NormLayer::None },
-            ModelKind::ResNet { depth: 8, skip: false, norm: NormLayer::None },
-            ModelKind::WideResNet { depth: 10, widen: 1, norm: NormLayer::None },
-            vit(),
-        ]
-    }
-
-    #[test]
-    fn both_routes_find_the_same_loss_gradient_and_statistics() {
-        for kind in kinds() {
-            let setting = Setting::new(&kind);
-            let Setting { model, weights, images, labels } = &setting;
-            let mut gradient = vec![0.0; weights.len()];
-            let report = model.gradient(&Arc::new(weights.clone()), images, labels, 0.1, &mut gradient).unwrap();
-            let pass = Pass::new(&model.parameters, weights, Phase::Training(RefCell::default())).unwrap();
-            let logits = model.network.forward(model.images(images, EXAMPLES).unwrap(), &pass).unwrap();
-            let (objective, loss) = layer::cross_entropy(&logits, labels, 0.1).unwrap();
-            let grads = objective.backward().unwrap();
-            let mut other = vec![0.0; weights.len()];
-            for (entry, parameter) in model.parameters.entries().iter().zip(pass.parameters()) {
-                copy(&grads.get(parameter).unwrap().contiguous().unwrap(), &mut other[entry.range()]).unwrap();
-            }
-            assert!((report.loss - loss).abs() < 1e-5, "{kind:?}: {} against {loss}", report.loss);
-            let alone = model.loss(&Arc::new(weights.clone()), images, labels, 0.1).unwrap();
-            assert_eq!(alone.to_bits(), report.loss.to_bits(), "{kind:?}: a forward alone finds the same loss");
-            let difference: Vec<f32> = gradient.iter().zip(&other).map(|(a, b)| a - b).collect();
-            let off = length(&difference) / length(&other);
-            assert!(off < 1e-5, "{kind:?}: the gradients are {off:.1e} apart");
-            let Phase::Training(collected) = pass.phase else { panic!("this pass trains") };
-            let statistics = model.flat_statistics(&collected.into_inner());
-            assert!(report.statistics.iter().zip(&statistics).all(|(a, b)| (a - b).abs() < 1e-4), "{kind:?}");
-        }
-    }
-
-    #[test]
-    fn the_first_of_equal_logits_is_the_answer() {
-        let correct: Vec<bool> =
-            scores(3, &[1.0, 1.0, 0.0, 0.0, 2.0, 2.0], &[0, 2]).iter().map(|score| score.correct).collect();
-        assert_eq!(correct, [true, false]);
-    }
-
-    #[test]
-    fn the_hessian_of_a_smooth_network_is_the_slope_of_its_gradient() {
-        with_graph_kept("model::tests::the_hessian_of_a_smooth_network_is_the_slope_of_its_gradient", || {
-            let setting = Setting::new(&vit());
-            let v = setting.direction(3);
-            let product = setting.hessian_times(&v);
-            let (ahead, behind) = (setting.gradient_at(1e-4, &v), setting.gradient_at(-1e-4, &v));
-            let slope: Vec<f32> = ahead.iter().zip(&behind).map(|(a, b)| (a - b) / 2e-4).collect();
-            let difference: Vec<f32> = slope.iter().zip(&product).map(|(s, p)| s - p).collect();
-            assert!(length(&difference) < 5e-4 * length(&product), "{} of {}", length(&difference), length(&product));
-        });
-    }
-
-    #[test]
-    fn the_hessian_of_every_network_is_symmetric() {
-        // A factor that wrongly counts as constant in the second derivative breaks the symmetry; and where ReLU has kinks, slopes
-        // of the gradient cannot be measured.
-        with_graph_kept("model::tests::the_hessian_of_every_network_is_symmetric", || {
-            for kind in kinds() {
-                let setting = Setting::new(&kind);
-                let (u, v) = (setting.direction(4), setting.direction(5));
-                let (hu, hv) = (setting.hessian_times(&u), setting.hessian_times(&v));
-                let (one, other) = (dot(&u, &hv), dot(&v, &hu));
-                assert!((one - other).abs() < 1e-4 * length(&u) * length(&hv), "{kind:?}: {one} against {other}");
-                assert!(length(&hv) > 1e-2 * length(&v), "{kind:?}: the Hessian is not zero");
-            }
-        });
-    }
-}
+mod tests;

@@ -59,6 +59,8 @@ pub enum RunEnd {
     Done(Box<Summary>),
     /// A checkpoint was evaluated.
     Evaluated(EvalReport),
+    /// A checkpoint was measured, with this result as JSON.
+    Measured(String),
     /// It was stopped after a checkpoint of this step, where it had begun.
     Stopped(Option<Step>),
 }
@@ -196,6 +198,7 @@ fn conclude(
 ) -> Result<RunEnd, CoordinatorError> {
     match outcome {
         Outcome::Evaluated(report) => Ok(RunEnd::Evaluated(report)),
+        Outcome::Measured(result) => Ok(RunEnd::Measured(result)),
         Outcome::Stopped { step } => Ok(RunEnd::Stopped(step)),
         Outcome::Misconfigured { message } => Err(CoordinatorError::Misconfigured(message)),
         Outcome::Failed { message } => {

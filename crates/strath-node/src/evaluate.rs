@@ -28,7 +28,7 @@ const MOST: f64 = (1u64 << 46) as f64;
 
 /// The sum of examples' parts of a mean loss, in integers, so that the order of addition never shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Losses {
+pub(crate) struct Losses {
     /// Of losses below [`USUAL`], 48 fractional bits: what training sums alike.
     usual: i64,
     /// Of larger ones, 16 fractional bits. They are no fault: early in training batch norm's running statistics may lag so far
@@ -44,9 +44,18 @@ const USUAL: f64 = GRADIENT_LIMIT as f64 / 2.0;
 const LARGE_BITS: i32 = 16;
 
 impl Losses {
-    /// Adds the loss of one of `examples`. Losses below a limit have parts that add up to less than twice that, so no sum leaves its `i64`.
-    fn add(&mut self, loss: f64, examples: usize) {
-        let part = loss / examples as f64;
+    /// Adds the loss of one of `examples`.
+    pub(crate) fn add(&mut self, loss: f64, examples: usize) {
+        self.add_part(loss, loss / examples as f64);
+    }
+
+    /// Adds the mean loss of this share of the examples.
+    pub(crate) fn add_share(&mut self, loss: f64, share: f64) {
+        self.add_part(loss, loss * share);
+    }
+
+    /// Losses below a limit have parts that add up to less than twice that, so no sum leaves its `i64`.
+    fn add_part(&mut self, loss: f64, part: f64) {
         match loss.abs() {
             size if size < USUAL => self.usual += to_fixed(part, GRADIENT_BITS),
             size if size < MOST => self.large += to_fixed(part, LARGE_BITS),
@@ -54,8 +63,28 @@ impl Losses {
         }
     }
 
-    fn mean(&self) -> f64 {
+    pub(crate) fn mean(&self) -> f64 {
         to_f64(self.usual, GRADIENT_BITS) + to_f64(self.large, LARGE_BITS)
+    }
+
+    /// Whether all were finite.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.not_finite == 0
+    }
+
+    /// The mean; infinite where a loss was not finite.
+    pub(crate) fn finite_mean(&self) -> f64 {
+        if self.is_finite() { self.mean() } else { f64::INFINITY }
+    }
+
+    /// As integers, to be summed with other ranks'.
+    pub(crate) fn words(&self) -> [i64; 3] {
+        [self.usual, self.large, self.not_finite]
+    }
+
+    /// Reads [`words`](Self::words), or sums of them.
+    pub(crate) fn of_words([usual, large, not_finite]: [i64; 3]) -> Self {
+        Self { usual, large, not_finite }
     }
 }
 

@@ -17,6 +17,7 @@ use strath_sam::Optimizer;
 use crate::checkpoint::{self, CheckpointError};
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::feed::Audience;
+use crate::measure::{MeasureError, Measurement, Measuring};
 use crate::pace::Pace;
 use crate::prepare::Prepared;
 use crate::state::TrainingState;
@@ -42,6 +43,16 @@ pub(crate) struct Ready {
 pub(crate) enum Work {
     Train(Box<Training>),
     Evaluate(Box<Evaluating>),
+    Measure(Box<Measure>),
+}
+
+/// A measurement on this rank.
+pub(crate) struct Measure {
+    measuring: Measuring,
+    /// What ranks agree on at the end.
+    weights: Digest,
+    rank: Rank,
+    step: Step,
 }
 
 /// What a rank needs to evaluate a checkpoint.
@@ -124,17 +135,24 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let loader =
         Loader::new(prepared.dataset.clone(), plan.batch(), seed, config.data.shuffle, config.data.augment.clone());
     let world_size = assign.members.len() as u32;
-    let work = match admitted.job {
+    let work = match &admitted.job {
         Job::Evaluate(split) => Work::Evaluate(Box::new(Evaluating {
             prepared,
             loader,
             weights: state.weights,
             statistics: state.statistics,
-            split,
+            split: *split,
             rank: assign.rank,
             world_size,
             step: assign.start,
         })),
+        Job::Measure(measurement) => {
+            let measurement = Measurement::from_text(measurement).map_err(|error| own(&error))?;
+            let weights = checkpoint::digest(&prepared.model, &state.weights, &state.statistics);
+            let TrainingState { weights: at, statistics, .. } = state;
+            let measuring = Measuring { prepared, loader, weights: at, statistics, checkpoint: weights, measurement };
+            Work::Measure(Box::new(Measure { measuring, weights, rank: assign.rank, step: assign.start }))
+        }
         Job::Train => {
             let finish = finish(&prepared, assign.steps.0);
             let Prepared { dataset, model, numerics, .. } = prepared;
@@ -252,7 +270,37 @@ impl Work {
     pub(crate) fn into_state(self) -> Option<TrainingState> {
         match self {
             Self::Train(training) => Some(training.state),
-            Self::Evaluate(_) => None,
+            Self::Evaluate(_) | Self::Measure(_) => None,
+        }
+    }
+}
+
+impl Measure {
+    pub(crate) fn run(
+        self,
+        peers: &Collective,
+        cancelled: &AtomicBool,
+        here: &Whereabouts,
+        mut tell: impl FnMut(Told),
+    ) {
+        let Self { measuring, weights, rank, step } = self;
+        let result = measuring.run(peers, cancelled, here, &mut |advance| tell(Told::Measuring(advance)));
+        match result {
+            Ok(result) => {
+                if rank == Rank(0) {
+                    tell(Told::Measured(result));
+                }
+                tell(Told::Finished { step: step.0, weights, stopped: false });
+            }
+            // Whoever cancelled it knows.
+            Err(MeasureError::Cancelled | MeasureError::Collective(CollectiveError::Aborted { .. })) => {}
+            Err(error) => {
+                let kind = match &error {
+                    MeasureError::Collective(error) => kind_of_collective(error),
+                    _ => FailureKind::Own,
+                };
+                tell(Told::Failed { step: step.0, phase: Phase::Evaluate, message: error.to_string(), kind });
+            }
         }
     }
 }

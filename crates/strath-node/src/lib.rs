@@ -17,6 +17,7 @@ mod generation;
 pub mod ladder;
 pub mod lane_keys;
 pub mod local;
+pub mod measure;
 pub mod metrics;
 pub mod outcome;
 pub mod pace;

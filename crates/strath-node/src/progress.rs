@@ -27,6 +27,13 @@ pub enum Happening {
     Step(StepLine),
     /// The network was evaluated.
     Eval(EvalLine),
+    /// A measurement has come so far.
+    Measuring {
+        /// What is done, in the measurement's own count.
+        done: u64,
+        /// Out of how much; 0: it cannot be told.
+        of: u64,
+    },
     /// A checkpoint is on the disk.
     Saved {
         /// Its model file.

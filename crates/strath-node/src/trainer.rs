@@ -11,6 +11,7 @@ use strath_protocol::message::{FailureKind, Phase};
 use crate::asked::Asked;
 use crate::checkpoint;
 use crate::evaluate::{self, EvaluateError, Evaluation};
+use crate::measure::Advance;
 use crate::outcome::{StepError, StepOutcome};
 use crate::pace::Pace;
 use crate::state::TrainingState;
@@ -39,6 +40,10 @@ pub enum Told {
         /// Loss and error.
         evaluation: Evaluation,
     },
+    /// A measurement has come so far; from rank 0.
+    Measuring(Advance),
+    /// The result of a measurement, as JSON; from rank 0.
+    Measured(String),
     /// The state at a step; from rank 0.
     State {
         /// Completed steps.

@@ -47,6 +47,13 @@ pub enum Record {
     Step(StepReport),
     /// An evaluation.
     Eval(EvalReport),
+    /// How far a measurement has come.
+    Measuring {
+        /// What is done, in the measurement's own count.
+        done: u64,
+        /// Out of how much; 0: it cannot be told.
+        of: u64,
+    },
     /// A generation began.
     Generation {
         /// Its number.
@@ -89,6 +96,8 @@ pub enum Outcome {
     },
     /// A checkpoint was evaluated.
     Evaluated(EvalReport),
+    /// A checkpoint was measured, with this result as JSON.
+    Measured(String),
     /// It was stopped after a checkpoint of this step; `None`: before the first step.
     Stopped {
         /// The step.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use strath_core::{Digest, Generation, Step};
 
 use crate::message::{
-    CoordinatorMessage, DrainRequest, EvalReport, FailureReport, Finished, Holds, Prepared, Progress, Purpose, State,
-    StepReport, WorkerMessage,
+    CoordinatorMessage, DrainRequest, EvalReport, FailureReport, Finished, Holds, MeasureReport, Prepared, Progress,
+    Purpose, State, StepReport, WorkerMessage,
 };
 
 /// One session of a worker with the coordinator, from 0.
@@ -88,6 +88,8 @@ pub enum WorkerEvent {
     Stepped(StepReport),
     /// A split was evaluated.
     Evaluated(EvalReport),
+    /// A measurement has come further, or to its end.
+    Measured(MeasureReport),
     /// A state is ready to be kept.
     StateReady(State),
     /// Training is through.

@@ -16,7 +16,7 @@ use crate::command::{WorkerCommand as Command, WorkerOutcome};
 use crate::event::WorkerEvent as Event;
 use crate::message::{
     Admitted, Assign, CoordinatorMessage, Ending, EvalReport, FailureKind, FailureReport, Job, MOST_EVALUATIONS_TOLD,
-    MOST_STEPS_TOLD, Phase, Progress, Purpose, Register, StepReport, WorkerMessage,
+    MOST_STEPS_TOLD, MeasureReport, Phase, Progress, Purpose, Register, StepReport, WorkerMessage,
 };
 
 use away::{Away, Backlog, Known};
@@ -203,6 +203,7 @@ impl Worker {
                     self.send(WorkerMessage::Eval(report));
                 }
             }
+            Event::Measured(report) => self.measured(report)?,
             Event::StateReady(state) => {
                 if state.purpose == Purpose::Handover {
                     self.expect(&Stage::Waiting, "StateReady")?;
@@ -395,6 +396,13 @@ impl Worker {
         if !self.is_away() {
             self.commands.push_back(Command::Send(message));
         }
+    }
+
+    /// Passes on how far a measurement has come.
+    fn measured(&mut self, report: MeasureReport) -> Result<(), Rejected> {
+        self.expect_at_work(report.generation, "Measured")?;
+        self.send(WorkerMessage::Measured(report));
+        Ok(())
     }
 
     /// Training may have come this far before it heard that its generation is over.

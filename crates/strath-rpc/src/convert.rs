@@ -19,6 +19,8 @@ const TEXT_LIMIT: usize = 64 << 10;
 
 /// Longest configuration, bytes.
 const CONFIGURATION_LIMIT: usize = 1 << 20;
+/// Bytes of a measurement's result: a landscape of 201 x 201 points.
+pub(crate) const RESULT_LIMIT: usize = 7 << 19;
 
 /// The value of a field that may not be absent.
 pub(crate) fn required<T>(value: Option<T>, field: &'static str) -> Result<T, RpcError> {

@@ -53,9 +53,12 @@ impl Message for WorkerMessage {
 
     fn precedence(&self) -> Precedence {
         match self {
-            Self::Heartbeat(_) | Self::Step(_) | Self::Eval(_) | Self::Failed(_) | Self::Retiring => {
-                Precedence::Overtakes
-            }
+            Self::Heartbeat(_)
+            | Self::Step(_)
+            | Self::Eval(_)
+            | Self::Measured(_)
+            | Self::Failed(_)
+            | Self::Retiring => Precedence::Overtakes,
             Self::Leaving { .. } => Precedence::Last,
             Self::Register(_)
             | Self::Prepared(_)
@@ -78,6 +81,7 @@ impl Message for WorkerMessage {
             Self::Heartbeat(progress) => Kind::Heartbeat(progress.into()),
             Self::Step(report) => Kind::Step(report.into()),
             Self::Eval(report) => Kind::Eval(report.into()),
+            Self::Measured(report) => Kind::Measured(report.into()),
             Self::Finished(finished) => Kind::Finished(finished.into()),
             Self::Failed(report) => Kind::Failed(report.into()),
             Self::Halted(halted) => Kind::Halted(halted.into()),
@@ -106,6 +110,7 @@ impl Message for WorkerMessage {
             Kind::Heartbeat(progress) => Self::Heartbeat(progress.try_into()?),
             Kind::Step(report) => Self::Step(report.try_into()?),
             Kind::Eval(report) => Self::Eval(report.try_into()?),
+            Kind::Measured(report) => Self::Measured(report.try_into()?),
             Kind::Finished(finished) => Self::Finished(finished.try_into()?),
             Kind::Failed(report) => Self::Failed(report.try_into()?),
             Kind::Halted(halted) => Self::Halted(halted.try_into()?),

@@ -4,9 +4,14 @@
 //! Improving Generalization", ICLR 2021. Everything here gives the same bits on every rank: norms are accumulated in `f64`
 //! over fixed blocks, and `exp`, `pow` and `cos` come from the `libm` crate, not from the platform.
 
+pub mod ascent;
+pub mod bound;
 pub mod clip;
 pub mod direction;
+pub mod directions;
+pub mod eigen;
 mod extent;
+pub mod lanczos;
 pub mod lanes;
 pub mod optimizer;
 pub mod perturbation;

@@ -1,5 +1,7 @@
 //! Epsilon: the maximiser of the linearised loss over the ball.
 
+mod ball;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -94,7 +96,7 @@ impl Perturbation {
     /// The same; gives `||t g||_q`.
     fn maximise(&self, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) -> f64 {
         epsilon.fill(0.0);
-        let scale = |at: usize| self.eta.map_or(1.0, |eta| f64::from(weights[at]).abs() + eta);
+        let scale = |at: usize| self.scale(weights[at]);
         let scaled = |at: usize| scale(at) * f64::from(gradient[at]);
         match self.norm {
             Norm::Infinity => {

@@ -2,8 +2,10 @@
 
 mod command;
 mod configuration;
+mod errand;
 mod living;
 mod log;
+mod measuring;
 mod opening;
 mod outcome;
 mod runtime;
@@ -49,6 +51,7 @@ enum Command {
     Status(command::status::Status),
     Drain(command::drain::Drain),
     Eval(command::eval::Eval),
+    Measure(command::measure::Measure),
     Bench(command::bench::Bench),
     Certs(command::certs::Certs),
     Config(command::config::Config),
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
         Command::Status(status) => status.run(),
         Command::Drain(drain) => drain.run(),
         Command::Eval(eval) => eval.run(),
+        Command::Measure(measure) => measure.run(),
         Command::Bench(bench) => bench.run(),
         Command::Certs(certs) => certs.run(),
         Command::Config(config) => config.run(),

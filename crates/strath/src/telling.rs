@@ -115,6 +115,8 @@ impl View {
                     log::say(&format!("saved {}", path.display()));
                 }
             }
+            // A run of this kind measures nothing.
+            Happening::Measuring { .. } => {}
             Happening::Warning(message) => self.bar.suspend(|| log::warn(message)),
         }
     }

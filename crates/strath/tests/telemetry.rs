@@ -157,7 +157,7 @@ fn a_status_shows_the_newest_survey() {
         }
     };
     let survey = &shown["survey"];
-    assert!(survey["step"].as_u64().unwrap() % 2 == 0, "{shown}");
+    assert!(survey["step"].as_u64().unwrap().is_multiple_of(2), "{shown}");
     assert_eq!((&survey["audit"]["passed"], &survey["audit"]["distinct_epsilons"]), (&true.into(), &4.into()));
     for key in ["rho_equivalent", "coherence"] {
         number(survey, key);

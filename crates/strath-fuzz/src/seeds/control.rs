@@ -6,8 +6,8 @@ use std::time::Duration;
 use strath_core::{Audit, Digest, Generation, Rank, RunId, Rung, Step, Survey, Telemetry, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
-    FailureReport, Feed, Finished, Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress,
-    Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
+    FailureReport, Feed, Finished, Follow, Halted, Holds, Job, MeasureReport, Member, Phase, PhaseSeconds, Prepared,
+    Progress, Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 use strath_rpc::untrusted;
@@ -136,6 +136,10 @@ fn eval(step: u64) -> EvalReport {
     EvalReport { generation: GENERATION, step: Step(step), split: Split::Test, loss: 0.5, error: 0.25 }
 }
 
+fn measured() -> MeasureReport {
+    MeasureReport { generation: GENERATION, done: 3, of: 10, result: Some("{}".into()) }
+}
+
 fn halted() -> Halted {
     let held = Some((Step(3), Digest([3; 32])));
     let (unrecorded, evaluations) = (vec![step(2), step(3)], vec![eval(3)]);
@@ -167,6 +171,7 @@ fn worker() -> Vec<(&'static str, WorkerMessage)> {
         ("heartbeat", WorkerMessage::Heartbeat(progress)),
         ("step", WorkerMessage::Step(step(1))),
         ("eval", WorkerMessage::Eval(eval(1))),
+        ("measured", WorkerMessage::Measured(measured())),
         ("state", WorkerMessage::State(state(Purpose::Final))),
         ("finished", WorkerMessage::Finished(finished)),
         ("failed", WorkerMessage::Failed(failed(FailureKind::PeerLost(Rank(1))))),

@@ -1,4 +1,4 @@
-//! The gradient through a batch norm by the batch's own statistics.
+//! The gradient through a batch norm, by the batch's own statistics or by constants.
 //!
 //! With `x^ = (x - mean) / s`, and g the gradient dy masked by what follows:
 //!
@@ -6,9 +6,9 @@
 //! dbias = sum g,   dweight = sum g x^,   dx = weight / s (g - mean(g) - x^ mean(g x^)) = a g + b d + c,   d = x - m
 //! ```
 //!
-//! The sums are taken as those of [`moments`](super::moments); a, b and c are constants of a channel.
+//! By constants it is `dx = weight / s g`, and the others are the same. The sums are taken as those of [`moments`](super::moments); a, b and c are constants of a channel.
 
-use super::{Affine, BatchNorm, Gradient, rest_of};
+use super::{Affine, BatchNorm, By, Gradient, rest_of};
 use crate::columns::{PIECE, from_the_last, repeated, totals};
 use crate::isa::Isa;
 use crate::pointwise::passed;
@@ -77,7 +77,7 @@ impl Affine {
 }
 
 impl BatchNorm<'_> {
-    /// The gradient through [`BatchNorm::forward`] of the batch's own statistics, with nothing or ReLU after it: dx, and the
+    /// The gradient through [`BatchNorm::forward`] with nothing or ReLU after it: dx, and the
     /// weight's and the bias's. Two passes: reads x and dy, then x and dy again and writes dx.
     ///
     /// # Panics
@@ -168,11 +168,17 @@ impl BatchNorm<'_> {
             let rest = rest_of(self.moments.mean[c]); // x - mean = d - rest
             let with_hat = (totals[channels + c] - rest * totals[c]) * precision;
             let slope = f64::from(self.weight[c]) * precision;
-            let tilt = -slope * precision * with_hat / rows;
+            let (tilt, level) = match self.by {
+                By::Batch => {
+                    let tilt = -slope * precision * with_hat / rows;
+                    (tilt, -slope * totals[c] / rows - tilt * rest)
+                }
+                By::Constants => (0.0, 0.0),
+            };
             weight.push(with_hat as f32);
             lines[0].push(slope as f32);
             lines[1].push(tilt as f32);
-            lines[2].push((-slope * totals[c] / rows - tilt * rest) as f32);
+            lines[2].push(level as f32);
         }
         let bias = totals[..channels].iter().map(|v| *v as f32).collect();
         (Gradient { weight, bias }, Constants::of([&lines[0], &lines[1], &lines[2]]))
@@ -299,7 +305,7 @@ mod tests {
     use crate::vectorised::tests::same_bits_by_every_isa;
 
     fn norm<'a>(moments: &'a Moments, weight: &'a [f32], bias: &'a [f32]) -> BatchNorm<'a> {
-        BatchNorm { moments, weight, bias, floor: 1e-5 }
+        BatchNorm { moments, weight, bias, floor: 1e-5, by: By::Batch }
     }
 
     /// dx, dweight and dbias of masked gradients g, in float64.
@@ -314,7 +320,11 @@ mod tests {
         }
         let dx = |at: usize| {
             let c = at % channels;
-            let inner = f64::from(g[at]) - sums[c] / rows - hat(at) * products[c] / rows;
+            let through_statistics = match norm.by {
+                By::Batch => sums[c] / rows + hat(at) * products[c] / rows,
+                By::Constants => 0.0,
+            };
+            let inner = f64::from(g[at]) - through_statistics;
             f64::from(norm.weight[c]) * norm.precision(c) * inner
         };
         [(0..x.len()).map(dx).collect(), products, sums]
@@ -329,11 +339,12 @@ mod tests {
 
     #[test]
     fn gradients_are_those_in_float64_by_every_instruction_set_and_destination() {
-        for (channels, rows) in SIZES.into_iter().filter(|(_, rows)| *rows > 1) {
+        let sizes = SIZES.into_iter().filter(|(_, rows)| *rows > 1);
+        for ((channels, rows), by) in sizes.flat_map(|size| [(size, By::Batch), (size, By::Constants)]) {
             let x: Vec<f32> = values(rows * channels, 1).iter().map(|v| v * 3.0 + 50.0).collect();
             let (weight, bias, dy) = (values(channels, 2), values(channels, 3), values(rows * channels, 5));
             let (moments, shortcut) = (moments(channels, &x), values(rows * channels, 4));
-            let norm = norm(&moments, &weight, &bias);
+            let norm = BatchNorm { by, ..norm(&moments, &weight, &bias) };
             for (mask, then) in [(Mask::Nothing, Then::Nothing), (Mask::Relu, Then::Relu)] {
                 let mut y = vec![0.0; x.len()];
                 norm.forward(then, &x, &mut y);

@@ -50,6 +50,17 @@ pub struct BatchNorm<'a> {
     pub bias: &'a [f32],
     /// Added to the variance.
     pub floor: f64,
+    /// Whether the moments follow x; matters to the gradient only.
+    pub by: By,
+}
+
+/// Where the statistics of a batch norm come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum By {
+    /// From x itself, so that its gradient goes through them too.
+    Batch,
+    /// From elsewhere, the running ones: they are constants.
+    Constants,
 }
 
 /// The weight's and the bias's gradient.
@@ -184,7 +195,7 @@ mod tests {
             let x: Vec<f32> = values(rows * channels, 1).iter().map(|v| v * 3.0 + 50.0).collect();
             let (weight, bias, shortcut) = (values(channels, 2), values(channels, 3), values(rows * channels, 4));
             let moments = moments(channels, &x);
-            let norm = BatchNorm { moments: &moments, weight: &weight, bias: &bias, floor: 1e-5 };
+            let norm = BatchNorm { moments: &moments, weight: &weight, bias: &bias, floor: 1e-5, by: By::Batch };
             let plain = |at: usize| {
                 let c = at % channels;
                 (f64::from(x[at]) - moments.mean[c]) / (moments.variance[c] + 1e-5).sqrt() * f64::from(weight[c])
@@ -211,7 +222,7 @@ mod tests {
         x[77] = f32::NAN;
         let moments = Moments { mean: vec![0.1; 24], variance: vec![0.4; 24] };
         let (weight, bias) = (values(24, 2), values(24, 3));
-        let norm = BatchNorm { moments: &moments, weight: &weight, bias: &bias, floor: 1e-5 };
+        let norm = BatchNorm { moments: &moments, weight: &weight, bias: &bias, floor: 1e-5, by: By::Batch };
         for then in [Then::Nothing, Then::Relu, Then::AddRelu(&values(x.len(), 4))] {
             let y = same_bits(|| {
                 let mut y = vec![0.0; x.len()];

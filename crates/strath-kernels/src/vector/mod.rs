@@ -8,6 +8,7 @@
 //! | step of a lane | passes | bytes a value |
 //! | --- | --- | --- |
 //! | [`sum_of_squares`], [`sum_of_scaled_squares`] | 1 | 4, with ASAM's scale 8 |
+//! | [`dot`] | 1 | 8 |
 //! | [`lift`]: w + epsilon and epsilon's norm | 1 | 12 |
 //! | [`products`]: what the angle of two gradients follows from | 1 | 8 |
 //! | [`add_fixed`]: check, weight, convert and add | 1 | 20 |
@@ -28,7 +29,7 @@ mod products;
 
 pub use fixed::{add_fixed, add_floats, add_wide, first_out_of_range, round_fixed, round_wide};
 pub use lift::{epsilon, lift};
-pub use norm::{sum_of_scaled_squares, sum_of_squares};
+pub use norm::{dot, sum_of_scaled_squares, sum_of_squares};
 pub use normal::normals;
 pub use optimizer::{AdamW, Momentum, adamw, add_scaled, sgd, sgd_momentum};
 pub use products::{Products, products};

@@ -33,26 +33,20 @@ pub(crate) struct Course<'a> {
 
 impl<'a> Course<'a> {
     /// A pass that can be gone back over; the gradient goes to `sink`.
-    pub(crate) fn training(
+    pub(crate) fn recording(
         layout: &Arc<Layout>,
         weights: &Arc<Vec<f32>>,
+        norms: Norms<'a>,
         sink: Sink,
         method: Method,
     ) -> Computed<Self> {
         let parameters = Parameters::new(layout.clone(), weights.clone());
-        let norms = Norms::Batch(RefCell::default());
         Ok(Self { tape: Tape::recording()?, parameters, sink, norms, method })
     }
 
-    /// A pass that looks only forward, with running statistics.
-    pub(crate) fn evaluation(
-        layout: &Arc<Layout>,
-        weights: &Arc<Vec<f32>>,
-        (statistics, running): (&'a Layout, &'a [f32]),
-        method: Method,
-    ) -> Self {
+    /// A pass that looks only forward.
+    pub(crate) fn passing(layout: &Arc<Layout>, weights: &Arc<Vec<f32>>, norms: Norms<'a>, method: Method) -> Self {
         let parameters = Parameters::new(layout.clone(), weights.clone());
-        let norms = Norms::Running(statistics, running);
         Self { tape: Tape::Off, parameters, sink: Sink::default(), norms, method }
     }
 

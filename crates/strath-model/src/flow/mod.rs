@@ -29,7 +29,7 @@ mod sink;
 mod token;
 
 pub(crate) use buffer::Buffer;
-pub(crate) use course::Course;
+pub(crate) use course::{Course, Norms};
 pub(crate) use loss::cross_entropy;
 pub use sink::Listener;
 pub(crate) use sink::Sink;

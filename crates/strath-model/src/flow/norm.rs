@@ -1,6 +1,6 @@
 //! Batch norm with what follows it, and layer norm.
 
-use strath_kernels::batch_norm::{self as kernel, BatchNorm, Gradient, Mask, Moments, Then};
+use strath_kernels::batch_norm::{self as kernel, BatchNorm, By, Gradient, Mask, Moments, Then};
 use strath_kernels::layer_norm as rows;
 
 use super::course::{Course, Norms};
@@ -24,8 +24,8 @@ impl Affine {
         Ok(Self { weight: course.parameters.get(prefix, "weight")?, bias: course.parameters.get(prefix, "bias")? })
     }
 
-    fn batch_norm<'a>(&'a self, moments: &'a Moments) -> BatchNorm<'a> {
-        BatchNorm { moments, weight: self.weight.values(), bias: self.bias.values(), floor: BATCH_NORM_FLOOR }
+    fn batch_norm<'a>(&'a self, (moments, by): &'a (Moments, By)) -> BatchNorm<'a> {
+        BatchNorm { moments, weight: self.weight.values(), bias: self.bias.values(), floor: BATCH_NORM_FLOOR, by: *by }
     }
 
     pub(super) fn fill(&self, sink: &super::Sink, gradient: &Gradient) {
@@ -75,7 +75,7 @@ pub(super) fn then(follows: Follows<&Flow>) -> Then<'_> {
 }
 
 /// The batch's own moments, which are collected, or the running ones.
-fn moments(x: &Flow, course: &Course<'_>, prefix: &str) -> Computed<Moments> {
+fn moments(x: &Flow, course: &Course<'_>, prefix: &str) -> Computed<(Moments, By)> {
     match &course.norms {
         Norms::Batch(collected) => {
             let moments = kernel::moments(x.dims().channels, &x.values.buffer);
@@ -84,7 +84,7 @@ fn moments(x: &Flow, course: &Course<'_>, prefix: &str) -> Computed<Moments> {
                 unbiased_variance: moments.unbiased(x.dims().rows()),
                 mean: moments.mean.clone(),
             });
-            Ok(moments)
+            Ok((moments, By::Batch))
         }
         Norms::Running(layout, statistics) => {
             let running = |name: &str| -> Computed<Vec<f64>> {
@@ -92,7 +92,7 @@ fn moments(x: &Flow, course: &Course<'_>, prefix: &str) -> Computed<Moments> {
                 let entry = layout.get(&full).ok_or(ModelError::NoGradient { name: full })?;
                 Ok(statistics[entry.range()].iter().map(|v| f64::from(*v)).collect())
             };
-            Ok(Moments { mean: running("running_mean")?, variance: running("running_var")? })
+            Ok((Moments { mean: running("running_mean")?, variance: running("running_var")? }, By::Constants))
         }
     }
 }

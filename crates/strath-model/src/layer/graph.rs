@@ -5,7 +5,7 @@ use strath_core::ImageShape;
 
 use super::activation::{add_relu, gelu, relu, softmax};
 use super::product::{Side, product};
-use super::{convolution, norm, pool, product, shortcut};
+use super::{channels, convolution, norm, pool, product, shortcut};
 use crate::error::Computed;
 use crate::pass::Pass;
 use crate::route::{Conv, Follows, Images, Route};
@@ -53,7 +53,7 @@ impl Route for Pass<'_> {
     }
 
     fn bias(&self, x: &Tensor, prefix: &str, follows: Option<Follows<&Tensor>>) -> Computed<Tensor> {
-        let y = x.broadcast_add(self.get(prefix, "bias")?)?;
+        let y = channels::shift(x, self.get(prefix, "bias")?)?;
         Ok(follows.map_or(Ok(y.clone()), |follows| followed(&y, follows))?)
     }
 

@@ -5,6 +5,7 @@
 //! Hessian-vector products, and what the training route, [`crate::flow`], is tested against.
 
 mod activation;
+mod channels;
 mod convolution;
 mod graph;
 mod loss;

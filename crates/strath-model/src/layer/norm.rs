@@ -1,7 +1,8 @@
-//! Batch norm, group norm and layer norm of candle's primitive ops, so that they can be differentiated any number of times.
+//! Batch norm, group norm and layer norm of ops that can be differentiated any number of times.
 
 use candle_core::{D, Device, Result, Tensor};
 
+use super::channels;
 use crate::error::{Computed, ModelError};
 use crate::normaliser::groups;
 use crate::pass::{Collected, Pass, Phase};
@@ -17,10 +18,10 @@ pub(crate) fn batch_norm(x: &Tensor, pass: &Pass<'_>, prefix: &str) -> Computed<
     let (weight, bias) = (pass.get(prefix, "weight")?, pass.get(prefix, "bias")?);
     let (mean, variance) = match &pass.phase {
         Phase::Training(collected) => {
-            let over = |x: &Tensor| x.mean(0)?.mean(0)?.mean(0);
-            let mean = over(x)?;
-            let variance = over(&x.broadcast_sub(&mean)?.sqr()?)?;
             let count = (x.elem_count() / x.dim(D::Minus1)?) as f64;
+            let mean = (channels::sums(x)? / count)?;
+            let centred = channels::shift(x, &mean.neg()?)?;
+            let variance = (channels::products(&centred, &centred)? / count)?;
             let numbers =
                 |t: &Tensor| -> Result<Vec<f64>> { Ok(t.to_vec1::<f32>()?.into_iter().map(f64::from).collect()) };
             collected.borrow_mut().push(Collected {
@@ -39,8 +40,8 @@ pub(crate) fn batch_norm(x: &Tensor, pass: &Pass<'_>, prefix: &str) -> Computed<
             (running("running_mean")?, running("running_var")?)
         }
     };
-    let hat = x.broadcast_sub(&mean)?.broadcast_div(&(variance + BATCH_NORM_FLOOR)?.sqrt()?)?;
-    Ok(hat.broadcast_mul(weight)?.broadcast_add(bias)?)
+    let scale = (weight / (variance + BATCH_NORM_FLOOR)?.sqrt()?)?;
+    Ok(channels::affine(&channels::shift(x, &mean.neg()?)?, &scale, bias)?)
 }
 
 /// Group norm of x [N, H, W, C] in [`groups`] of C channels, with `prefix.weight` and `prefix.bias` [C].

@@ -102,6 +102,7 @@ impl Runtime {
                 }
                 (self.observer)(Happening::Began { from: step.0, steps: steps.0, world_size });
             }
+            Record::Measuring { done, of } => (self.observer)(Happening::Measuring { done, of }),
             Record::Started(generation) => self.started(generation, time)?,
             Record::Step(report) => {
                 let line = self.step_line(&report, time);

@@ -13,7 +13,7 @@ use strath_collective::Collective;
 use strath_core::{After, Digest, Generation, Rank, Step};
 use strath_data::SplitName;
 use strath_protocol::message::{
-    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, Phase,
+    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, MeasureReport, Phase,
     Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
@@ -26,6 +26,7 @@ use crate::asked::Asked;
 use crate::checkpoint;
 use crate::feed::{Admissions, Audience};
 use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
+use crate::measure::Advance;
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::trainer::Told;
 use crate::whereabouts::Whereabouts;
@@ -283,6 +284,10 @@ impl Runtime {
                     evaluating.run(&peers, &here, tell);
                     None
                 }
+                Work::Measure(measure) => {
+                    measure.run(&peers, &cancelled, &here, tell);
+                    None
+                }
             };
             let _ = events.blocking_send(Report::Rested(state));
         });
@@ -386,6 +391,12 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             loss: evaluation.loss,
             error: evaluation.error,
         }),
+        Told::Measuring(Advance { done, of }) => {
+            WorkerEvent::Measured(MeasureReport { generation, done, of, result: None })
+        }
+        Told::Measured(result) => {
+            WorkerEvent::Measured(MeasureReport { generation, done: 0, of: 0, result: Some(result) })
+        }
         Told::State { step, is_final, model, optimizer } => WorkerEvent::StateReady(State {
             generation,
             step: Step(step),

@@ -30,7 +30,7 @@ impl Coordinator {
             worker,
             run: self.settings.run,
             configuration: self.settings.configuration.clone(),
-            job: self.settings.job,
+            job: self.settings.job.clone(),
             lease: self.settings.lease(),
             rejoin_timeout: Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s),
         };

@@ -21,6 +21,8 @@ pub(super) struct Results {
     last: Option<Step>,
     /// The newest evaluation.
     pub(super) evaluated: Option<EvalReport>,
+    /// What was measured.
+    pub(super) measured: Option<String>,
 }
 
 impl Results {
@@ -200,26 +202,29 @@ impl Coordinator {
             return;
         }
         let Finished { step, weights, stopped, .. } = agreed;
-        match (self.settings.job, &results.evaluated) {
-            (Job::Train, _) if stopped => {
+        match &self.settings.job {
+            Job::Train if stopped => {
                 if results.checkpoint == Some(step) {
                     self.finish(Ending::Stopped, Outcome::Stopped { step: Some(step) });
                 } else {
                     self.fail_without("a checkpoint");
                 }
             }
-            (Job::Train, _) => {
+            Job::Train => {
                 if results.last == Some(step) {
                     self.finish(Ending::Done, Outcome::Done { steps: step, weights });
                 } else {
                     self.fail_without("its final state");
                 }
             }
-            (Job::Evaluate(_), Some(report)) => {
-                let outcome = Outcome::Evaluated(report.clone());
-                self.finish(Ending::Done, outcome);
-            }
-            (Job::Evaluate(_), None) => self.fail_without("an evaluation"),
+            Job::Evaluate(_) => match results.evaluated.clone() {
+                Some(report) => self.finish(Ending::Done, Outcome::Evaluated(report)),
+                None => self.fail_without("an evaluation"),
+            },
+            Job::Measure(_) => match results.measured.clone() {
+                Some(result) => self.finish(Ending::Done, Outcome::Measured(result)),
+                None => self.fail_without("the result of its measurement"),
+            },
         }
     }
 

@@ -330,6 +330,10 @@ impl Coordinator {
                 self.check_reporter(connection, report.generation, "Eval")?;
                 self.record_evaluation(report);
             }
+            WorkerMessage::Measured(report) => {
+                self.check_reporter(connection, report.generation, "Measured")?;
+                self.record_measurement(report);
+            }
             WorkerMessage::State(state) if state.purpose == Purpose::Handover => self.handed_over(connection, state)?,
             WorkerMessage::State(state) => {
                 self.check_reporter(connection, state.generation, "State")?;

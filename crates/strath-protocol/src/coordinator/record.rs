@@ -4,7 +4,7 @@ use strath_core::{Evaluations, Step};
 
 use super::Coordinator;
 use crate::command::{CoordinatorCommand as Command, Record};
-use crate::message::{EvalReport, Job, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, StepReport};
+use crate::message::{EvalReport, Job, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, MeasureReport, StepReport};
 
 impl Coordinator {
     /// The newest step on record.
@@ -42,6 +42,15 @@ impl Coordinator {
         }
         self.results.evaluated = Some(report.clone());
         self.commands.push_back(Command::Record(Record::Eval(report)));
+    }
+
+    /// Notes how far a measurement has come, and its result.
+    pub(super) fn record_measurement(&mut self, report: MeasureReport) {
+        let MeasureReport { done, of, result, .. } = report;
+        match result {
+            Some(result) => self.results.measured = Some(result),
+            None => self.commands.push_back(Command::Record(Record::Measuring { done, of })),
+        }
     }
 
     /// When the run is evaluated, once its length is known.

@@ -14,8 +14,8 @@ use strath_core::{Digest, Generation, Rank, RunId, Step, Ticket, WorkerId};
 pub use drain::{DrainAnswer, DrainRequest, Shortage};
 pub use join::{Feed, Follow, Holds};
 pub use report::{
-    EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, Phase,
-    PhaseSeconds, Progress, StepReport,
+    EvalReport, FailureKind, FailureReport, Finished, Halted, MOST_EVALUATIONS_TOLD, MOST_STEPS_TOLD, MeasureReport,
+    Phase, PhaseSeconds, Progress, StepReport,
 };
 pub(crate) use report::{Report, in_order};
 pub use state::{FileBytes, Purpose, State};
@@ -38,6 +38,8 @@ pub enum WorkerMessage {
     Step(StepReport),
     /// An evaluation; from rank 0.
     Eval(EvalReport),
+    /// How far a measurement has come, or what it found; from rank 0.
+    Measured(MeasureReport),
     /// The state at a step; from rank 0.
     State(State),
     /// The worker is through.
@@ -183,12 +185,14 @@ pub struct Admitted {
 }
 
 /// What a run does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Job {
     /// Trains.
     Train,
     /// Evaluates a checkpoint on a split.
     Evaluate(Split),
+    /// Measures a checkpoint, as this text asks, which only the workers read.
+    Measure(String),
 }
 
 /// A part of a data set; of one step they are evaluated in this order.

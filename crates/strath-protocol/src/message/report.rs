@@ -160,6 +160,19 @@ impl EvalReport {
     }
 }
 
+/// A measurement under way, or at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MeasureReport {
+    /// The generation that makes it.
+    pub generation: Generation,
+    /// What is done, in the measurement's own count.
+    pub done: u64,
+    /// Out of how much; 0: it cannot be told.
+    pub of: u64,
+    /// What it found, as JSON: its end.
+    pub result: Option<String>,
+}
+
 /// Something for the run's record.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Report {

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, Job, Member, Phase, Progress, Purpose, Split, State,
-    StateRef, WorkerMessage,
+    Admitted, Assign, CoordinatorMessage, Ending, EvalReport, Job, MeasureReport, Member, Phase, Progress, Purpose,
+    Split, State, StateRef, WorkerMessage,
 };
 use strath_protocol::{
     Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
@@ -177,9 +177,31 @@ fn each_split_of_a_step_is_noted_once() {
 }
 
 #[test]
+fn a_measurement_tells_how_far_it_has_come_and_ends_with_what_rank_zero_found() {
+    let job = Job::Measure("{}".into());
+    let mut machine = run_with(Settings { job: job.clone(), ..settings(Gather::Exactly(2)) }, 2);
+    let report = |done, result: Option<&str>| {
+        let generation = Generation(5);
+        WorkerMessage::Measured(MeasureReport { generation, done, of: 9, result: result.map(Into::into) })
+    };
+    let record = Command::Record(Record::Measuring { done: 4, of: 9 });
+    assert_eq!(say(&mut machine, 0, report(4, None), 1), [record]);
+    assert_eq!(say(&mut machine, 0, report(9, Some("found")), 2), []);
+    assert_eq!(say(&mut machine, 1, finished(9, 1, false), 3), []);
+    assert_eq!(
+        say(&mut machine, 0, finished(9, 1, false), 4),
+        end_of(&[0, 1], &Ending::Done, Outcome::Measured("found".into()))
+    );
+
+    let mut silent = run_with(Settings { job, ..settings(Gather::Exactly(1)) }, 1);
+    let commands = say(&mut silent, 0, finished(9, 1, false), 1);
+    assert!(crate::support::failure(&commands).contains("without the result of its measurement"), "{commands:?}");
+}
+
+#[test]
 fn an_evaluation_ends_with_what_rank_zero_found() {
     let job = Job::Evaluate(Split::Test);
-    let mut machine = run_with(Settings { job, ..settings(Gather::Exactly(2)) }, 2);
+    let mut machine = run_with(Settings { job: job.clone(), ..settings(Gather::Exactly(2)) }, 2);
     let report = eval_report(5);
     assert_eq!(
         say(&mut machine, 0, WorkerMessage::Eval(report.clone()), 1),
@@ -191,7 +213,7 @@ fn an_evaluation_ends_with_what_rank_zero_found() {
         end_of(&[0, 1], &Ending::Done, Outcome::Evaluated(report))
     );
 
-    let mut silent = run_with(Settings { job, ..settings(Gather::Exactly(1)) }, 1);
+    let mut silent = run_with(Settings { job: job.clone(), ..settings(Gather::Exactly(1)) }, 1);
     let commands = say(&mut silent, 0, finished(9, 1, false), 1);
     assert!(crate::support::failure(&commands).contains("without an evaluation"), "{commands:?}");
 

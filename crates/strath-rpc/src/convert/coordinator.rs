@@ -12,14 +12,15 @@ use crate::wire;
 impl From<Admitted> for wire::Admitted {
     fn from(admitted: Admitted) -> Self {
         let Admitted { worker, run, configuration, job, lease, rejoin_timeout } = admitted;
-        let evaluate = match job {
-            Job::Train => None,
-            Job::Evaluate(split) => Some(split_out(split).into()),
+        let (evaluate, measure) = match job {
+            Job::Train => (None, None),
+            Job::Evaluate(split) => (Some(split_out(split).into()), None),
+            Job::Measure(asked) => (None, Some(asked)),
         };
         // Rounded up: a lease must not become none.
         let lease_ms = u64::try_from(lease.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
         let rejoin_timeout_s = rejoin_timeout.as_secs();
-        Self { worker: worker.0, run: run.0, configuration, evaluate, lease_ms, rejoin_timeout_s }
+        Self { worker: worker.0, run: run.0, configuration, evaluate, lease_ms, rejoin_timeout_s, measure }
     }
 }
 
@@ -27,10 +28,14 @@ impl TryFrom<wire::Admitted> for Admitted {
     type Error = RpcError;
 
     fn try_from(admitted: wire::Admitted) -> Result<Self, RpcError> {
-        let wire::Admitted { worker, run, configuration, evaluate, lease_ms, rejoin_timeout_s } = admitted;
-        let job = match evaluate {
-            None => Job::Train,
-            Some(split) => Job::Evaluate(split_in(split, "Admitted.evaluate")?),
+        let wire::Admitted { worker, run, configuration, evaluate, lease_ms, rejoin_timeout_s, measure } = admitted;
+        let job = match (evaluate, measure) {
+            (None, None) => Job::Train,
+            (Some(split), None) => Job::Evaluate(split_in(split, "Admitted.evaluate")?),
+            (None, Some(asked)) => Job::Measure(text(asked, "Admitted.measure")?),
+            (Some(_), Some(_)) => {
+                return Err(RpcError::malformed("Admitted.measure", "also evaluate", "one of the two"));
+            }
         };
         if lease_ms == 0 {
             return Err(RpcError::malformed("Admitted.lease_ms", "0", "at least 1 ms"));

@@ -3,12 +3,12 @@
 use strath_core::{Digest, Generation, Rank, RunId, Step, WorkerId};
 use strath_protocol::message::{
     DataSummary, EvalReport, FailureKind, FailureReport, Finished, Halted, Holds, MOST_EVALUATIONS_TOLD,
-    MOST_STEPS_TOLD, PhaseSeconds, Prepared, Progress, Register, Returning, StepReport, Whence,
+    MOST_STEPS_TOLD, MeasureReport, PhaseSeconds, Prepared, Progress, Register, Returning, StepReport, Whence,
 };
 
 use super::{
-    address, all_finite, clipped, digest, finite, generation, phase_in, phase_out, required, split_in, split_out, step,
-    text,
+    RESULT_LIMIT, address, all_finite, bounded, clipped, digest, finite, generation, phase_in, phase_out, required,
+    split_in, split_out, step, text,
 };
 use crate::error::RpcError;
 use crate::wire;
@@ -249,6 +249,23 @@ impl TryFrom<wire::EvalReport> for EvalReport {
             loss: finite(loss, "EvalReport.loss")?,
             error,
         })
+    }
+}
+
+impl From<MeasureReport> for wire::MeasureReport {
+    fn from(report: MeasureReport) -> Self {
+        let MeasureReport { generation, done, of, result } = report;
+        Self { generation: generation.0, done, of, result }
+    }
+}
+
+impl TryFrom<wire::MeasureReport> for MeasureReport {
+    type Error = RpcError;
+
+    fn try_from(report: wire::MeasureReport) -> Result<Self, RpcError> {
+        let wire::MeasureReport { generation: number, done, of, result } = report;
+        let result = result.map(|result| bounded(result, RESULT_LIMIT, "MeasureReport.result")).transpose()?;
+        Ok(Self { generation: generation(number, "MeasureReport.generation")?, done, of, result })
     }
 }
 

@@ -8,8 +8,8 @@ use prost::Message as _;
 use strath_core::{Audit, Digest, Generation, Rank, RunId, Rung, Step, Survey, Telemetry, Ticket, WorkerId};
 use strath_protocol::message::{
     Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
-    FailureReport, Feed, Finished, Follow, Halted, Holds, Job, Member, Phase, PhaseSeconds, Prepared, Progress,
-    Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
+    FailureReport, Feed, Finished, Follow, Halted, Holds, Job, MeasureReport, Member, Phase, PhaseSeconds, Prepared,
+    Progress, Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 
@@ -220,6 +220,9 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
         (generation(), step(), split(), number(), 0.0..=1.0).prop_map(|(generation, step, split, loss, error)| {
             WorkerMessage::Eval(EvalReport { generation, step, split, loss, error })
         }),
+        (generation(), any::<[u64; 2]>(), any::<Option<String>>()).prop_map(|(generation, [done, of], result)| {
+            WorkerMessage::Measured(MeasureReport { generation, done, of, result })
+        }),
         state().prop_map(WorkerMessage::State),
         (generation(), step(), digest(), any::<bool>()).prop_map(|(generation, step, weights, stopped)| {
             WorkerMessage::Finished(Finished { generation, step, weights, stopped })
@@ -264,6 +267,10 @@ fn assign() -> impl Strategy<Value = Assign> {
     )
 }
 
+fn job() -> impl Strategy<Value = Job> {
+    prop_oneof![Just(Job::Train), split().prop_map(Job::Evaluate), any::<String>().prop_map(Job::Measure)]
+}
+
 fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
     let ending = prop_oneof![
         Just(Ending::Done),
@@ -274,12 +281,12 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         Just(Ending::Released),
     ];
     prop_oneof![
-        (any::<[u64; 2]>(), any::<String>(), prop::option::of(split()), 1..u64::MAX).prop_map(
-            |([worker, run], configuration, evaluate, lease_ms)| CoordinatorMessage::Admitted(Admitted {
+        (any::<[u64; 2]>(), any::<String>(), job(), 1..u64::MAX).prop_map(
+            |([worker, run], configuration, job, lease_ms)| CoordinatorMessage::Admitted(Admitted {
                 worker: WorkerId(worker),
                 run: RunId(run),
                 configuration,
-                job: evaluate.map_or(Job::Train, Job::Evaluate),
+                job,
                 lease: Duration::from_millis(lease_ms),
                 rejoin_timeout: Duration::from_secs(lease_ms / 2),
             })

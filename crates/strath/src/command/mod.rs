@@ -7,6 +7,7 @@ pub mod coordinator;
 pub mod data;
 pub mod drain;
 pub mod eval;
+pub mod measure;
 pub mod status;
 pub mod train;
 pub mod worker;

@@ -94,7 +94,7 @@ pub fn finish(end: RunEnd, path: &std::path::Path, config: &strath_core::config:
             Err(Failure::Stopped(format!("stopped after step {step}; continue with --resume --out {}", path.display())))
         }
         RunEnd::Stopped(None) => Err(Failure::Stopped("stopped before a step was taken".into())),
-        RunEnd::Evaluated(_) => Ok(()),
+        RunEnd::Evaluated(_) | RunEnd::Measured(_) => Ok(()),
     }
 }
 

@@ -1,0 +1,80 @@
+//! The right-hand side of the paper's theorem 2, term by term, and its assumption.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use strath_data::SplitName;
+use strath_kernels::vector;
+use strath_sam::Perturbation;
+use strath_sam::ascent::{Asked, climb};
+use strath_sam::bound::complexity;
+use strath_sam::directions::gaussian;
+
+use super::MeasureError;
+use super::ranks::Ranks;
+use super::spec::BoundOf;
+use super::subject::{Point, Subject};
+
+/// Measures it. `subject` is the training split; the assumption is tried on the test split.
+pub(super) fn measure(
+    of: &BoundOf,
+    ball: &Perturbation,
+    subject: &Subject<'_>,
+    point: &Point,
+    seed: u64,
+    ranks: &mut Ranks<'_>,
+) -> Result<Value, MeasureError> {
+    let (examples, parameters) = (subject.examples, point.weights.len());
+    let blocks: Vec<_> = subject.blocks(0..examples).collect();
+    let moved = |weights: &Arc<Vec<f32>>| Point { weights: weights.clone(), statistics: point.statistics.clone() };
+    let passes = (2 * of.ascent_steps.max(1) + of.samples + 3) as u64;
+    let mut done = 0;
+    let found = climb(ball, &point.weights, of.ascent_steps, |weights, asked| {
+        let here = moved(weights);
+        let loss = subject.evaluations(ranks, 1, |_| here.clone())?[0].loss;
+        let gradient = match asked {
+            Asked::Loss => None,
+            Asked::Gradient => Some(ranks.vector(blocks.len(), parameters, |_, at, room| {
+                let weight = blocks[at].len() as f64 / examples as f64;
+                subject.gradient(&here, blocks[at].clone(), room).map(|(_, gradient)| (gradient, weight))
+            })?),
+        };
+        done += 1;
+        ranks.advance(done, passes);
+        Ok::<_, MeasureError>((loss, gradient))
+    })?;
+    let mut worst = (*point.weights).clone();
+    vector::add_scaled(&mut worst, &found.epsilon, 1.0);
+    let ends = [point.weights.clone(), Arc::new(worst)];
+    let on_training = subject.evaluations(ranks, 2, |at| moved(&ends[at]))?;
+    let (clean_error, worst_error) = (on_training[0].error, on_training[1].error);
+
+    let squared_length = vector::sum_of_squares(&point.weights);
+    let terms = complexity(examples, parameters, squared_length, of.rho, of.delta);
+    let test = Subject { split: SplitName::Test, examples: subject.loader.len(SplitName::Test), ..*subject };
+    let noisy = |at: usize| {
+        let mut weights = gaussian(subject.model.parameters(), seed, &format!("bound/{at}"));
+        weights.iter_mut().zip(&*point.weights).for_each(|(e, w)| *e = w + (terms.sigma * f64::from(*e)) as f32);
+        moved(&Arc::new(weights))
+    };
+    let mut errors = Vec::with_capacity(of.samples);
+    for at in 0..of.samples {
+        errors.push(test.evaluations(ranks, 1, |_| noisy(at))?[0].error);
+        ranks.advance(passes - (of.samples - at) as u64, passes);
+    }
+    let test_error = test.evaluations(ranks, 1, |_| point.clone())?[0].error;
+    let n = errors.len() as f64;
+    let noisy_error = errors.iter().sum::<f64>() / n;
+    let spread = errors.iter().map(|e| (e - noisy_error) * (e - noisy_error)).sum::<f64>() / (n - 1.0);
+    let stderr = (errors.len() > 1).then(|| (spread / n).sqrt());
+    ranks.advance(passes, passes);
+    let right_hand_side = worst_error + terms.term;
+    Ok(json!({
+        "rho": of.rho, "delta": of.delta, "examples": examples, "parameters": parameters, "ascent_steps": of.ascent_steps,
+        "squared_length": squared_length, "train_error": clean_error, "perturbed_train_error": worst_error,
+        "parameters_term": terms.parameters, "confidence_term": terms.confidence, "remainder_term": terms.remainder,
+        "complexity": terms.term, "right_hand_side": right_hand_side, "vacuous": right_hand_side >= 1.0,
+        "sigma": terms.sigma, "test_error": test_error, "noisy_test_error": noisy_error,
+        "noisy_test_error_stderr": stderr, "samples": errors.len(), "assumption_holds": test_error <= noisy_error,
+    }))
+}
