@@ -74,7 +74,11 @@ impl Bound {
             number("test_error"),
             number("noisy_test_error"),
             number("noisy_test_error_stderr"),
-            if found["assumption_holds"] == true { "it holds in the sample" } else { "it does not hold in the sample" },
+            match found["assumption_holds"].as_bool() {
+                Some(true) => "it holds in the sample",
+                Some(false) => "it does not hold in the sample",
+                None => "too close for the sample to tell",
+            },
         ))
     }
 }

@@ -32,8 +32,10 @@ pub(super) fn landscape(folder: &Path, points: &[Place], along: &str) -> Result<
     let grid = Grid { alpha, beta, values: losses().collect() };
     let (x, y) = ("alpha (length of the weights)".to_string(), "beta (length of the weights)".to_string());
     let marks = vec![Mark { x: 0.0, y: 0.0, name: "w".into() }];
-    let contour = Contour { x: x.clone(), y: y.clone(), value: value.clone(), grid: grid.clone(), levels: None, marks };
+    let contour = Contour { x, y, value: value.clone(), grid: grid.clone(), levels: None, marks };
     write(&Figure::Contour(contour), folder, "landscape")?;
+    // A view from the side has no room for units at its edges; they are those of the other figure.
+    let (x, y) = ("alpha".to_string(), "beta".to_string());
     write(&Figure::Surface(Surface { x, y, value, grid }), folder, "surface")
 }
 
@@ -42,13 +44,13 @@ pub(super) fn spectrum(folder: &Path, eigenvalues: &[f64], nodes: &[[f64; 2]]) -
     let stems = Stems {
         x: "rank of the eigenvalue".into(),
         y: Axis::linear("eigenvalue (loss / weight²)"),
-        sets: vec![Stem { name: String::new(), values: eigenvalues.to_vec() }],
+        sets: vec![Stem { name: "Hessian at w".into(), values: eigenvalues.to_vec() }],
     };
     write(&Figure::Stems(stems), folder, "eigenvalues")?;
     if nodes.is_empty() {
         return Ok(());
     }
-    let curve = Curve { name: String::new(), density: bells(nodes), eigenvalues: eigenvalues.to_vec() };
+    let curve = Curve { name: "Hessian at w".into(), density: bells(nodes), eigenvalues: eigenvalues.to_vec() };
     let x = Axis::linear("eigenvalue of the Hessian (loss / weight²)");
     let density = Density { x, y: Axis::log("density"), curves: vec![curve] };
     write(&Figure::Density(density), folder, "density")
