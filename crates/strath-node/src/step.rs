@@ -158,7 +158,7 @@ impl Stepper {
         let deadline = EXCHANGE_DEADLINE.max(self.longest.saturating_mul(TIMES_LONGEST));
         let everyone = 0..self.share.world_size();
         let is_surveyed = self.config.sam.rho > 0.0 && self.config.telemetry.is_due(state.step + 1);
-        let mut clock = Clock::start();
+        let mut clock = Clock::start(is_surveyed);
         let watch = Watch::new(self.scope, &self.plan, step, &state.weights, is_surveyed, self.rungs.as_ref());
         clock.lap_survey();
         let mut gathered = Gathered {
@@ -208,6 +208,7 @@ impl Stepper {
         enter(Phase::Reduce);
         let Gathered { descent, tally, mut watch, mut clock } = gathered;
         descent.send_rest(fault, || self.buffers.take());
+        clock.lap(|s| &mut s.reduce);
         let survey = watch.send(peers, step, &state.weights);
         clock.lap_survey();
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(watch.words()), fault);

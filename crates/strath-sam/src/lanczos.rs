@@ -10,6 +10,9 @@ use strath_kernels::vector;
 use crate::eigen;
 use crate::sums::l2_norm;
 
+/// Of a start that is to find nothing, at least so many: an eigenvector has a share of one over the root of the dimension in a random vector, which
+/// a few products do not bring to light.
+const LEAST_OF_A_CHECK: usize = 24;
 /// Expansions between two looks at the Ritz pairs.
 const LOOK_EVERY: usize = 4;
 
@@ -141,7 +144,10 @@ impl Search {
             let converged = (0..leading.min(ritz.len())).take_while(|at| residual(*at) <= allowed(*at)).count();
             let is_done = match goal {
                 Goal::Leading(_) => converged == leading,
-                Goal::Above(smallest) => converged == 1 || ritz[0].0 + residual(0) <= smallest,
+                Goal::Above(smallest) => {
+                    let finds_nothing = ritz[0].0 + residual(0) <= smallest && space.len() >= LEAST_OF_A_CHECK;
+                    converged == 1 || finds_nothing
+                }
             };
             if is_done || is_whole {
                 let kept = if is_whole { leading.min(ritz.len()) } else { converged };

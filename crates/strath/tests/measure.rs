@@ -52,7 +52,7 @@ impl Subject {
     fn kept(&self) -> Vec<PathBuf> {
         let folder = self.cache().join("strath/measure");
         let entries = std::fs::read_dir(folder).into_iter().flatten();
-        entries.map(|entry| entry.unwrap().path()).collect()
+        entries.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_none()).collect()
     }
 
     /// Waits until a measurement has kept at least so many bytes.
@@ -86,6 +86,24 @@ fn sharpness_is_the_same_for_any_number_of_workers_and_rises_with_the_ascent() {
         assert!(number("random_worst") >= number("random_sharpness"), "{one}");
         assert!((number("perturbed_loss") - number("clean_loss") - number("sharpness")).abs() < 1e-12);
     }
+}
+
+#[test]
+fn every_lane_counts_however_large() {
+    let subject = Subject::new();
+    let (config, checkpoint) = (subject.config.to_str().unwrap(), subject.checkpoint.to_str().unwrap());
+    let eval = run(&["eval", checkpoint, "--config", config, "--split", "train", "--json"]);
+    let loss = serde_json::from_slice::<Value>(&eval.stdout).unwrap()["loss"].as_f64().unwrap();
+    for m in ["1", "400", "897", "1024", "1436"] {
+        let found = subject.json("sharpness", &["--m", m, "--rho", "0.01"]);
+        let clean = found["clean_loss"].as_f64().unwrap();
+        assert!((clean - loss).abs() < 1e-9, "m {m}: {clean} and {loss}");
+    }
+    let grouped = |m| subject.json("sharpness", &["--m", m, "--rho", "0.01", "--batch-stats"]);
+    let (small, large) = (grouped("64"), grouped("256"));
+    let clean = |found: &Value| found["clean_loss"].as_f64().unwrap();
+    // Groups of batch norm are the micro-batches of both.
+    assert!((clean(&small) - clean(&large)).abs() < 1e-9, "{small} {large}");
 }
 
 #[test]
@@ -240,6 +258,9 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
     assert_failed(&fails("sharpness", &["--m", "0"]), 2, "--m is 0");
     assert_failed(&fails("sharpness", &["--rho", "0"]), 2, "above 0");
     assert_failed(&fails("spectrum", &["--limit", "0"]), 2, "--limit is 0");
+    assert_failed(&fails("sharpness", &["--split", "validation"]), 2, "data.validation is 0");
+    assert_failed(&fails("sharpness", &["--adaptive", "--eta", "nan"]), 2, "at least 0");
+    assert_failed(&fails("bound", &["--split", "test"]), 2, "--split");
     assert_failed(&fails("landscape", &["--grid", "1", "--out", "x"]), 2, "--grid is 1");
     let away = finish(subject.start("landscape", &["--to", "nowhere", "--out", "x"]), DEADLINE);
     assert_failed(&away, 1, "cannot read nowhere");

@@ -37,8 +37,8 @@ fn a_worker_at_half_speed_gets_less_to_compute_and_the_bits_stay_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("run.toml");
     // 32 micro-batches, 8 a worker.
-    let text = "[run]\nsteps = 6000\neval_every_epochs = 100\n[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\nwidths = [16, 16]\n\
-                [batch]\nsize = 128\n[sam]\nm = 4\n[optimizer]\nlr = 0.01\n[checkpoint]\nevery_steps = 6000\n\
+    let text = "[run]\nsteps = 12000\neval_every_epochs = 100\n[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\nwidths = [16, 16]\n\
+                [batch]\nsize = 128\n[sam]\nm = 4\n[optimizer]\nlr = 0.01\n[checkpoint]\nevery_steps = 12000\n\
                 [cluster]\nthreads = 1\nlease_ms = 1000\n";
     std::fs::write(&config, text).unwrap();
     let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "2"]);
@@ -54,7 +54,7 @@ fn a_worker_at_half_speed_gets_less_to_compute_and_the_bits_stay_the_same() {
         assert!(!is_over && begun.elapsed() < DEADLINE, "nothing was moved");
         std::thread::sleep(Duration::from_millis(5));
     }
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
     let causes = metrics(&out, "cluster");
     let cause = causes[1]["cause"].as_str().unwrap();
     assert!(cause.starts_with("work follows speed: worker ") && causes[1]["world_size"] == 4, "{cause}");
@@ -63,5 +63,5 @@ fn a_worker_at_half_speed_gets_less_to_compute_and_the_bits_stay_the_same() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(sha(&summary(&out)), sha(&undisturbed));
     let steps: Vec<u64> = metrics(&out, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
-    assert_eq!(steps, (1..=6000).collect::<Vec<u64>>(), "each step is recorded once");
+    assert_eq!(steps, (1..=12000).collect::<Vec<u64>>(), "each step is recorded once");
 }

@@ -47,7 +47,9 @@ pub(super) fn measure(
     vector::add_scaled(&mut worst, &found.epsilon, 1.0);
     let ends = [point.weights.clone(), Arc::new(worst)];
     let on_training = subject.evaluations(ranks, 2, |at| moved(&ends[at]))?;
-    let (clean_error, worst_error) = (on_training[0].error, on_training[1].error);
+    // The ascent is of the loss; w itself lies in the ball too.
+    let clean_error = on_training[0].error;
+    let worst_error = on_training[1].error.max(clean_error);
 
     let squared_length = vector::sum_of_squares(&point.weights);
     let terms = complexity(examples, parameters, squared_length, of.rho, of.delta);

@@ -23,6 +23,15 @@ const HEAD: usize = 17;
 /// Bytes after them.
 const TAIL: usize = 4;
 
+/// What a rank does with the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Reads what is there.
+    Reads,
+    /// Begins it anew where it is another measurement's, cuts off what is torn, and adds to it: one rank alone.
+    Writes,
+}
+
 /// What was reduced.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Entry {
@@ -42,11 +51,11 @@ pub struct Log {
 }
 
 impl Log {
-    /// Opens the log of the measurement with this key, or begins one. A file of another measurement is emptied.
+    /// Opens the log of the measurement with this key; a file of another measurement counts as empty.
     ///
     /// # Errors
     /// [`FileError`].
-    pub fn open(path: &Path, key: Digest) -> Result<Self, FileError> {
+    pub fn open(path: &Path, key: Digest, access: Access) -> Result<Self, FileError> {
         let fail = |error| FileError::new("open", path, error);
         let mut file = File::options().read(true).write(true).create(true).truncate(false).open(path).map_err(fail)?;
         let mut found = [0; 32];
@@ -55,13 +64,15 @@ impl Log {
             Err(error) if error.kind() == ErrorKind::UnexpectedEof => false,
             Err(error) => return Err(fail(error)),
         };
-        if !is_ours {
+        if !is_ours && access == Access::Writes {
             file.set_len(0).map_err(fail)?;
             file.seek(SeekFrom::Start(0)).map_err(fail)?;
             file.write_all(&key.0).map_err(fail)?;
         }
         let mut log = Self { file, path: path.into(), entries: BTreeMap::new() };
-        log.index().map_err(fail)?;
+        if is_ours {
+            log.index(access).map_err(fail)?;
+        }
         Ok(log)
     }
 
@@ -76,7 +87,7 @@ impl Log {
         let mut bytes = vec![0; len];
         self.file.seek(SeekFrom::Start(start)).ok()?;
         self.file.read_exact(&mut bytes).ok()?;
-        decode(&bytes).map(|(_, entry)| entry)
+        decode(&bytes).filter(|(found, _)| *found == number).map(|(_, entry)| entry)
     }
 
     /// Adds an entry, written at once and in one piece.
@@ -93,7 +104,7 @@ impl Log {
     }
 
     /// Finds the whole entries, and cuts off what is not one.
-    fn index(&mut self) -> std::io::Result<()> {
+    fn index(&mut self, access: Access) -> std::io::Result<()> {
         let end = self.file.seek(SeekFrom::End(0))?;
         let mut at = 32;
         while at < end {
@@ -111,7 +122,7 @@ impl Log {
             self.entries.entry(number).or_insert((at, length));
             at += length as u64;
         }
-        self.file.set_len(at.min(end))
+        if access == Access::Writes { self.file.set_len(at.min(end)) } else { Ok(()) }
     }
 }
 
@@ -167,6 +178,10 @@ fn decode(bytes: &[u8]) -> Option<(u64, Entry)> {
 mod tests {
     use super::*;
 
+    fn open(path: &Path, key: Digest) -> Result<Log, FileError> {
+        Log::open(path, key, Access::Writes)
+    }
+
     fn entries() -> [Entry; 3] {
         [Entry::Integers(vec![1, -2]), Entry::Floats(vec![0.5, f32::NAN, -0.0]), Entry::Integers(Vec::new())]
     }
@@ -184,7 +199,7 @@ mod tests {
     fn what_was_written_comes_back_and_a_torn_or_flipped_end_is_cut_off() {
         let folder = tempfile::tempdir().unwrap();
         let (path, key) = (folder.path().join("log"), Digest::of(b"a"));
-        let mut log = Log::open(&path, key).unwrap();
+        let mut log = open(&path, key).unwrap();
         for (number, entry) in (0..).zip(&entries()) {
             log.append(number, entry).unwrap();
         }
@@ -193,19 +208,19 @@ mod tests {
         let ends: Vec<usize> = [32, 32 + 21 + 16, 32 + 21 + 16 + 21 + 12, whole.len()].into();
         for cut in 0..=whole.len() {
             std::fs::write(&path, &whole[..cut]).unwrap();
-            let mut log = Log::open(&path, key).unwrap();
+            let mut log = open(&path, key).unwrap();
             let left = ends[1..].iter().filter(|end| **end <= cut).count();
             assert_eq!(log.len(), left as u64, "cut at {cut}");
             assert!((0..left).all(|at| same(log.get(at as u64), &entries()[at])));
             log.append(left as u64, &Entry::Integers(vec![7])).unwrap();
-            assert_eq!(Log::open(&path, key).unwrap().get(left as u64), Some(Entry::Integers(vec![7])), "cut at {cut}");
+            assert_eq!(open(&path, key).unwrap().get(left as u64), Some(Entry::Integers(vec![7])), "cut at {cut}");
         }
         for at in 32..whole.len() {
             let mut flipped = whole.clone();
             flipped[at] ^= 4;
             std::fs::write(&path, &flipped).unwrap();
             let before = ends[1..].iter().filter(|end| **end <= at).count();
-            assert_eq!(Log::open(&path, key).unwrap().len(), before as u64, "flipped at {at}");
+            assert_eq!(open(&path, key).unwrap().len(), before as u64, "flipped at {at}");
         }
     }
 
@@ -214,14 +229,17 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, key) = (folder.path().join("log"), Digest::of(b"a"));
         let [first, second, third] = entries();
-        let mut log = Log::open(&path, key).unwrap();
+        let mut log = open(&path, key).unwrap();
         for (number, entry) in [(1, &second), (0, &first), (1, &second), (3, &third)] {
             log.append(number, entry).unwrap();
         }
-        let mut again = Log::open(&path, key).unwrap();
+        let mut again = open(&path, key).unwrap();
         assert_eq!(again.len(), 2);
         assert!(same(again.get(1), &second) && again.get(2).is_none());
-        assert_eq!(Log::open(&path, Digest::of(b"b")).unwrap().len(), 0);
-        assert_eq!(Log::open(&path, key).unwrap().len(), 0, "it was emptied");
+        let other = Digest::of(b"b");
+        assert_eq!(Log::open(&path, other, Access::Reads).unwrap().len(), 0);
+        assert_eq!(Log::open(&path, key, Access::Reads).unwrap().len(), 2, "who reads leaves it as it is");
+        assert_eq!(open(&path, other).unwrap().len(), 0);
+        assert_eq!(open(&path, key).unwrap().len(), 0, "it was emptied");
     }
 }

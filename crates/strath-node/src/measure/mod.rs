@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use strath_collective::{Collective, CollectiveError};
-use strath_core::Digest;
 use strath_core::config::{Perturb, RhoRule, SamTable};
+use strath_core::{Digest, Rank};
 use strath_data::{Loader, SplitName};
 use strath_model::ModelError;
 use strath_sam::Perturbation;
@@ -32,10 +32,10 @@ pub use landscape::{AXES, directions, encode_directions, places};
 pub use ranks::Advance;
 pub use spec::{Ball, BoundOf, LandscapeOf, Measurement, Norms, Part, SharpnessOf, SpectrumOf, What};
 
-use crate::files::FileError;
+use crate::files::{self, FileError};
 use crate::prepare::Prepared;
 use crate::whereabouts::Whereabouts;
-use log::Log;
+use log::{Access, Log};
 use ranks::Ranks;
 use subject::{Point, Subject};
 
@@ -99,18 +99,36 @@ impl Measuring {
         here: &Whereabouts,
         tell: &mut dyn FnMut(Advance),
     ) -> Result<String, MeasureError> {
-        let log = self.measurement.progress.as_ref().map(|path| Log::open(path, self.key())).transpose()?;
+        let access = if peers.identity().rank == Rank(0) { Access::Writes } else { Access::Reads };
+        let key = self.key()?;
+        let log = self.measurement.progress.as_ref().map(|path| Log::open(path, key, access)).transpose()?;
         let Self { prepared, loader, weights, statistics, measurement, .. } = self;
         let mut ranks = Ranks::new(peers, log, cancelled, here, tell)?;
         let Measurement { what, split, limit, norms, seed, .. } = measurement;
         // The bound's ascent is on what was trained on.
         let split = if matches!(what, What::Bound(_)) { SplitName::Train } else { split.split() };
         let examples = limit.unwrap_or(usize::MAX).min(loader.len(split));
+        let least = if matches!(what, What::Bound(_)) { 2 } else { 1 };
+        if examples < least {
+            let name = split.name();
+            return Err(MeasureError::Undecided(format!(
+                "there are {examples} {name} examples, expected at least {least}"
+            )));
+        }
         let group = group(&prepared, &what).min(examples);
         let model = &prepared.model;
         if norms != Norms::Running {
-            let of_split = if norms == Norms::Recomputed { loader.len(SplitName::Train) } else { examples };
-            for size in [group, of_split % group].into_iter().filter(|size| *size > 0) {
+            let m = match &what {
+                What::Sharpness(of) => of.m.unwrap_or(examples).min(examples),
+                What::Spectrum(_) | What::Landscape(_) | What::Bound(_) => examples,
+            };
+            let rests = match norms {
+                Norms::Recomputed => [loader.len(SplitName::Train) % group; 3],
+                _ => [m % group, examples % m % group, loader.len(SplitName::Test) % group],
+            };
+            let counts = if matches!(what, What::Bound(_)) { 3 } else { 2 };
+            let sizes = [group].into_iter().chain(rests.into_iter().take(counts));
+            for size in sizes.filter(|size| *size > 0) {
                 model.micro_batch_allowed(size)?;
             }
         }
@@ -144,12 +162,18 @@ impl Measuring {
     }
 
     /// What decides every sum of the measurement, but for who computes it.
-    fn key(&self) -> Digest {
+    fn key(&self) -> Result<Digest, MeasureError> {
         let Self { prepared, checkpoint, measurement, .. } = self;
+        let mut files = Vec::new();
+        if let What::Landscape(LandscapeOf { directions, to, .. }) = &measurement.what {
+            for path in directions.iter().chain(to) {
+                files.push(Digest::of(&files::read(path)?));
+            }
+        }
         let request = Measurement { progress: None, ..measurement.clone() }.to_text();
         let (config, data, numerics) = (&prepared.config, prepared.dataset.digest(), prepared.numerics);
         let of_run = (&config.model, &config.batch, &config.sam, env!("CARGO_PKG_VERSION"));
-        Digest::of(format!("{request} {checkpoint} {data} {numerics} {of_run:?}").as_bytes())
+        Ok(Digest::of(format!("{request} {checkpoint} {files:?} {data} {numerics} {of_run:?}").as_bytes()))
     }
 }
 

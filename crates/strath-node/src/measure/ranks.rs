@@ -75,12 +75,14 @@ impl<'a> Ranks<'a> {
         part: impl FnOnce(&Self) -> Result<Vec<i64>, MeasureError>,
     ) -> Result<Vec<i64>, MeasureError> {
         let step = self.next()?;
-        if let Some(Entry::Integers(known)) = self.replayed() {
-            return Ok(known);
+        match self.replayed()? {
+            Some(Entry::Integers(known)) => return Ok(known),
+            Some(Entry::Floats(_)) => return Err(unreadable()),
+            None => {}
         }
         let mine = part(self)?;
         let sums = integers(self.reduced(step, Payload::Integers(mine), Fault::NONE)?.0);
-        self.keep(&Entry::Integers(sums.clone()))?;
+        self.keep(&Entry::Integers(sums.clone()));
         Ok(sums)
     }
 
@@ -93,8 +95,10 @@ impl<'a> Ranks<'a> {
         mut term: impl FnMut(&Self, usize, Option<Vec<f32>>) -> Result<(Vec<f32>, f64), MeasureError>,
     ) -> Result<Vec<f32>, MeasureError> {
         let step = self.next()?;
-        if let Some(Entry::Floats(known)) = self.replayed() {
-            return Ok(known);
+        match self.replayed()? {
+            Some(Entry::Floats(known)) if known.len() == len => return Ok(known),
+            Some(_) => return Err(unreadable()),
+            None => {}
         }
         // Of one item too: the sum has the bits of the items, whoever holds them.
         let (mut sum, mut fault) = (LaneSum::new(Reduce::Exact, items.max(2), len), Fault::NONE);
@@ -111,7 +115,7 @@ impl<'a> Ranks<'a> {
             return Err(MeasureError::NotFinite { what: "a gradient, or a product with the Hessian," });
         }
         let Reduced::Floats(sum) = sum else { unreachable!("halves are rounded to floats") };
-        self.keep(&Entry::Floats(sum.clone()))?;
+        self.keep(&Entry::Floats(sum.clone()));
         Ok(sum)
     }
 
@@ -137,19 +141,23 @@ impl<'a> Ranks<'a> {
         Ok(Step(self.taken))
     }
 
-    /// The sum that is to be taken, where all ranks know it from before.
-    fn replayed(&mut self) -> Option<Entry> {
+    /// The sum that is to be taken, where all ranks know it from before. The others do not compute it: who cannot read it cannot either.
+    fn replayed(&mut self) -> Result<Option<Entry>, MeasureError> {
         let number = self.taken - 1;
         if number >= self.agreed {
-            return None;
+            return Ok(None);
         }
-        self.log.as_mut()?.get(number)
+        self.log.as_mut().and_then(|log| log.get(number)).ok_or_else(unreadable).map(Some)
     }
 
-    fn keep(&mut self, entry: &Entry) -> Result<(), MeasureError> {
-        match &mut self.log {
-            Some(log) if self.rank == Rank(0) => Ok(log.append(self.taken - 1, entry)?),
-            _ => Ok(()),
+    /// Writes a sum down. Where that fails, a full disk say, the measurement goes on and cannot be resumed from here.
+    fn keep(&mut self, entry: &Entry) {
+        let number = self.taken - 1;
+        if self.rank == Rank(0)
+            && let Some(Err(error)) = self.log.as_mut().map(|log| log.append(number, entry))
+        {
+            tracing::warn!("{error}; if the measurement is interrupted it begins again from here");
+            self.log = None;
         }
     }
 
@@ -157,6 +165,12 @@ impl<'a> Ranks<'a> {
         let pending = self.peers.all_reduce(step, Bucket::EVALUATION, 0..self.world_size, payload, fault);
         Ok(pending.wait(EXCHANGE_DEADLINE)?)
     }
+}
+
+fn unreadable() -> MeasureError {
+    MeasureError::Undecided(
+        "what the measurement had kept so far cannot be read; ask for it again, it begins anew".into(),
+    )
 }
 
 fn integers(reduced: Reduced) -> Vec<i64> {

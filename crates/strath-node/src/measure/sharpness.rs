@@ -66,10 +66,12 @@ pub(super) fn measure(
     let examples = subject.examples;
     let m = of.m.unwrap_or(examples).min(examples);
     let lanes: Vec<Range<usize>> = (0..examples).step_by(m).map(|at| at..examples.min(at + m)).collect();
-    let together = (ROUND / m).max(1);
+    let is_shared = m.div_ceil(subject.block()) >= SHARED_BLOCKS;
+    // A shared lane is a round of its own: its passes are summed one by one.
+    let together = if is_shared { 1 } else { (ROUND / m).max(1) };
     let mut sums = vec![0i64; WORDS];
     for (round, lanes) in lanes.chunks(together).enumerate() {
-        let found = if m.div_ceil(subject.block()) >= SHARED_BLOCKS {
+        let found = if is_shared {
             let mut of_lane = Sums::default();
             let lane = Lane { examples: lanes[0].clone(), at: round, of, ball, subject, point, seed };
             lane.shared(ranks, &mut of_lane)?;

@@ -30,6 +30,9 @@ pub(super) struct Bound {
 impl Bound {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.common.config()?;
+        if !self.common.is_of_training() {
+            return Err(Failure::Usage("--split: the bound is on what was trained on; leave it out".into()));
+        }
         let rho = self.rho.unwrap_or(config.sam.rho);
         if rho <= 0.0 {
             return Err(Failure::Usage("the configuration's sam.rho is 0; say the radius with --rho".into()));

@@ -34,7 +34,7 @@ pub(super) struct Landscape {
     #[arg(long, value_name = "FILE")]
     directions: Option<PathBuf>,
     /// The line to this checkpoint, from 0 (here) to 1 (there), running statistics included.
-    #[arg(long, value_name = "CHECKPOINT", conflicts_with = "directions")]
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["directions", "dims", "extent"])]
     to: Option<PathBuf>,
     /// Folder for landscape.csv, directions.safetensors and the figures.
     #[arg(long, value_name = "DIR")]

@@ -108,7 +108,17 @@ impl Common {
         if self.limit == Some(0) {
             return Err(Failure::Usage("--limit is 0, expected at least 1 example".into()));
         }
+        if matches!(self.split, PartArgument::Validation) && effective.config.data.validation == 0.0 {
+            return Err(Failure::usage(
+                "--split validation: data.validation is 0, so nothing is split off; set it as the run had it",
+            ));
+        }
         Ok(effective.config)
+    }
+
+    /// Whether the training examples are asked for.
+    pub(super) fn is_of_training(&self) -> bool {
+        matches!(self.split, PartArgument::Train)
     }
 
     /// Measures, counted in `unit` on the screen, and gives what was found.
@@ -127,9 +137,10 @@ impl Common {
         let checkpoint = std::fs::canonicalize(&self.checkpoint)
             .map_err(|e| Failure::Other(format!("cannot read {}: {e}", self.checkpoint.display())))?;
         let progress = Progress::of(&checkpoint, config, &measurement)?;
-        measurement.progress = Some(progress.path.clone());
+        measurement.progress = progress.as_ref().map(|progress| progress.path.clone());
         let text = measurement.to_text();
-        let mut known = progress.size();
+        let size = || progress.as_ref().map_or(0, Progress::size);
+        let mut known = size();
         loop {
             let (config, checkpoint) = (config.clone(), checkpoint.clone());
             let job = Job::Measure(text.clone());
@@ -140,7 +151,9 @@ impl Common {
             });
             match (done, end) {
                 (Ok(()), Some(RunEnd::Measured(result))) => {
-                    progress.remove();
+                    if let Some(progress) = &progress {
+                        progress.remove();
+                    }
                     return serde_json::from_str(&result).map_err(Failure::other);
                 }
                 (Ok(()), _) => {
@@ -149,11 +162,16 @@ impl Common {
                     ));
                 }
                 // Workers that were lost are started anew, for as long as that brings it further.
-                (Err(Failure::Other(message)), _) if progress.size() > known => {
-                    known = progress.size();
+                (Err(Failure::Other(message)), _) if size() > known => {
+                    known = size();
                     log::warn(&format!("{message}; going on from where the measurement was"));
                 }
-                (Err(failure), _) => return Err(failure),
+                (Err(failure), _) => {
+                    if let Some(progress) = progress.as_ref().filter(|progress| progress.size() == 0) {
+                        progress.remove();
+                    }
+                    return Err(failure);
+                }
             }
         }
     }
@@ -162,11 +180,13 @@ impl Common {
 /// Where a measurement keeps what it has so far, until it is done.
 struct Progress {
     path: PathBuf,
+    /// Held for as long as the measurement goes on: another of the same name keeps nothing.
+    _lock: std::fs::File,
 }
 
 impl Progress {
-    /// A file of the user's cache folder, by what is asked: the same request finds it again.
-    fn of(checkpoint: &Path, config: &Config, measurement: &Measurement) -> Result<Self, Failure> {
+    /// A file of the user's cache folder, by what is asked: the same request finds it again. `None`, with a warning, where another command is at it.
+    fn of(checkpoint: &Path, config: &Config, measurement: &Measurement) -> Result<Option<Self>, Failure> {
         let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
         let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
         let folder = cache.or_else(home).unwrap_or_else(std::env::temp_dir).join("strath").join("measure");
@@ -175,16 +195,26 @@ impl Progress {
         let of_run = (&config.data, &config.model, &config.batch, config.run.seed);
         let asked = format!("{} {} {of_run:?}", checkpoint.display(), measurement.to_text());
         let name = Digest::of(asked.as_bytes()).to_string();
-        Ok(Self { path: folder.join(&name[..32]) })
+        let path = folder.join(&name[..32]);
+        let fail = |e| Failure::Other(format!("cannot make {}: {e}; set XDG_CACHE_HOME", path.display()));
+        let lock = std::fs::File::options().create(true).truncate(false).write(true).open(path.with_extension("lock"));
+        let lock = lock.map_err(fail)?;
+        if lock.try_lock().is_err() {
+            log::warn("the same measurement is being made by another command; this one keeps nothing to go on from");
+            return Ok(None);
+        }
+        Ok(Some(Self { path, _lock: lock }))
     }
 
+    /// Bytes of what was kept; its key, the first 32, is none of it.
     fn size(&self) -> u64 {
-        std::fs::metadata(&self.path).map_or(0, |file| file.len())
+        std::fs::metadata(&self.path).map_or(0, |file| file.len().saturating_sub(32))
     }
 
     fn remove(&self) {
         // A leftover is emptied by the next measurement of its name.
         let _ = std::fs::remove_file(&self.path);
+        let _ = std::fs::remove_file(self.path.with_extension("lock"));
     }
 }
 

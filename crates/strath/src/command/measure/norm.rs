@@ -26,6 +26,17 @@ pub(super) fn positive(text: &str) -> Result<f64, String> {
     text.parse().ok().filter(|v: &f64| v.is_finite() && *v > 0.0).ok_or_else(|| "expected a number above 0".into())
 }
 
+/// A finite number of at least 0.
+///
+/// # Errors
+/// What was expected.
+pub(super) fn not_negative(text: &str) -> Result<f64, String> {
+    text.parse()
+        .ok()
+        .filter(|v: &f64| v.is_finite() && *v >= 0.0)
+        .ok_or_else(|| "expected a number of at least 0".into())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@ use strath_core::config::LaneSizes;
 use strath_node::measure::{Ball, SharpnessOf, What};
 
 use super::Common;
-use super::norm::{NormArgument, positive};
+use super::norm::{NormArgument, not_negative, positive};
 use crate::outcome::Failure;
 use crate::telling;
 
@@ -27,7 +27,7 @@ pub(super) struct Sharpness {
     #[arg(long)]
     adaptive: bool,
     /// ASAM's eta; at 0 rescaling a ReLU network changes nothing.
-    #[arg(long, value_name = "ETA", default_value_t = 0.0, requires = "adaptive")]
+    #[arg(long, value_name = "ETA", default_value_t = 0.0, requires = "adaptive", value_parser = not_negative)]
     eta: f64,
     /// Steps of projected gradient ascent; 1 is the epsilon of training.
     #[arg(long, value_name = "K", default_value_t = 1)]

@@ -10,6 +10,9 @@ use super::{Common, figures, keep_graph};
 use crate::outcome::Failure;
 use crate::telling;
 
+/// The most nodes of a density: what a worker's report holds.
+const MOST_NODES: usize = 50_000;
+
 /// Eigenvalues and trace of the Hessian of the mean loss, from exact products with vectors
 #[derive(Debug, Args)]
 pub(super) struct Spectrum {
@@ -37,6 +40,10 @@ impl Spectrum {
         let config = self.common.config()?;
         if self.top == 0 {
             return Err(Failure::Usage("--top is 0, expected at least 1 eigenvalue".into()));
+        }
+        if self.density_samples.saturating_mul(self.density_steps) > MOST_NODES {
+            let message = "--density-samples times --density-steps is more than";
+            return Err(Failure::Usage(format!("{message} {MOST_NODES}, which no picture shows")));
         }
         keep_graph()?;
         let what = What::Spectrum(SpectrumOf {
