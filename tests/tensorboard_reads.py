@@ -8,6 +8,18 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 KEYS = ("clean_loss", "perturbed_loss", "sharpness", "lr", "gradient_norm", "epsilon_norm", "zero_gradient_lanes", "images_per_s")
 PHASES = ("step", "data", "ascent", "epsilon", "exchange", "descent", "reduce", "update")
+LANES = ("lift_ratio", "curvature", "turn", "coherence", "noise_trace", "signal2", "noise_scale", "amplification", "rho_equivalent", "transfer")
+AUDIT = {"audit_passed": "passed", "distinct_epsilons": "distinct_epsilons", "radius_deviation": "radius_deviation"}
+
+
+def of_lanes(line):
+    """What the lanes of a step told: keys that it has not have no value."""
+    values = {f"lanes/{key}": line[key] for key in LANES if key in line}
+    if "audit" in line:
+        values |= {f"lanes/{tag}": float(line["audit"][key]) for tag, key in AUDIT.items()}
+    if "survey_s" in line:
+        values["seconds/survey"] = line["survey_s"]
+    return values
 
 
 def expected(run):
@@ -15,7 +27,7 @@ def expected(run):
     scalars = {}
     for line in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()):
         if line["kind"] == "step":
-            values = {f"train/{key}": line[key] for key in KEYS} | {f"seconds/{phase}": line[f"{phase}_s"] for phase in PHASES}
+            values = {f"train/{key}": line[key] for key in KEYS} | {f"seconds/{phase}": line[f"{phase}_s"] for phase in PHASES} | of_lanes(line)
         elif line["kind"] == "eval":
             values = {f"eval/{line['split']}_{key}": line[key] for key in ("loss", "error")}
         else:
