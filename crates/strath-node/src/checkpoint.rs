@@ -135,6 +135,15 @@ pub fn encode_model(model: &Model, weights: &[f32], statistics: &[f32]) -> Vec<u
     serialize(&tensors, None)
 }
 
+/// A file of vectors of one layout, each tensor's name behind a prefix of its vector's.
+pub(crate) fn encode_vectors<'a>(layout: &Layout, vectors: impl Iterator<Item = (String, &'a [f32])>) -> Vec<u8> {
+    let mut tensors = BTreeMap::new();
+    for (prefix, values) in vectors {
+        collect(&mut tensors, &prefix, layout, values);
+    }
+    serialize(&tensors, None)
+}
+
 /// The state file of a state.
 pub fn encode_state(model: &Model, state: &TrainingState, data: Digest, numerics: Digest) -> Vec<u8> {
     let mut tensors = BTreeMap::new();

@@ -12,7 +12,7 @@ use strath_model::{Model, ModelError};
 use crate::step::EXCHANGE_DEADLINE;
 
 /// Examples of one forward pass. Blocks are cut from the split's start, never from a rank's share.
-const BLOCK: usize = 128;
+pub(crate) const BLOCK: usize = 128;
 
 /// Loss and error over a split.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -152,9 +152,13 @@ pub fn evaluate(
 
 /// The blocks of `rank`: a run of consecutive ones.
 fn share(examples: usize, rank: Rank, world_size: u32) -> impl Iterator<Item = Range<usize>> {
-    let blocks = examples.div_ceil(BLOCK);
-    let bound = |r: usize| r * blocks / world_size as usize;
-    (bound(rank.index())..bound(rank.index() + 1)).map(move |b| b * BLOCK..((b + 1) * BLOCK).min(examples))
+    run(examples.div_ceil(BLOCK), rank, world_size).map(move |b| b * BLOCK..((b + 1) * BLOCK).min(examples))
+}
+
+/// The run of `items` things that a rank computes, all ranks' being nearly equal.
+pub(crate) fn run(items: usize, rank: Rank, world_size: u32) -> Range<usize> {
+    let bound = |rank: usize| rank * items / world_size as usize;
+    bound(rank.index())..bound(rank.index() + 1)
 }
 
 #[cfg(test)]

@@ -80,23 +80,14 @@ mod tests {
     use std::convert::Infallible;
 
     use strath_core::Layout;
-    use strath_core::config::{Direction, LaneSizes, Norm, Perturb, RhoRule, SamTable, WeightDecay};
+    use strath_core::config::{Norm, Perturb};
 
     use super::*;
+    use crate::perturbation::tests::sam;
 
     fn ball(rho: f64, norm: Norm) -> Perturbation {
         let layout = Layout::new([("w".into(), vec![2])]).unwrap();
-        let table = SamTable {
-            rho,
-            m: LaneSizes::Batch,
-            norm,
-            adaptive: false,
-            eta: 0.0,
-            perturb: Perturb::All,
-            weight_decay: WeightDecay::Outside,
-            rho_rule: RhoRule::Constant,
-            direction: Direction::Gradient,
-        };
+        let table = sam(rho, norm, None, Perturb::All);
         Perturbation::new(&table, &layout, &[false]).unwrap()
     }
 

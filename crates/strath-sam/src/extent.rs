@@ -14,7 +14,7 @@ impl Perturbation {
         let scaled = |at: usize| {
             let value = f64::from(epsilon[at]);
             // Where t is 0, so is epsilon.
-            self.eta.map_or(value, |eta| if value == 0.0 { 0.0 } else { value / (f64::from(weights[at]).abs() + eta) })
+            if value == 0.0 { 0.0 } else { value / self.scale(weights[at]) }
         };
         let largest = || self.largest(scaled).map_or(0.0, |(_, largest)| largest);
         match self.norm {
@@ -52,22 +52,13 @@ impl Perturbation {
 #[cfg(test)]
 mod tests {
     use strath_core::Layout;
-    use strath_core::config::{Direction, LaneSizes, Perturb, RhoRule, SamTable, WeightDecay};
+    use strath_core::config::Perturb;
 
     use super::*;
+    use crate::perturbation::tests::sam;
 
     fn perturbation(norm: Norm, eta: Option<f64>, perturb: Perturb, lengths: [usize; 3]) -> Perturbation {
-        let table = SamTable {
-            rho: 0.05,
-            m: LaneSizes::Batch,
-            norm,
-            adaptive: eta.is_some(),
-            eta: eta.unwrap_or(0.01),
-            perturb,
-            weight_decay: WeightDecay::Outside,
-            rho_rule: RhoRule::Constant,
-            direction: Direction::Gradient,
-        };
+        let table = sam(0.05, norm, eta, perturb);
         let names = ["a", "b", "c"].map(String::from).into_iter();
         let layout = Layout::new(names.zip(lengths.map(|len| vec![len]))).unwrap();
         Perturbation::new(&table, &layout, &[false, true, false]).unwrap()

@@ -93,24 +93,15 @@ fn quotient(a: f64, b: f64) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use strath_core::Layout;
-    use strath_core::config::{Direction, LaneSizes, Norm, Perturb, RhoRule, SamTable, WeightDecay};
+    use strath_core::config::{Norm, Perturb};
     use strath_kernels::vector;
 
     use super::*;
     use crate::Perturbation;
+    use crate::perturbation::tests::sam;
 
     fn ball(rho: f64, norm: Norm, len: usize) -> Perturbation {
-        let table = SamTable {
-            rho,
-            m: LaneSizes::Batch,
-            norm,
-            adaptive: false,
-            eta: 0.01,
-            perturb: Perturb::All,
-            weight_decay: WeightDecay::Outside,
-            rho_rule: RhoRule::Constant,
-            direction: Direction::Gradient,
-        };
+        let table = sam(rho, norm, None, Perturb::All);
         Perturbation::new(&table, &Layout::new([("w".into(), vec![len])]).unwrap(), &[false]).unwrap()
     }
 

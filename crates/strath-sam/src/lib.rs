@@ -24,4 +24,4 @@ pub use lanes::{BatchFacts, LaneFacts};
 pub use optimizer::Optimizer;
 pub use perturbation::{Lift, NothingToPerturb, Perturbation};
 pub use schedule::learning_rate;
-pub use sums::l2_norm;
+pub use sums::{l2_norm, mean_and_error};

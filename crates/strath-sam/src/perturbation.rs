@@ -203,13 +203,14 @@ impl Perturbation {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
     use strath_core::config::{Direction, LaneSizes, RhoRule, WeightDecay};
 
     use super::*;
 
-    fn sam(rho: f64, norm: Norm, eta: Option<f64>, perturb: Perturb) -> SamTable {
+    /// A ball around what is perturbed; `eta`: ASAM's.
+    pub(crate) fn sam(rho: f64, norm: Norm, eta: Option<f64>, perturb: Perturb) -> SamTable {
         SamTable {
             rho,
             m: LaneSizes::Batch,

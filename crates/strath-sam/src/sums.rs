@@ -28,6 +28,14 @@ pub fn blocked_sum(len: usize, term: impl Fn(usize) -> f64) -> f64 {
     total
 }
 
+/// The mean of a sample, and its standard error where there are two and more.
+pub fn mean_and_error(sample: &[f64]) -> (f64, Option<f64>) {
+    let n = sample.len() as f64;
+    let mean = sample.iter().sum::<f64>() / n;
+    let variance = sample.iter().map(|value| (value - mean) * (value - mean)).sum::<f64>() / (n - 1.0);
+    (mean, (sample.len() > 1).then(|| (variance / n).sqrt()))
+}
+
 /// The l2 norm of a vector, in `f64`; one pass, 4 bytes a value.
 pub fn l2_norm(values: &[f32]) -> f64 {
     strath_kernels::vector::sum_of_squares(values).sqrt()
@@ -50,6 +58,12 @@ mod tests {
         let values: Vec<f32> = (0..20_011).map(|at| 0.1 * at as f32 - 700.0).collect();
         let sum = blocked_sum(values.len(), |at| f64::from(values[at]) * f64::from(values[at]));
         assert_eq!(l2_norm(&values), sum.sqrt());
+    }
+
+    #[test]
+    fn the_error_of_a_mean_is_that_of_a_sample_of_two_and_more() {
+        assert_eq!(mean_and_error(&[1.0, 2.0, 3.0]), (2.0, Some((1.0f64 / 3.0).sqrt())));
+        assert_eq!(mean_and_error(&[5.0]), (5.0, None));
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod measuring;
 mod opening;
 mod outcome;
 mod runtime;
+mod split;
 mod telling;
 
 use std::process::ExitCode;

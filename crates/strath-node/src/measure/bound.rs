@@ -5,10 +5,10 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use strath_data::SplitName;
 use strath_kernels::vector;
-use strath_sam::Perturbation;
-use strath_sam::ascent::{Asked, climb};
+use strath_sam::ascent::climb;
 use strath_sam::bound::complexity;
 use strath_sam::directions::gaussian;
+use strath_sam::{Perturbation, mean_and_error};
 
 use super::MeasureError;
 use super::ranks::Ranks;
@@ -25,28 +25,18 @@ pub(super) fn measure(
     ranks: &mut Ranks<'_>,
 ) -> Result<Value, MeasureError> {
     let (examples, parameters) = (subject.examples, point.weights.len());
-    let blocks: Vec<_> = subject.blocks(0..examples).collect();
-    let moved = |weights: &Arc<Vec<f32>>| Point { weights: weights.clone(), statistics: point.statistics.clone() };
     let passes = (2 * of.ascent_steps.max(1) + of.samples + 3) as u64;
     let mut done = 0;
     let found = climb(ball, &point.weights, of.ascent_steps, |weights, asked| {
-        let here = moved(weights);
-        let loss = subject.evaluations(ranks, 1, |_| here.clone())?[0].loss;
-        let gradient = match asked {
-            Asked::Loss => None,
-            Asked::Gradient => Some(ranks.vector(blocks.len(), parameters, |_, at, room| {
-                let weight = blocks[at].len() as f64 / examples as f64;
-                subject.gradient(&here, blocks[at].clone(), room).map(|(_, gradient)| (gradient, weight))
-            })?),
-        };
+        let found = subject.asked(ranks, &point.moved(weights), 0..examples, asked)?;
         done += 1;
         ranks.advance(done, passes);
-        Ok::<_, MeasureError>((loss, gradient))
+        Ok::<_, MeasureError>(found)
     })?;
     let mut worst = (*point.weights).clone();
     vector::add_scaled(&mut worst, &found.epsilon, 1.0);
     let ends = [point.weights.clone(), Arc::new(worst)];
-    let on_training = subject.evaluations(ranks, 2, |at| moved(&ends[at]))?;
+    let on_training = subject.evaluations(ranks, 2, |at| point.moved(&ends[at]))?;
     // The ascent is of the loss; w itself lies in the ball too.
     let clean_error = on_training[0].error;
     let worst_error = on_training[1].error.max(clean_error);
@@ -57,7 +47,7 @@ pub(super) fn measure(
     let noisy = |at: usize| {
         let mut weights = gaussian(subject.model.parameters(), seed, &format!("bound/{at}"));
         weights.iter_mut().zip(&*point.weights).for_each(|(e, w)| *e = w + (terms.sigma * f64::from(*e)) as f32);
-        moved(&Arc::new(weights))
+        point.moved(&Arc::new(weights))
     };
     let mut errors = Vec::with_capacity(of.samples);
     for at in 0..of.samples {
@@ -65,10 +55,7 @@ pub(super) fn measure(
         ranks.advance(passes - (of.samples - at) as u64, passes);
     }
     let test_error = test.evaluations(ranks, 1, |_| point.clone())?[0].error;
-    let n = errors.len() as f64;
-    let noisy_error = errors.iter().sum::<f64>() / n;
-    let spread = errors.iter().map(|e| (e - noisy_error) * (e - noisy_error)).sum::<f64>() / (n - 1.0);
-    let stderr = (errors.len() > 1).then(|| (spread / n).sqrt());
+    let (noisy_error, stderr) = mean_and_error(&errors);
     ranks.advance(passes, passes);
     // Within two standard errors the sample does not say.
     let margin = noisy_error - test_error;

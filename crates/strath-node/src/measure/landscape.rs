@@ -16,7 +16,7 @@ use crate::checkpoint;
 use crate::files;
 
 /// The names of the axes, as directions are stored: `alpha/TENSOR`.
-pub const AXES: [&str; 2] = ["alpha", "beta"];
+const AXES: [&str; 2] = ["alpha", "beta"];
 
 /// The directions of a landscape: from a file, or random and filter-normalised.
 ///
@@ -60,20 +60,12 @@ pub fn directions(
 
 /// The directions as a file: `alpha/NAME` and `beta/NAME` for every tensor.
 pub fn encode_directions(layout: &Layout, directions: &[Vec<f32>]) -> Vec<u8> {
-    let bytes: Vec<Vec<u8>> =
-        directions.iter().map(|d| d.iter().flat_map(|value| value.to_le_bytes()).collect()).collect();
-    let views = AXES.iter().zip(&bytes).flat_map(|(axis, bytes)| {
-        layout.entries().iter().map(move |entry| {
-            let data = &bytes[4 * entry.offset..][..4 * entry.len];
-            let view = safetensors::tensor::TensorView::new(safetensors::Dtype::F32, entry.shape.clone(), data);
-            (format!("{axis}/{}", entry.name), view.expect("the data has the length of its shape"))
-        })
-    });
-    safetensors::serialize(views.collect::<Vec<_>>(), None).expect("tensors of distinct names")
+    let axes = AXES.iter().map(|axis| format!("{axis}/"));
+    checkpoint::encode_vectors(layout, axes.zip(directions.iter().map(Vec::as_slice)))
 }
 
 /// The places of an axis: `grid` from -extent to extent, or from 0 to 1 along a line to another checkpoint.
-pub fn places(of: &LandscapeOf) -> Vec<f64> {
+fn places(of: &LandscapeOf) -> Vec<f64> {
     let (from, to) = if of.to.is_some() { (0.0, 1.0) } else { (-of.extent, of.extent) };
     let last = of.grid - 1;
     let at = |k: usize| {

@@ -28,7 +28,7 @@ use strath_data::{Loader, SplitName};
 use strath_model::ModelError;
 use strath_sam::Perturbation;
 
-pub use landscape::{AXES, directions, encode_directions, places};
+pub use landscape::{directions, encode_directions};
 pub use ranks::Advance;
 pub use spec::{Ball, BoundOf, LandscapeOf, Measurement, Norms, Part, SharpnessOf, SpectrumOf, What};
 
@@ -119,7 +119,7 @@ impl Measuring {
         let model = &prepared.model;
         if norms != Norms::Running {
             let m = match &what {
-                What::Sharpness(of) => of.m.unwrap_or(examples).min(examples),
+                What::Sharpness(of) => of.m.min(examples),
                 What::Spectrum(_) | What::Landscape(_) | What::Bound(_) => examples,
             };
             let rests = match norms {
@@ -181,7 +181,7 @@ impl Measuring {
 fn group(prepared: &Prepared, what: &What) -> usize {
     let of_run = || prepared.config.plan().ok().and_then(|plan| plan.micro_batches().first().map(|first| first.size));
     let of_lane = match what {
-        What::Sharpness(of) => of.m,
+        What::Sharpness(of) => Some(of.m),
         What::Spectrum(_) | What::Landscape(_) | What::Bound(_) => None,
     };
     let micro = prepared.config.batch.micro;

@@ -12,6 +12,7 @@ use strath_protocol::message::Phase;
 
 use super::MeasureError;
 use super::log::{Entry, Log};
+use crate::evaluate;
 use crate::step::EXCHANGE_DEADLINE;
 use crate::sums::LaneSum;
 use crate::whereabouts::Whereabouts;
@@ -65,8 +66,7 @@ impl<'a> Ranks<'a> {
 
     /// This rank's run of `items` things to compute, all ranks' being nearly equal.
     pub(super) fn share(&self, items: usize) -> Range<usize> {
-        let bound = |rank: usize| rank * items / self.world_size as usize;
-        bound(self.rank.index())..bound(self.rank.index() + 1)
+        evaluate::run(items, self.rank, self.world_size)
     }
 
     /// The sums over ranks of the integers that `part` gives on each.

@@ -13,7 +13,7 @@ use strath_sam::directions::gaussian;
 use super::MeasureError;
 use super::ranks::Ranks;
 use super::spec::SharpnessOf;
-use super::subject::{Point, Subject};
+use super::subject::{Found, Point, Subject};
 use crate::evaluate::Losses;
 use crate::sums::LaneSum;
 
@@ -64,7 +64,7 @@ pub(super) fn measure(
     ranks: &mut Ranks<'_>,
 ) -> Result<Value, MeasureError> {
     let examples = subject.examples;
-    let m = of.m.unwrap_or(examples).min(examples);
+    let m = of.m.min(examples);
     let lanes: Vec<Range<usize>> = (0..examples).step_by(m).map(|at| at..examples.min(at + m)).collect();
     let is_shared = m.div_ceil(subject.block()) >= SHARED_BLOCKS;
     // A shared lane is a round of its own: its passes are summed one by one.
@@ -108,9 +108,6 @@ pub(super) fn measure(
     }))
 }
 
-/// A loss, and the gradient where it was asked for.
-type Found = (f64, Option<Vec<f32>>);
-
 /// One lane.
 struct Lane<'a, 'b> {
     examples: Range<usize>,
@@ -125,10 +122,6 @@ struct Lane<'a, 'b> {
 impl Lane<'_, '_> {
     fn size(&self) -> f64 {
         self.examples.len() as f64
-    }
-
-    fn moved(&self, weights: &Arc<Vec<f32>>) -> Point {
-        Point { weights: weights.clone(), statistics: self.point.statistics.clone() }
     }
 
     /// A lane that this rank computes alone.
@@ -161,27 +154,7 @@ impl Lane<'_, '_> {
 
     /// A lane that all ranks compute together.
     fn shared(&self, ranks: &mut Ranks<'_>, sums: &mut Sums) -> Result<(), MeasureError> {
-        let blocks: Vec<_> = self.subject.blocks(self.examples.clone()).collect();
-        self.climb(sums, &mut |point, asked| {
-            let words = ranks.integers(|ranks| {
-                let mut losses = Losses::default();
-                for at in ranks.share(blocks.len()) {
-                    ranks.go_on()?;
-                    self.subject.score(point, blocks[at].clone(), self.examples.len(), &mut losses)?;
-                }
-                Ok(losses.words().to_vec())
-            })?;
-            let losses = Losses::of_words([words[0], words[1], words[2]]);
-            let loss = losses.finite_mean();
-            if asked == Asked::Loss {
-                return Ok((loss, None));
-            }
-            let gradient = ranks.vector(blocks.len(), point.weights.len(), |_, at, room| {
-                let weight = blocks[at].len() as f64 / self.size();
-                self.subject.gradient(point, blocks[at].clone(), room).map(|(_, gradient)| (gradient, weight))
-            })?;
-            Ok((loss, Some(gradient)))
-        })
+        self.climb(sums, &mut |point, asked| self.subject.asked(ranks, point, self.examples.clone(), asked))
     }
 
     /// Climbs, tries random directions, and adds what it finds.
@@ -191,7 +164,7 @@ impl Lane<'_, '_> {
         oracle: &mut dyn FnMut(&Point, Asked) -> Result<Found, MeasureError>,
     ) -> Result<(), MeasureError> {
         let weights = &self.point.weights;
-        let found = climb(self.ball, weights, self.of.ascent_steps, |at, asked| oracle(&self.moved(at), asked))?;
+        let found = climb(self.ball, weights, self.of.ascent_steps, |at, asked| oracle(&self.point.moved(at), asked))?;
         let share = self.size() / self.subject.examples as f64;
         let mut random = Vec::with_capacity(self.of.random);
         for direction in 0..self.of.random {
@@ -200,7 +173,7 @@ impl Lane<'_, '_> {
             let mut lifted = vec![0.0; drawn.len()];
             self.ball.along(&drawn, weights, &mut lifted);
             vector::add_scaled(&mut lifted, weights, 1.0);
-            random.push(oracle(&self.moved(&Arc::new(lifted)), Asked::Loss)?.0);
+            random.push(oracle(&self.point.moved(&Arc::new(lifted)), Asked::Loss)?.0);
         }
         // A sum of parts of means over all examples, as its own losses are.
         let mut add = |losses: fn(&mut Sums) -> &mut Losses, loss: f64| losses(sums).add_share(loss, share);

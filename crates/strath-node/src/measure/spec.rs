@@ -86,8 +86,8 @@ impl Ball {
 /// `strath measure sharpness`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SharpnessOf {
-    /// Examples of a lane, the last one shorter; `None`: all in one.
-    pub m: Option<usize>,
+    /// Examples of a lane, the last one shorter.
+    pub m: usize,
     /// The ball of epsilon.
     pub ball: Ball,
     /// Steps of projected gradient ascent.

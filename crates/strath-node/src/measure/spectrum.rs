@@ -6,6 +6,7 @@ use strath_kernels::vector;
 use strath_model::Work;
 use strath_sam::directions::{gaussian, signs};
 use strath_sam::lanczos::{Found, LanczosError, Search, quadrature};
+use strath_sam::mean_and_error;
 
 use super::MeasureError;
 use super::ranks::Ranks;
@@ -99,10 +100,8 @@ fn trace(
         let z = signs(layout, seed, &format!("trace/{at}"));
         forms.push(vector::dot(&z, &hessian.times(&z)?));
     }
-    let n = samples as f64;
-    let mean = forms.iter().sum::<f64>() / n;
-    let variance = forms.iter().map(|form| (form - mean) * (form - mean)).sum::<f64>() / (n - 1.0);
-    Ok(((samples > 0).then_some(mean), (samples > 1).then(|| (variance / n).sqrt())))
+    let (mean, error) = mean_and_error(&forms);
+    Ok(((samples > 0).then_some(mean), error))
 }
 
 /// The spectral density by stochastic Lanczos quadrature (Ghorbani, Krishnan and Xiao, ICML 2019): nodes with weights that sum to 1, those of all random

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use strath_core::fixed::{FixedSum, STATISTIC_BITS, to_f32};
 use strath_data::{Loader, SplitName};
 use strath_model::{Model, Normalise};
+use strath_sam::ascent::Asked;
 
 use super::MeasureError;
 use super::ranks::Ranks;
 use super::spec::Norms;
-use crate::evaluate::{Evaluation, Losses};
-
-/// Examples of one pass where the pass does not show in its result.
-pub(super) const BLOCK: usize = 128;
+use crate::evaluate::{BLOCK, Evaluation, Losses};
 
 /// A network on some examples.
 pub(super) struct Subject<'a> {
@@ -34,6 +32,16 @@ pub(super) struct Point {
     /// Running statistics.
     pub(super) statistics: Arc<Vec<f32>>,
 }
+
+impl Point {
+    /// Other weights with the running statistics of this one.
+    pub(super) fn moved(&self, weights: &Arc<Vec<f32>>) -> Self {
+        Self { weights: weights.clone(), statistics: self.statistics.clone() }
+    }
+}
+
+/// A mean loss, and its gradient where that was asked for.
+pub(super) type Found = (f64, Option<Vec<f32>>);
 
 impl Subject<'_> {
     /// What batch norm goes by at a point whose running statistics are these.
@@ -85,6 +93,35 @@ impl Subject<'_> {
             losses.add(score.loss, of);
         }
         Ok(scores.iter().map(|score| i64::from(!score.correct)).sum())
+    }
+
+    /// Mean loss over a run of examples and, where it is asked for, its gradient, from all ranks together. A loss that is not finite is infinite.
+    pub(super) fn asked(
+        &self,
+        ranks: &mut Ranks<'_>,
+        point: &Point,
+        examples: Range<usize>,
+        asked: Asked,
+    ) -> Result<Found, MeasureError> {
+        let size = examples.len();
+        let blocks: Vec<_> = self.blocks(examples).collect();
+        let words = ranks.integers(|ranks| {
+            let mut losses = Losses::default();
+            for at in ranks.share(blocks.len()) {
+                ranks.go_on()?;
+                self.score(point, blocks[at].clone(), size, &mut losses)?;
+            }
+            Ok(losses.words().to_vec())
+        })?;
+        let loss = Losses::of_words([words[0], words[1], words[2]]).finite_mean();
+        if asked == Asked::Loss {
+            return Ok((loss, None));
+        }
+        let gradient = ranks.vector(blocks.len(), point.weights.len(), |_, at, room| {
+            let weight = blocks[at].len() as f64 / size as f64;
+            self.gradient(point, blocks[at].clone(), room).map(|(_, gradient)| (gradient, weight))
+        })?;
+        Ok((loss, Some(gradient)))
     }
 
     /// Loss and error at each of `count` points, which `point` gives: every rank takes a run of all their blocks, so that few blocks a point still keep

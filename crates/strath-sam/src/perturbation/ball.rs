@@ -40,7 +40,7 @@ impl Perturbation {
     }
 
     /// ASAM's t of a weight; 1 for the plain ball.
-    pub(super) fn scale(&self, weight: f32) -> f64 {
+    pub(crate) fn scale(&self, weight: f32) -> f64 {
         self.eta.map_or(1.0, |eta| f64::from(weight).abs() + eta)
     }
 }
@@ -49,23 +49,14 @@ impl Perturbation {
 mod tests {
     use proptest::prelude::*;
     use strath_core::Layout;
-    use strath_core::config::{Direction, LaneSizes, Perturb, RhoRule, SamTable, WeightDecay};
+    use strath_core::config::Perturb;
 
     use super::*;
+    use crate::perturbation::tests::sam;
 
     fn perturbation(norm: Norm, adaptive: bool) -> Perturbation {
         let layout = Layout::new([("a".into(), vec![4]), ("b".into(), vec![3])]).unwrap();
-        let table = SamTable {
-            rho: 0.3,
-            m: LaneSizes::Batch,
-            norm,
-            adaptive,
-            eta: 0.1,
-            perturb: Perturb::NoNorm,
-            weight_decay: WeightDecay::Outside,
-            rho_rule: RhoRule::Constant,
-            direction: Direction::Gradient,
-        };
+        let table = sam(0.3, norm, adaptive.then_some(0.1), Perturb::NoNorm);
         Perturbation::new(&table, &layout, &[false, true]).unwrap()
     }
 

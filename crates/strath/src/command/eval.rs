@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::json;
 use strath_node::coordinator::RunEnd;
 use strath_protocol::message::{Job, Split};
 
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
+use crate::split::SplitArgument;
 use crate::{errand, runtime, telling};
 
 /// Loss and error of a checkpoint on a split
@@ -36,29 +37,18 @@ pub struct Eval {
     changes: Changes,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum SplitArgument {
-    Train,
-    Validation,
-    Test,
-}
-
 impl Eval {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         let effective = self.changes.resolve(Some(&self.config), workers_flag(self.workers))?;
         telling::warn(effective.warnings());
         let config = effective.config;
+        self.split.check(&config)?;
         let split = match self.split {
             SplitArgument::Train => Split::Train,
             SplitArgument::Validation => Split::Validation,
             SplitArgument::Test => Split::Test,
         };
-        if split == Split::Validation && config.data.validation == 0.0 {
-            return Err(Failure::usage(
-                "--split validation: data.validation is 0, so nothing is split off; set it as the run had it",
-            ));
-        }
         runtime::block_on(async {
             let end = errand::run(config, &self.checkpoint, Job::Evaluate(split), Box::new(|_| ())).await;
             match end? {

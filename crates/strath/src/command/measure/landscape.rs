@@ -58,10 +58,6 @@ impl Landscape {
             to: self.to.as_ref().map(absolute).transpose()?,
         };
         std::fs::create_dir_all(&self.out).map_err(Failure::other)?;
-        let data = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
-        let method = convolution_method(config.model.convolution);
-        let model = Model::build(&config.model.kind, data.shape(), data.classes(), method).map_err(Failure::usage)?;
-        drop(data);
         let found = self.common.measure(&config, What::Landscape(of.clone()), "points")?;
         let points = found["points"].as_array().cloned().unwrap_or_default();
         let write = |name: &str, bytes: &[u8]| files::write_whole(&self.out.join(name), bytes).map_err(Failure::other);
@@ -81,6 +77,10 @@ impl Landscape {
         csv.push(String::new());
         write("landscape.csv", csv.join("\n").as_bytes())?;
         if of.to.is_none() {
+            let data = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
+            let method = convolution_method(config.model.convolution);
+            let model =
+                Model::build(&config.model.kind, data.shape(), data.classes(), method).map_err(Failure::usage)?;
             let bytes = files::read(&self.common.checkpoint).map_err(Failure::other)?;
             let (weights, _) = checkpoint::decode_model(&model, &bytes).map_err(Failure::other)?;
             let layout = model.parameters();

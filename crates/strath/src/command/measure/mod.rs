@@ -10,7 +10,7 @@ mod spectrum;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use serde_json::Value;
 use strath_core::Digest;
 use strath_core::config::Config;
@@ -20,6 +20,7 @@ use strath_protocol::message::Job;
 
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
+use crate::split::SplitArgument;
 use crate::{errand, log, measuring, runtime, telling};
 
 /// candle keeps the graph of gradients in processes that have this set from their start.
@@ -57,8 +58,8 @@ pub(super) struct Common {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
     /// On which examples, in file order and un-augmented.
-    #[arg(long, value_enum, default_value_t = PartArgument::Train)]
-    split: PartArgument,
+    #[arg(long, value_enum, default_value_t = SplitArgument::Train)]
+    split: SplitArgument,
     /// Only the first N examples.
     #[arg(long, value_name = "N")]
     limit: Option<usize>,
@@ -81,13 +82,6 @@ pub(super) struct Common {
     changes: Changes,
 }
 
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum PartArgument {
-    Train,
-    Validation,
-    Test,
-}
-
 impl Measure {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
@@ -108,17 +102,13 @@ impl Common {
         if self.limit == Some(0) {
             return Err(Failure::Usage("--limit is 0, expected at least 1 example".into()));
         }
-        if matches!(self.split, PartArgument::Validation) && effective.config.data.validation == 0.0 {
-            return Err(Failure::usage(
-                "--split validation: data.validation is 0, so nothing is split off; set it as the run had it",
-            ));
-        }
+        self.split.check(&effective.config)?;
         Ok(effective.config)
     }
 
     /// Whether the training examples are asked for.
     pub(super) fn is_of_training(&self) -> bool {
-        matches!(self.split, PartArgument::Train)
+        matches!(self.split, SplitArgument::Train)
     }
 
     /// Measures, counted in `unit` on the screen, and gives what was found.
@@ -129,9 +119,9 @@ impl Common {
             _ => Norms::Running,
         };
         let split = match self.split {
-            PartArgument::Train => Part::Train,
-            PartArgument::Validation => Part::Validation,
-            PartArgument::Test => Part::Test,
+            SplitArgument::Train => Part::Train,
+            SplitArgument::Validation => Part::Validation,
+            SplitArgument::Test => Part::Test,
         };
         let mut measurement = Measurement { what, split, limit: self.limit, norms, seed: self.seed, progress: None };
         let checkpoint = std::fs::canonicalize(&self.checkpoint)

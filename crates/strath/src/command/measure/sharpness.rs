@@ -58,8 +58,7 @@ impl Sharpness {
             return Err(Failure::Usage("the configuration's sam.rho is 0; say the radius with --rho".into()));
         }
         let ball = Ball { rho, p: self.norm.0, adaptive: self.adaptive, eta: self.eta };
-        let what =
-            What::Sharpness(SharpnessOf { m: Some(m), ball, ascent_steps: self.ascent_steps, random: self.random });
+        let what = What::Sharpness(SharpnessOf { m, ball, ascent_steps: self.ascent_steps, random: self.random });
         let found = self.common.measure(&config, what, "examples")?;
         if self.common.json {
             return telling::print(&format!("{found}\n"));
