@@ -20,8 +20,8 @@ impl Scale {
             Self::Log if value > 0.0 => value.log10(),
             Self::Log => f64::NAN,
         };
-        // Larger ones are as good as infinite: the width of a span overflows.
-        (even.abs() < 1e150).then_some(even)
+        // Larger ones are as good as infinite, and smaller ones as good as 0: the width of a span, and a part of it, stay in the range of f64.
+        (even.abs() < 1e150).then_some(if even.abs() < 1e-150 { 0.0 } else { even })
     }
 
     /// The value at `even`.
@@ -140,6 +140,12 @@ mod tests {
         for axis in [Axis::linear("a"), Axis::log("a")] {
             assert!((axis.span([3.0]).unwrap().place(3.0).unwrap() - 0.5).abs() < 1e-9);
         }
+    }
+
+    #[test]
+    fn what_is_as_good_as_nothing_is_shown_as_0_and_between_its_like_there_is_no_axis() {
+        assert_eq!(Axis::linear("a").span([5e-324]).unwrap(), Axis::linear("a").span([0.0]).unwrap());
+        assert!(matches!(Axis::linear("a").within(0.0, 5e-324).span([]), Err(FigureError::Order { .. })));
     }
 
     #[test]
