@@ -36,6 +36,21 @@ pub fn cross_entropy_backward(
     }
 }
 
+/// The derivative of [`cross_entropy_backward`]'s dx along a direction in which the logits move by u, with a scale of 1:
+/// `p (u - sum p u) / rows`, p the softmax.
+pub fn cross_entropy_tangent(classes: usize, logits: &[f32], u: &[f32], dx_along: &mut [f32]) {
+    let scale = classes as f64 / logits.len() as f64;
+    let rows = logits.chunks_exact(classes).zip(u.chunks_exact(classes)).zip(dx_along.chunks_exact_mut(classes));
+    for ((x, u), to) in rows {
+        let log_sum = log_sum_exp(x);
+        let probability = |x: f32| libm::exp(f64::from(x) - log_sum);
+        let mean: f64 = x.iter().zip(u).map(|(x, u)| probability(*x) * f64::from(*u)).sum();
+        for ((to, x), u) in to.iter_mut().zip(x).zip(u) {
+            *to = (probability(*x) * (f64::from(*u) - mean) * scale) as f32;
+        }
+    }
+}
+
 fn log_sum_exp(x: &[f32]) -> f64 {
     let largest = x.iter().fold(f64::NEG_INFINITY, |m, v| m.max(f64::from(*v)));
     if !largest.is_finite() {
@@ -76,6 +91,24 @@ mod tests {
             };
             let slope = |f: &dyn Fn(&[f32]) -> f64| (f(&moved(1e-2)) - f(&moved(-1e-2))) / 2e-2;
             assert!((slope(&mean) - f64::from(dx[at])).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn the_tangent_is_the_slope_of_the_gradient() {
+        let (rows, classes, smoothing, step) = (5, 7, 0.1, 1e-2);
+        let (x, u, labels) = (values(rows * classes, 11), values(rows * classes, 12), [0, 6, 3, 3, 1]);
+        let gradient = |by: f32| {
+            let moved: Vec<f32> = x.iter().zip(&u).map(|(x, u)| x + by * u).collect();
+            let mut dx = vec![0.0; x.len()];
+            cross_entropy_backward(classes, &moved, &labels, smoothing, 1.0, &mut dx);
+            dx
+        };
+        let (ahead, behind) = (gradient(step), gradient(-step));
+        let mut tangent = vec![0.0; x.len()];
+        cross_entropy_tangent(classes, &x, &u, &mut tangent);
+        for at in 0..x.len() {
+            assert!(((ahead[at] - behind[at]) / (2.0 * step) - tangent[at]).abs() < 2e-5);
         }
     }
 }

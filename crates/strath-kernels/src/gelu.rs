@@ -8,6 +8,7 @@
 use crate::columns::{PIECE, add_rows, lanes, narrow, totals};
 use crate::elementary::Normal;
 use crate::isa::Isa;
+use crate::norm_tangent::{Pair, PairMut};
 use crate::threads::for_chunks;
 use crate::vectorised::vectorised;
 
@@ -30,7 +31,71 @@ fn backward_and_bias_by(isa: Isa, width: usize, slope: &[f32], dy: &mut [f32]) -
     narrow(totals(width, pieces, |(slope, dy), [sums]| scale_and_sum_rows(isa, slope, dy, sums)))
 }
 
+/// y and y' from z with its tangent z'; in the place of z is left the slope, in that of z' the slope's tangent, the second derivative times z'.
+///
+/// ```text
+/// y = z Phi(z),   slope = Phi(z) + z phi(z),   y' = slope z',   slope' = (2 - z^2) phi(z) z'
+/// ```
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn tangent_forward(z: PairMut<'_>, y: PairMut<'_>) {
+    tangent_forward_by(Isa::active(), z, y);
+}
+
+fn tangent_forward_by(isa: Isa, mut z: PairMut<'_>, mut y: PairMut<'_>) {
+    let lengths = [z.values.len(), z.along.len(), y.values.len(), y.along.len()];
+    assert!(lengths.iter().all(|length| *length == lengths[0]), "one shape");
+    let mut pieces: Vec<_> = z.chunks(CHUNK).zip(y.chunks(CHUNK)).collect();
+    for_chunks(&mut pieces, 1, |_, pieces| {
+        for (z, y) in pieces {
+            values_and_tangents(isa, z, y);
+        }
+    });
+}
+
+/// The gradients of z and z' from g and g', those of y and y', over them; `slope` as [`tangent_forward`] left it:
+/// `g = g slope,  g' = g' slope + g slope'`.
+///
+/// # Panics
+/// Where the lengths differ.
+pub fn tangent_backward(slope: Pair<'_>, g: PairMut<'_>) {
+    tangent_backward_by(Isa::active(), slope, g);
+}
+
+fn tangent_backward_by(isa: Isa, slope: Pair<'_>, mut g: PairMut<'_>) {
+    let lengths = [slope.values.len(), slope.along.len(), g.values.len(), g.along.len()];
+    assert!(lengths.iter().all(|length| *length == lengths[0]), "one shape");
+    let mut pieces: Vec<_> = g.chunks(CHUNK).enumerate().collect();
+    for_chunks(&mut pieces, 1, |_, pieces| {
+        for (k, g) in pieces {
+            by_slope(isa, slope.at(*k * CHUNK, g.values.len()), g);
+        }
+    });
+}
+
 vectorised! {
+    fn values_and_tangents(z: &mut PairMut<'_>, y: &mut PairMut<'_>) {
+        let z = z.values.iter_mut().zip(z.along.iter_mut());
+        for ((z, za), (y, ya)) in z.zip(y.values.iter_mut().zip(y.along.iter_mut())) {
+            let value = *z;
+            let normal = Normal::at(value);
+            let slope = normal.cumulative + value * normal.density;
+            *y = value * normal.cumulative;
+            *ya = slope * *za;
+            *z = slope;
+            *za *= (2.0 - value * value) * normal.density;
+        }
+    }
+
+    fn by_slope(slope: Pair<'_>, g: &mut PairMut<'_>) {
+        let slopes = slope.values.iter().zip(slope.along);
+        for ((slope, slope_along), (g, ga)) in slopes.zip(g.values.iter_mut().zip(g.along.iter_mut())) {
+            *ga = *ga * slope + *g * slope_along;
+            *g *= slope;
+        }
+    }
+
     /// Of `x + bias`, for each row of x and a bias repeated to fill vectors: `y = (x + bias) Phi(x + bias)`, and its slope over x.
     pub(crate) fn forward_after_bias(bias: &[f32], x: &mut [f32], y: &mut [f32]) {
         // Loops, not for_each: a closure of this size is not inlined, so it would be compiled for the plainest set alone.
@@ -140,6 +205,37 @@ mod tests {
             let dx: Vec<f32> = dy.iter().zip(&slope).map(|(dy, slope)| dy * slope).collect();
             assert_eq!(got[dx.len()..], pointwise::bias_backward(width, &dx));
             assert_eq!(got[..dx.len()], dx);
+        }
+    }
+
+    #[test]
+    fn tangents_are_the_exact_derivatives_by_every_instruction_set_and_number_of_threads() {
+        let z: Vec<f32> = values(9001, 1).iter().map(|z| z * 4.0).collect();
+        let (u, g, ga) = (values(z.len(), 2), values(z.len(), 3), values(z.len(), 4));
+        let got = same_bits_by_every_isa(|isa| {
+            same_bits(|| {
+                let [mut slope, mut slope_along, mut g, mut ga] = [&z, &u, &g, &ga].map(|from| from.to_vec());
+                let (mut y, mut ya) = (vec![f32::NAN; z.len()], vec![f32::NAN; z.len()]);
+                let to = PairMut { values: &mut y, along: &mut ya };
+                tangent_forward_by(isa, PairMut { values: &mut slope, along: &mut slope_along }, to);
+                let slope = Pair { values: &slope, along: &slope_along };
+                tangent_backward_by(isa, slope, PairMut { values: &mut g, along: &mut ga });
+                [y, ya, g, ga].concat()
+            })
+        });
+        let by = |derivative| {
+            let mut y = vec![0.0; z.len()];
+            exact(derivative, &z, &mut y);
+            y
+        };
+        let (value, slope, second) = (by(Derivative::None), by(Derivative::First), by(Derivative::Second));
+        let parts: Vec<&[f32]> = got.chunks_exact(z.len()).collect();
+        for at in 0..z.len() {
+            let want =
+                [value[at], slope[at] * u[at], slope[at] * g[at], slope[at] * ga[at] + second[at] * u[at] * g[at]];
+            for (part, want) in parts.iter().zip(want) {
+                assert!((part[at] - want).abs() < 2e-6, "{at}: {} {want}", part[at]);
+            }
         }
     }
 

@@ -35,8 +35,8 @@ pub struct GroupNorm<'a> {
 /// Mean of a group of an image, and one over its standard deviation.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normal {
-    mean: f64,
-    precision: f64,
+    pub(crate) mean: f64,
+    pub(crate) precision: f64,
 }
 
 impl GroupNorm<'_> {

@@ -19,6 +19,7 @@ pub mod isa;
 mod lanes;
 pub mod layer_norm;
 pub mod linear;
+pub mod norm_tangent;
 pub mod peak;
 pub mod pointwise;
 pub mod pool;

@@ -1,8 +1,9 @@
 //! Layers, models and loss: weights and a micro-batch in, loss and gradient out.
 //!
-//! A network is a sequence of layers on either of two routes, both of custom ops under candle's autograd: `flow` trains, on the
-//! kernels and in memory that is used again; `layer` is made of ops whose gradients can be differentiated. Every vector is flat,
-//! in the layout of the model's parameters.
+//! A network is a sequence of layers on one of three routes, all of custom ops under candle's autograd: `flow` trains, on the
+//! kernels and in memory that is used again; `tangent` multiplies by the Hessian, with each layer's derivative along a direction beside it;
+//! `layer`, which both are tested against, is made of ops on tensors whose gradients can be differentiated. Every vector is flat, in the
+//! layout of the model's parameters.
 
 mod convnet;
 mod error;
@@ -18,6 +19,7 @@ mod registry;
 mod resnet;
 mod route;
 mod survey;
+mod tangent;
 mod vit;
 mod wide_resnet;
 

@@ -1,4 +1,4 @@
-//! The two routes through a network: one for training, one whose gradients can be differentiated again.
+//! The routes through a network: for training, for products with the Hessian, and the slow one that both are tested against.
 
 use strath_core::ImageShape;
 
@@ -30,8 +30,8 @@ pub(crate) enum Follows<V> {
 
 /// The layers that networks are made of. Images inside are [N, H, W, C], parameters are named as PyTorch's.
 ///
-/// Implemented by [`crate::flow::Course`], which trains, and by [`crate::pass::Pass`], on candle tensors, whose gradients are part of
-/// candle's graph: for second derivatives, and what the first is tested against.
+/// Implemented by [`crate::flow::Course`], which trains, by [`crate::tangent::Tangents`], which goes along a direction, and by
+/// [`crate::pass::Pass`], on candle tensors, whose gradients are part of candle's graph: what the others are tested against.
 pub(crate) trait Route {
     /// An activation.
     type Value: Clone;

@@ -22,6 +22,7 @@ pub use moments::{Moments, moments};
 pub(crate) use moments::{sample_mean, sums};
 
 use crate::columns::{PIECE, from_the_last, repeated};
+use crate::group_norm::Normal;
 use crate::isa::Isa;
 use crate::pointwise::rectified;
 use crate::vectorised::vectorised;
@@ -84,6 +85,12 @@ impl BatchNorm<'_> {
     fn forward_by(&self, isa: Isa, then: Then<'_>, x: &[f32], y: &mut [f32]) {
         self.check(x.len(), y.len());
         self.affine().forward(isa, then, x, y);
+    }
+
+    /// Mean of each channel and one over its standard deviation: each channel is a group of its own.
+    pub fn normals(&self) -> Vec<Normal> {
+        let of = |c: usize| Normal { mean: self.moments.mean[c], precision: self.precision(c) };
+        (0..self.weight.len()).map(of).collect()
     }
 
     /// One over the standard deviation of a channel.

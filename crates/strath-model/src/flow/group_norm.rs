@@ -13,7 +13,7 @@ use crate::normaliser::groups;
 use crate::route::Follows;
 
 impl Affine {
-    fn group_norm(&self, dims: Dims) -> GroupNorm<'_> {
+    pub(crate) fn group_norm(&self, dims: Dims) -> GroupNorm<'_> {
         let (weight, bias) = (self.weight.values(), self.bias.values());
         let area = dims.height * dims.width;
         GroupNorm { groups: groups(dims.channels), area, weight, bias, floor: BATCH_NORM_FLOOR }
@@ -22,7 +22,7 @@ impl Affine {
 
 /// Group norm of x [N, H, W, C] and what follows, in one pass over memory.
 pub(crate) fn group_norm(x: &Flow, course: &Course<'_>, prefix: &str, follows: Follows<&Flow>) -> Computed<Flow> {
-    let affine = Affine::get(course, prefix)?;
+    let affine = Affine::get(&course.parameters, prefix)?;
     let dims = x.dims();
     let mut y = Buffer::stale(x.values.buffer.len());
     let normals = affine.group_norm(dims).forward(then(follows), &x.values.buffer, &mut y);

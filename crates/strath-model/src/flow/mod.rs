@@ -11,8 +11,8 @@
 //! beside it          Values                  Values                 Values       activations, and on the way back gradients
 //! ```
 //!
-//! Second derivatives need gradients that are part of a graph: those are taken on the other route, [`crate::layer`] on candle
-//! tensors, which is also what this one is tested against.
+//! Second derivatives go along a direction on [`crate::tangent`]; what both are tested against is the route on candle tensors,
+//! [`crate::layer`], whose gradients are part of a graph.
 
 mod attention;
 mod bias;
@@ -31,6 +31,7 @@ mod token;
 pub(crate) use buffer::Buffer;
 pub(crate) use course::{Course, Norms};
 pub(crate) use loss::cross_entropy;
+pub(crate) use norm::{Affine, moments};
 pub use sink::Listener;
-pub(crate) use sink::Sink;
-pub(crate) use token::{Dims, Flow};
+pub(crate) use sink::{Parameters, Sink};
+pub(crate) use token::{Backward, Dims, Flow, Values};

@@ -4,7 +4,7 @@ use strath_kernels::batch_norm::{self as kernel, BatchNorm, By, Gradient, Mask, 
 use strath_kernels::layer_norm as rows;
 
 use super::course::{Course, Norms};
-use super::sink::Parameter;
+use super::sink::{Parameter, Parameters};
 use super::token::{Backward, Values};
 use super::{Buffer, Flow};
 use crate::error::{Computed, ModelError};
@@ -13,22 +13,22 @@ use crate::pass::Collected;
 use crate::route::Follows;
 
 /// Weight and bias of a norm.
-pub(super) struct Affine {
-    pub(super) weight: Parameter,
-    pub(super) bias: Parameter,
+pub(crate) struct Affine {
+    pub(crate) weight: Parameter,
+    pub(crate) bias: Parameter,
 }
 
 impl Affine {
     /// Those of the norm `prefix`.
-    pub(super) fn get(course: &Course<'_>, prefix: &str) -> Computed<Self> {
-        Ok(Self { weight: course.parameters.get(prefix, "weight")?, bias: course.parameters.get(prefix, "bias")? })
+    pub(crate) fn get(parameters: &Parameters, prefix: &str) -> Computed<Self> {
+        Ok(Self { weight: parameters.get(prefix, "weight")?, bias: parameters.get(prefix, "bias")? })
     }
 
-    fn batch_norm<'a>(&'a self, (moments, by): &'a (Moments, By)) -> BatchNorm<'a> {
+    pub(crate) fn batch_norm<'a>(&'a self, (moments, by): &'a (Moments, By)) -> BatchNorm<'a> {
         BatchNorm { moments, weight: self.weight.values(), bias: self.bias.values(), floor: BATCH_NORM_FLOOR, by: *by }
     }
 
-    pub(super) fn fill(&self, sink: &super::Sink, gradient: &Gradient) {
+    pub(crate) fn fill(&self, sink: &super::Sink, gradient: &Gradient) {
         sink.fill(&self.weight, |dw| dw.copy_from_slice(&gradient.weight));
         sink.fill(&self.bias, |db| db.copy_from_slice(&gradient.bias));
     }
@@ -36,8 +36,8 @@ impl Affine {
 
 /// Batch norm of x [N, H, W, C] and what follows, in one pass over memory.
 pub(crate) fn batch_norm(x: &Flow, course: &Course<'_>, prefix: &str, follows: Follows<&Flow>) -> Computed<Flow> {
-    let affine = Affine::get(course, prefix)?;
-    let moments = moments(x, course, prefix)?;
+    let affine = Affine::get(&course.parameters, prefix)?;
+    let moments = moments(x.dims().channels, &x.values.buffer, course, prefix)?;
     let mut y = Buffer::stale(x.values.buffer.len());
     affine.batch_norm(&moments).forward(then(follows), &x.values.buffer, &mut y);
     let (input, sink) = (x.values.clone(), course.sink.clone());
@@ -75,13 +75,13 @@ pub(super) fn then(follows: Follows<&Flow>) -> Then<'_> {
 }
 
 /// The batch's own moments, which are collected, or the running ones.
-fn moments(x: &Flow, course: &Course<'_>, prefix: &str) -> Computed<(Moments, By)> {
+pub(crate) fn moments(channels: usize, x: &[f32], course: &Course<'_>, prefix: &str) -> Computed<(Moments, By)> {
     match &course.norms {
         Norms::Batch(collected) => {
-            let moments = kernel::moments(x.dims().channels, &x.values.buffer);
+            let moments = kernel::moments(channels, x);
             collected.borrow_mut().push(Collected {
                 prefix: prefix.to_string(),
-                unbiased_variance: moments.unbiased(x.dims().rows()),
+                unbiased_variance: moments.unbiased(x.len() / channels),
                 mean: moments.mean.clone(),
             });
             Ok((moments, By::Batch))

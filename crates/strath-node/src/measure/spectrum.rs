@@ -1,5 +1,7 @@
 //! The spectrum of the Hessian of the mean loss, by exact products with vectors.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use strath_core::Layout;
 use strath_kernels::vector;
@@ -13,8 +15,8 @@ use super::ranks::Ranks;
 use super::spec::{Norms, SpectrumOf};
 use super::subject::{Point, Subject};
 
-/// Floating-point operations of a pass over the examples of one product: a graph keeps some dozen times what a gradient's pass keeps, and what leaves the
-/// caches costs; yet every product of a block walks over all weights.
+/// Floating-point operations of a gradient's pass over the examples of one product: what a pass keeps is to stay in the caches, yet every
+/// product of a block walks over all weights.
 const OPERATIONS: f64 = 2e8;
 /// A pair has converged when its residual is at most so much of its eigenvalue.
 const TOLERANCE: f64 = 1e-3;
@@ -37,12 +39,14 @@ impl Hessian<'_, '_, '_> {
         let Self { subject, point, .. } = *self;
         let (size, examples) = (self.block, subject.examples);
         let blocks = examples.div_ceil(size);
+        let direction = Arc::new(v.to_vec());
         let product = self.ranks.vector(blocks, v.len(), |_, at, _| {
             let here = at * size..examples.min((at + 1) * size);
             let weight = here.len() as f64 / examples as f64;
             let batch = subject.loader.evaluation(subject.split, here);
             let by = subject.by(&point.statistics);
-            let product = subject.model.hessian_times(&point.weights, &batch.images, &batch.labels, 0.0, by, v)?;
+            let product =
+                subject.model.hessian_times(&point.weights, &batch.images, &batch.labels, 0.0, by, &direction)?;
             Ok((product, weight))
         })?;
         self.products += 1;

@@ -7,7 +7,6 @@ mod norm;
 mod sharpness;
 mod spectrum;
 
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -22,9 +21,6 @@ use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
 use crate::split::SplitArgument;
 use crate::{errand, log, measuring, runtime, telling};
-
-/// candle keeps the graph of gradients in processes that have this set from their start.
-const KEEPS_GRAPH: &str = "CANDLE_GRAD_DO_NOT_DETACH";
 
 /// How flat a checkpoint's minimum is: sharpness, spectrum, landscape, bound
 #[derive(Debug, Args)]
@@ -206,14 +202,4 @@ impl Progress {
         let _ = std::fs::remove_file(&self.path);
         let _ = std::fs::remove_file(self.path.with_extension("lock"));
     }
-}
-
-/// Starts this program again with candle's switch set, which it reads once, where it is not: for commands that differentiate twice. Workers inherit it.
-pub(super) fn keep_graph() -> Result<(), Failure> {
-    if std::env::var_os(KEEPS_GRAPH).is_some_and(|value| value == "1") {
-        return Ok(());
-    }
-    let program = std::env::current_exe().map_err(Failure::other)?;
-    let mut again = std::process::Command::new(program);
-    Err(Failure::other(again.args(std::env::args_os().skip(1)).env(KEEPS_GRAPH, "1").exec()))
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::Value;
 use strath_node::measure::{SpectrumOf, What};
 
-use super::{Common, figures, keep_graph};
+use super::{Common, figures};
 use crate::outcome::Failure;
 use crate::telling;
 
@@ -45,7 +45,6 @@ impl Spectrum {
             let message = "--density-samples times --density-steps is more than";
             return Err(Failure::Usage(format!("{message} {MOST_NODES}, which no picture shows")));
         }
-        keep_graph()?;
         let what = What::Spectrum(SpectrumOf {
             top: self.top,
             trace_samples: self.trace_samples,

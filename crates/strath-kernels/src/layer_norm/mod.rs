@@ -10,6 +10,10 @@
 //! memory each way: the forward reads x and writes y, the backward reads x and dy and writes dx; what a row needs several times
 //! lies in L1. Bits depend neither on the number of threads nor on the instruction set.
 
+mod tangent;
+
+pub use tangent::Tangent;
+
 pub use crate::batch_norm::Gradient;
 use crate::isa::Isa;
 use crate::lanes::{dot, lane_sum};
@@ -135,7 +139,7 @@ vectorised! {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::product::tests::{assert_slope, error, values};
     use crate::threads::tests::same_bits;
@@ -145,20 +149,17 @@ mod tests {
     const SIZES: [(usize, usize); 5] = [(64, 300), (192, 77), (9, 40), (100, 17), (768, 5)];
 
     /// y, and the gradients of x, weight and bias, by the formulas in `f64`.
-    fn in_float64(x: &[f32], weight: &[f32], bias: &[f32], dy: &[f32]) -> (Vec<f64>, [Vec<f64>; 3]) {
+    pub(crate) fn in_float64(x: &[f64], weight: &[f64], bias: &[f64], dy: &[f64]) -> (Vec<f64>, [Vec<f64>; 3]) {
         let width = weight.len();
-        let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
-        let (weight, bias) = (wide(weight), wide(bias));
         let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
         let (mut y, mut dx) = (Vec::new(), Vec::new());
         let (mut dweight, mut dbias) = (vec![0.0; width], vec![0.0; width]);
         for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact(width)) {
-            let (x, dy) = (wide(x), wide(dy));
-            let centre = mean(&x);
+            let centre = mean(x);
             let squares: Vec<f64> = x.iter().map(|x| (x - centre) * (x - centre)).collect();
             let scale = 1.0 / (mean(&squares) + 1e-6).sqrt();
             let hat: Vec<f64> = x.iter().map(|x| (x - centre) * scale).collect();
-            let g: Vec<f64> = dy.iter().zip(&weight).map(|(dy, weight)| dy * weight).collect();
+            let g: Vec<f64> = dy.iter().zip(weight).map(|(dy, weight)| dy * weight).collect();
             let along = mean(&g.iter().zip(&hat).map(|(g, hat)| g * hat).collect::<Vec<f64>>());
             for at in 0..width {
                 y.push(hat[at] * weight[at] + bias[at]);
@@ -176,7 +177,8 @@ mod tests {
             for offset in [0.0, 300.0] {
                 let x: Vec<f32> = values(rows * width, 1).iter().map(|v| v * 2.0 + offset).collect();
                 let (weight, bias, dy) = (values(width, 2), values(width, 3), values(rows * width, 4));
-                let (want, want_gradient) = in_float64(&x, &weight, &bias, &dy);
+                let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+                let (want, want_gradient) = in_float64(&wide(&x), &wide(&weight), &wide(&bias), &wide(&dy));
                 let y = same_bits_by_every_isa(|isa| {
                     let mut y = vec![f32::NAN; x.len()];
                     forward_by(isa, &x, (&weight, &bias), 1e-6, &mut y);

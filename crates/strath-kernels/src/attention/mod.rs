@@ -15,6 +15,10 @@
 
 #![allow(clippy::needless_range_loop, reason = "lanes of several arrays at once vectorise by index")]
 
+mod tangent;
+
+pub use tangent::AttentionTangent;
+
 use crate::elementary::exp;
 use crate::isa::Isa;
 use crate::product::{Side, Strided, small};
@@ -252,13 +256,13 @@ vectorised! {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::product::tests::{error, values};
     use crate::threads::tests::same_bits;
     use crate::vectorised::tests::same_bits_by_every_isa;
 
-    const SHAPES: [(usize, Attention); 4] = [
+    pub(crate) const SHAPES: [(usize, Attention); 4] = [
         (2, Attention { tokens: 50, heads: 3, width: 64 }),
         (3, Attention { tokens: 17, heads: 2, width: 5 }),
         (1, Attention { tokens: 65, heads: 1, width: 32 }),
@@ -266,14 +270,14 @@ mod tests {
     ];
 
     /// y and the gradient of `sum y dy`, in float64.
-    fn in_float64(shape: Attention, qkv: &[f32], dy: &[f32]) -> (Vec<f64>, Vec<f64>) {
+    pub(crate) fn in_float64(shape: Attention, qkv: &[f64], dy: &[f64]) -> (Vec<f64>, Vec<f64>) {
         let Attention { tokens, heads, width } = shape;
         let (mut y, mut dqkv) = (vec![0.0; qkv.len() / 3], vec![0.0; qkv.len()]);
         for (image, head) in (0..qkv.len() / shape.qkv_values()).flat_map(|n| (0..heads).map(move |head| (n, head))) {
             let at = |t: usize, part: usize, c: usize| (((image * tokens + t) * 3 + part) * heads + head) * width + c;
             let out = |t: usize, c: usize| ((image * tokens + t) * heads + head) * width + c;
-            let x = |t: usize, part: usize, c: usize| f64::from(qkv[at(t, part, c)]);
-            let g = |t: usize, c: usize| f64::from(dy[out(t, c)]);
+            let x = |t: usize, part: usize, c: usize| qkv[at(t, part, c)];
+            let g = |t: usize, c: usize| dy[out(t, c)];
             let scale = 1.0 / (width as f64).sqrt();
             for i in 0..tokens {
                 let dot = |j: usize| (0..width).map(|c| x(i, 0, c) * x(j, 1, c)).sum::<f64>() * scale;
@@ -306,7 +310,8 @@ mod tests {
                 shape.backward_by(isa, &qkv, &weights, &dy, &mut dqkv);
                 [y, dqkv].concat()
             });
-            let (y, dqkv) = in_float64(shape, &qkv, &dy);
+            let wide = |values: &[f32]| values.iter().map(|v| f64::from(*v)).collect::<Vec<f64>>();
+            let (y, dqkv) = in_float64(shape, &wide(&qkv), &wide(&dy));
             assert!(error(&got[..dy.len()], &y) < 2e-6, "{shape:?}: {}", error(&got[..dy.len()], &y));
             assert!(error(&got[dy.len()..], &dqkv) < 3e-6, "{shape:?}: {}", error(&got[dy.len()..], &dqkv));
         }
