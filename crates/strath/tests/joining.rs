@@ -67,21 +67,22 @@ fn ends_as_undisturbed(config: &Path, out: &Path, coordinator: Child, workers: V
 #[test]
 fn whoever_joins_ends_in_the_bits_of_the_undisturbed_run_whatever_the_model_and_the_optimizer() {
     let folder = tempfile::tempdir().unwrap();
+    // Steps enough that a newcomer's start, a tenth of a second on a machine at rest, falls within the run on a busy one.
     let sgd = "[optimizer]\nkind = \"sgd\"\nlr = 0.05\nmomentum = 0.9\n";
     let cases = [
-        ("mlp", 1500, format!("[model]\nkind = \"mlp\"\nhidden = [64, 32]\n{sgd}nesterov = true\nclip_norm = 1.0\n")),
-        ("convnet", 400, format!("[model]\nkind = \"convnet\"\nwidths = [8, 8]\n{sgd}[schedule]\nkind = \"cosine\"\nwarmup_steps = 20\n")),
-        ("resnet", 120, format!("[model]\nkind = \"resnet\"\ndepth = 8\n{sgd}weight_decay = 5e-4\n")),
+        ("mlp", 8000, format!("[model]\nkind = \"mlp\"\nhidden = [64, 32]\n{sgd}nesterov = true\nclip_norm = 1.0\n")),
+        ("convnet", 1600, format!("[model]\nkind = \"convnet\"\nwidths = [8, 8]\n{sgd}[schedule]\nkind = \"cosine\"\nwarmup_steps = 20\n")),
+        ("resnet", 400, format!("[model]\nkind = \"resnet\"\ndepth = 8\n{sgd}weight_decay = 5e-4\n")),
         (
             "wide",
-            80,
+            250,
             "[model]\nkind = \"wide-resnet\"\ndepth = 10\nwiden = 1\n[optimizer]\nkind = \"adamw\"\nlr = 0.003\nweight_decay = 0.05\n[schedule]\n\
-             kind = \"step\"\nmilestones = [30, 60]\ngamma = 0.1\n"
+             kind = \"step\"\nmilestones = [90, 180]\ngamma = 0.1\n"
                 .into(),
         ),
         (
             "vit",
-            200,
+            600,
             "[model]\nkind = \"vit\"\npatch = 4\ndim = 24\ndepth = 2\nheads = 3\n[optimizer]\nkind = \"adamw\"\nlr = 0.003\nweight_decay = 0.0\n".into(),
         ),
     ];

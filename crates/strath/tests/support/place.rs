@@ -83,9 +83,11 @@ pub fn world_sizes(out: &Path) -> Vec<u64> {
 }
 
 /// Waits until the run has had so many generations.
+#[track_caller]
 pub fn generations(out: &Path, count: usize) {
     let since = Instant::now();
     while world_sizes(out).len() < count {
+        assert!(!out.join("summary.json").exists(), "the run is over: {:?}", world_sizes(out));
         assert!(since.elapsed() < Duration::from_secs(30), "{:?}", world_sizes(out));
         std::thread::sleep(Duration::from_millis(2));
     }
