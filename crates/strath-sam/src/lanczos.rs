@@ -46,19 +46,24 @@ pub enum LanczosError<E> {
     Product(E),
     /// It took too many products.
     #[error(
-        "{converged} of {wanted} eigenvalues had converged after {products} products, the next only to a residual of {residual:.1e} of its size; ask \
-         for fewer eigenvalues or a larger tolerance"
+        "{} eigenvalues had converged after {products} products, where {wanted} are wanted and none above them elsewhere ({}); the next had only to a \
+         residual of {residual:.1e} of its size; ask for fewer",
+        .converged.len(), listed(.converged)
     )]
     NotConverged {
-        /// How many had.
-        converged: usize,
-        /// Out of how many.
+        /// Those that had, in the order found.
+        converged: Vec<f64>,
+        /// How many are wanted.
         wanted: usize,
         /// Products taken.
         products: u64,
         /// Residual over eigenvalue of the first that had not.
         residual: f64,
     },
+}
+
+fn listed(values: &[f64]) -> String {
+    values.iter().map(|value| format!("{value:.6}")).collect::<Vec<_>>().join(", ")
 }
 
 /// What is searched for.
@@ -155,9 +160,10 @@ impl Search {
             }
             if operator.taken >= self.most_products {
                 let residual = residual(converged) / ritz[converged].0.abs();
-                let converged = converged + locked.len();
+                let converged =
+                    locked.iter().map(|(value, _)| *value).chain(ritz[..converged].iter().map(|(theta, _)| *theta));
                 return Err(LanczosError::NotConverged {
-                    converged,
+                    converged: converged.collect(),
                     wanted: self.wanted,
                     products: operator.taken,
                     residual,
@@ -395,7 +401,10 @@ mod tests {
         let spectrum: Vec<f64> = (0..600).map(|at| f64::from(at) / 600.0).collect();
         let search = Search { most_products: 20, ..SEARCH };
         let error = search.largest(600, |at| random(600, at), operator(&spectrum)).unwrap_err();
-        assert!(matches!(error, LanczosError::NotConverged { converged: 0, wanted: 5, products: 20, .. }), "{error}");
+        assert!(
+            matches!(&error, LanczosError::NotConverged { converged, wanted: 5, products: 20, .. } if converged.is_empty()),
+            "{error}"
+        );
     }
 
     #[test]

@@ -31,10 +31,10 @@ pub(super) struct Landscape {
     #[arg(long, value_name = "X", default_value_t = 1.0, value_parser = positive)]
     extent: f64,
     /// Directions from a file of an earlier landscape.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "seed")]
     directions: Option<PathBuf>,
     /// The line to this checkpoint, from 0 (here) to 1 (there), running statistics included.
-    #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["directions", "dims", "extent"])]
+    #[arg(long, value_name = "CHECKPOINT", conflicts_with_all = ["directions", "dims", "extent", "seed"])]
     to: Option<PathBuf>,
     /// Folder for landscape.csv, directions.safetensors and the figures.
     #[arg(long, value_name = "DIR")]
