@@ -70,7 +70,7 @@ pub struct PairMut<'a> {
     pub along: &'a mut [f32],
 }
 
-impl<'a> Pair<'a> {
+impl Pair<'_> {
     pub(crate) fn at(self, from: usize, len: usize) -> Self {
         Pair { values: &self.values[from..][..len], along: &self.along[from..][..len] }
     }

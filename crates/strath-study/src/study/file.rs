@@ -1,0 +1,238 @@
+//! A study's file.
+//!
+//! ```toml
+//! [study]
+//! name = "m-or-radius"
+//! question = "Is anything left of m at an equal lift?"
+//! seeds = 5                                  # 0 to 4; or a list
+//!
+//! [base]                                     # a configuration, or the name of a file with one
+//! data.kind = "digits"
+//! sam.rho = 0.1
+//!
+//! [[grid]]                                   # every combination of its axes; several grids are added up
+//! name = "matched"
+//! sam.m = [64, 16, 4]                        # a list is an axis
+//! let.radius = [0.1, 0.2]                    # a variable of the study's own
+//! [grid.derived]
+//! sam.rho = "let.radius * sqrt(sam.m / 64)"
+//! [[grid.paired]]                            # lists of one length, taken together
+//! batch.size = [64, 128]
+//! optimizer.lr = [0.05, 0.1]
+//! ```
+
+use serde::Deserialize;
+use toml::{Table, Value};
+
+use super::StudyError;
+use super::setting::flattened;
+
+/// A study as it is written.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyFile {
+    /// What it is about.
+    pub study: StudyTable,
+    /// The configuration of every run but for what varies: tables, or the path of a file.
+    pub base: Value,
+    /// What varies.
+    pub grid: Vec<GridTable>,
+    /// What `study.quick = true` changes: an axis's values, other keys of the configuration, and `study.seeds`.
+    #[serde(default)]
+    pub quick: Table,
+}
+
+/// `[study]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StudyTable {
+    /// Its name, of its folder too.
+    pub name: String,
+    /// What it asks.
+    #[serde(default)]
+    pub question: String,
+    /// Where the question comes from.
+    #[serde(default)]
+    pub source: String,
+    /// How many seeds, from 0 on, or which.
+    pub seeds: Value,
+    /// Whether runs without SAM come once more with twice the epochs.
+    #[serde(default)]
+    pub compute: Compute,
+    /// The settings of the arm to which others are compared, and whose lift they match.
+    #[serde(default)]
+    pub reference: Table,
+    /// `"lift"`: before an arm starts its rho is set so that the mean over lanes of `rho ||t g_v||_q`, at the initial weights and over the
+    /// first batch, is the reference's.
+    #[serde(default, rename = "match")]
+    pub matched: Option<Match>,
+    /// `rho` is chosen on one half of the seeds and reported on the other.
+    #[serde(default)]
+    pub choose: bool,
+    /// Half the width of the interval within which two errors count as equal, as a share.
+    #[serde(default = "margin")]
+    pub margin: f64,
+    /// What is measured of each run's last weights.
+    #[serde(default)]
+    pub measure: Vec<Measure>,
+    /// The small version.
+    #[serde(default)]
+    pub quick: bool,
+}
+
+/// `study.match`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Match {
+    /// Equal first-order lift.
+    Lift,
+}
+
+/// `study.compute`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Compute {
+    /// Every run as long as it says.
+    #[default]
+    Epochs,
+    /// Runs without SAM, which take half the gradients, once as long and once twice.
+    Equal,
+}
+
+/// `[[study.measure]]`: a measurement of the last weights over the training set.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "what")]
+pub enum Measure {
+    /// The column `sharpness_mM_rhoR`.
+    Sharpness {
+        /// Lane sizes.
+        m: Vec<usize>,
+        /// Radius.
+        rho: f64,
+        /// Only the first so many examples.
+        limit: Option<usize>,
+    },
+    /// The columns `lambda_1`, `lambda_5` and `trace`.
+    Spectrum {
+        /// How many eigenvalues.
+        top: usize,
+        /// Samples of the trace.
+        trace_samples: usize,
+        /// Only the first so many examples.
+        limit: Option<usize>,
+    },
+}
+
+/// `[[grid]]`.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct GridTable {
+    /// Its name in the results.
+    #[serde(default)]
+    pub name: String,
+    /// Lists that are taken together.
+    #[serde(default)]
+    pub paired: Vec<Table>,
+    /// Keys by expressions over other keys.
+    #[serde(default)]
+    pub derived: Table,
+    /// Combinations that are left out: conditions, such as `"batch.micro > sam.m"`, or tables of values that hold together.
+    #[serde(default)]
+    pub exclude: Vec<Value>,
+    /// Axes (lists) and fixed values.
+    #[serde(flatten)]
+    pub axes: Table,
+}
+
+fn margin() -> f64 {
+    0.01
+}
+
+impl StudyFile {
+    /// Parses a study's text; `name` is for messages.
+    ///
+    /// # Errors
+    /// [`StudyError`] with what is wrong and where.
+    pub fn parse(text: &str, name: &str) -> Result<Self, StudyError> {
+        let file: Self = toml::from_str(text).map_err(|error| StudyError::File {
+            name: name.into(),
+            reason: error.to_string().trim_end().replace('\n', "\n  "),
+        })?;
+        if file.grid.is_empty() {
+            let (found, expected) = ("empty".into(), "at least one [[grid]]".into());
+            return Err(StudyError::Value { key: "grid".into(), found, expected });
+        }
+        file.seeds()?;
+        Ok(file)
+    }
+
+    /// What the quick version sets in the base, and its grids; without it, nothing and the grids.
+    pub(super) fn smaller(&self) -> (Vec<(String, Value)>, Vec<GridTable>) {
+        let (mut base, mut grids) = (Vec::new(), self.grid.clone());
+        if !self.study.quick {
+            return (base, grids);
+        }
+        for (key, value) in flattened(&self.quick).into_iter().filter(|(key, _)| !key.starts_with("study.")) {
+            let mut is_axis = false;
+            for grid in &mut grids {
+                let mut axes = flattened(&grid.axes);
+                for axis in axes.iter_mut().filter(|(axis, _)| *axis == key) {
+                    axis.1 = value.clone();
+                    is_axis = true;
+                }
+                grid.axes = axes.into_iter().collect();
+            }
+            if !is_axis {
+                base.push((key, value));
+            }
+        }
+        (base, grids)
+    }
+
+    /// The seeds, in order.
+    ///
+    /// # Errors
+    /// [`StudyError::Value`] where there are none, or a seed comes twice.
+    pub fn seeds(&self) -> Result<Vec<u64>, StudyError> {
+        let quick = flattened(&self.quick).into_iter().find(|(key, _)| self.study.quick && key == "study.seeds");
+        let given = quick.map_or_else(|| self.study.seeds.clone(), |(_, seeds)| seeds);
+        let wrong = || StudyError::Value {
+            key: "study.seeds".into(),
+            found: given.to_string(),
+            expected: "a number of seeds from 1 on, or a list of different seeds from 0 on".into(),
+        };
+        let seeds: Vec<u64> = match &given {
+            Value::Integer(count) if (1..=10_000).contains(count) => (0..*count as u64).collect(),
+            Value::Array(list) => {
+                let seeds: Option<Vec<u64>> = list.iter().map(|seed| seed.as_integer()?.try_into().ok()).collect();
+                seeds.ok_or_else(wrong)?
+            }
+            _ => return Err(wrong()),
+        };
+        let is_good = !seeds.is_empty() && (1..seeds.len()).all(|at| !seeds[..at].contains(&seeds[at]));
+        if is_good { Ok(seeds) } else { Err(wrong()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[study]\nname = \"s\"\nseeds = 3\n[base]\ndata.kind = \"digits\"\n[[grid]]\nsam.m = [1, 2]\n";
+
+    #[test]
+    fn a_study_is_read_with_its_defaults() {
+        let file = StudyFile::parse(TEXT, "s.toml").unwrap();
+        assert_eq!(file.seeds().unwrap(), [0, 1, 2]);
+        assert_eq!((file.study.compute, file.study.margin, file.study.quick), (Compute::Epochs, 0.01, false));
+        assert_eq!(file.grid[0].axes["sam"]["m"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let error = |from: &str, to: &str| StudyFile::parse(&TEXT.replace(from, to), "s.toml").unwrap_err().to_string();
+        assert!(error("seeds = 3", "seeds = 0").contains("study.seeds is 0, expected a number of seeds from 1 on"));
+        assert!(error("seeds = 3", "seeds = [1, 1]").contains("different seeds"));
+        assert!(error("seeds = 3", "seedz = 3").contains("seedz"));
+        assert!(error("[[grid]]\nsam.m = [1, 2]\n", "").contains("grid"));
+    }
+}

@@ -1,0 +1,21 @@
+//! Studies: a base configuration, the settings that vary, and the runs that follow from them.
+//!
+//! ```text
+//! file         STUDY.toml as it is written
+//! expression   derived settings and conditions: arithmetic over keys
+//! grid         settings as products of axes and paired lists, without those that are excluded: the arms
+//! plan         arms x seeds, each run with its whole configuration and the name of its folder
+//! ```
+
+mod error;
+mod expression;
+mod file;
+mod grid;
+mod plan;
+mod setting;
+
+pub use error::StudyError;
+pub use file::{Compute, GridTable, Match, Measure, StudyFile, StudyTable};
+pub use grid::{Arm, arms};
+pub use plan::{Plan, PlannedRun};
+pub use setting::{Setting, Settings};

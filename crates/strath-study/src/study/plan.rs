@@ -1,0 +1,183 @@
+//! The runs of a study: arms x seeds, with their whole configurations.
+
+use std::path::Path;
+
+use strath_core::Digest;
+use strath_core::config::{Config, ConfigError, Layers, RunLength};
+
+use super::grid::arms;
+use super::setting::{is_own, plain};
+use super::{Arm, Compute, Setting, Settings, StudyError, StudyFile};
+
+/// One run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlannedRun {
+    /// Which arm, by its place in [`Plan::arms`].
+    pub arm: usize,
+    /// The seed: equal ones mean equal initial weights, order, draws and label noise in every arm.
+    pub seed: u64,
+    /// Twice the epochs, for compute equal to SAM's two gradients a step.
+    pub is_doubled: bool,
+    /// Its whole configuration.
+    pub config: Config,
+    /// The name of its folder: what varies, the seed, and 8 digits of the configuration's digest, so that a run of a changed study is another.
+    pub folder: String,
+}
+
+/// A study's runs, seed by seed, so that every arm has as many at any time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan {
+    /// The arms.
+    pub arms: Vec<Arm>,
+    /// Keys that vary, in the order of the file.
+    pub keys: Vec<String>,
+    /// The runs.
+    pub runs: Vec<PlannedRun>,
+}
+
+impl Plan {
+    /// Of a file, where `base()` is the configuration without what varies; relative paths among the settings are relative to `folder`.
+    ///
+    /// # Errors
+    /// [`StudyError`] for a grid that cannot be expanded, and for the first run whose configuration is refused.
+    pub fn of(
+        file: &StudyFile,
+        base: impl Fn() -> Result<Layers, ConfigError>,
+        folder: &Path,
+    ) -> Result<Self, StudyError> {
+        let (quick, grids) = file.smaller();
+        let base = || {
+            quick.clone().into_iter().try_fold(
+                base().map_err(|error| StudyError::Base(Box::new(error)))?,
+                |layers, (key, value)| {
+                    layers.set_value(&key, value, "[quick]", folder).map_err(|error| StudyError::Base(Box::new(error)))
+                },
+            )
+        };
+        // A base that leaves out what every arm sets is no error.
+        let values = base()?.resolve().map(|effective| effective.rows()).unwrap_or_default();
+        let value_of = |key: &str| {
+            let row = values.iter().find(|row| row.key == key && row.value != "-")?;
+            toml::from_str::<toml::Table>(&format!("v = {}", row.value)).ok()?.remove("v")
+        };
+        let arms = arms(&grids, value_of)?;
+        let mut keys: Vec<String> = Vec::new();
+        for Setting { key, .. } in arms.iter().flat_map(|arm| arm.settings.iter()) {
+            let differs = arms.iter().any(|arm| arm.settings.get(key) != arms[0].settings.get(key));
+            if differs && !is_own(key) && !keys.contains(key) {
+                keys.push(key.clone());
+            }
+        }
+        let mut runs = Vec::new();
+        for seed in file.seeds()? {
+            for (at, arm) in arms.iter().enumerate() {
+                let refused = |error| {
+                    let settings = format!("{} run.seed={seed}", arm.settings);
+                    StudyError::Run { settings, error: Box::new(error) }
+                };
+                let mut layers = base()?;
+                for Setting { key, value } in arm.settings.of_configuration() {
+                    layers = layers.set_value(key, value.clone(), "the study's grid", folder).map_err(refused)?;
+                }
+                let layers = layers.set_value("run.seed", seed as i64, "study.seeds", folder).map_err(refused)?;
+                let config = layers.resolve().map_err(refused)?.config;
+                let mut add = |is_doubled: bool| {
+                    let config = if is_doubled { doubled(&config) } else { config.clone() };
+                    let folder = named(&keys, &arm.settings, seed, is_doubled, &config);
+                    runs.push(PlannedRun { arm: at, seed, is_doubled, config, folder });
+                };
+                add(false);
+                if file.study.compute == Compute::Equal && config.sam.rho == 0.0 {
+                    add(true);
+                }
+            }
+        }
+        Ok(Self { arms, keys, runs })
+    }
+}
+
+fn doubled(config: &Config) -> Config {
+    let mut config = config.clone();
+    config.run.length = match config.run.length {
+        RunLength::Epochs(epochs) => RunLength::Epochs(2 * epochs),
+        RunLength::Steps(steps) => RunLength::Steps(2 * steps),
+    };
+    config
+}
+
+fn named(keys: &[String], settings: &Settings, seed: u64, is_doubled: bool, config: &Config) -> String {
+    /// Characters of the part that tells what varies.
+    const READABLE: usize = 60;
+    let part = |key: &String| {
+        let value = plain(settings.get(key)?);
+        let clean = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+        let value: String = value.chars().map(clean).collect();
+        Some(format!("{}-{}", key.rsplit('.').next().unwrap_or(key), value.trim_matches('-')))
+    };
+    let mut readable = keys.iter().filter_map(part).collect::<Vec<_>>().join("_");
+    readable.truncate(READABLE);
+    // Neither the name nor how many workers there are changes what a run finds.
+    let mut same = config.clone();
+    same.run.name = String::new();
+    same.cluster.workers = 1;
+    let digest = Digest::of(same.to_toml().as_bytes()).to_string();
+    let twice = if is_doubled { "_twice" } else { "" };
+    format!("{readable}{twice}_s{seed}_{}", &digest[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "[study]\nname = \"s\"\nseeds = 2\ncompute = \"equal\"\n[base]\n\
+        [[grid]]\nsam.m = [64, 16]\nsam.rho = [0, 0.1]\nexclude = [{ sam.rho = 0, sam.m = 16 }]\n\
+        [quick]\nrun.epochs = 1\nstudy.seeds = 1\nsam.m = [16]\n";
+    const BASE: &str = "[run]\nepochs = 4\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 64\n[optimizer]\nlr = 0.1\n";
+
+    fn plan(text: &str) -> Result<Plan, StudyError> {
+        let here = Path::new("/");
+        Plan::of(&StudyFile::parse(text, "s.toml")?, || Layers::new().file(BASE, "base", here), here)
+    }
+
+    #[test]
+    fn every_arm_has_a_run_of_each_seed_and_what_has_no_sam_a_longer_one() {
+        let plan = plan(TEXT).unwrap();
+        assert_eq!((plan.arms.len(), &plan.keys[..]), (3, &["sam.m".to_string(), "sam.rho".to_string()][..]));
+        assert_eq!(plan.runs.len(), 2 * (3 + 1));
+        let doubled: Vec<_> = plan.runs.iter().filter(|run| run.is_doubled).collect();
+        assert!(doubled.iter().all(|run| run.config.sam.rho == 0.0 && run.config.run.length == RunLength::Epochs(8)));
+        let mut folders: Vec<_> = plan.runs.iter().map(|run| run.folder.clone()).collect();
+        assert!(folders[1].starts_with("m-64_rho-0_twice_s0_"), "{folders:?}");
+        folders.sort();
+        folders.dedup();
+        assert_eq!(folders.len(), plan.runs.len(), "each has a folder of its own");
+    }
+
+    #[test]
+    fn the_quick_version_has_fewer_values_and_its_own_base() {
+        let plan = plan(&TEXT.replace("seeds = 2", "seeds = 2\nquick = true")).unwrap();
+        assert_eq!((plan.arms.len(), plan.runs.len()), (1, 1));
+        assert_eq!(plan.runs[0].config.run.length, RunLength::Epochs(1));
+    }
+
+    #[test]
+    fn a_run_that_cannot_be_is_named() {
+        let error = plan(&TEXT.replace("sam.m = [64, 16]", "sam.m = [64, 15]")).unwrap_err().to_string();
+        assert!(error.starts_with("the run with sam.m=15 sam.rho=0 run.seed=0: "), "{error}");
+        let error = plan(&TEXT.replace("[0, 0.1]", "[0, \"x\"]")).unwrap_err().to_string();
+        assert!(error.contains("sam.rho"), "{error}");
+    }
+
+    #[test]
+    fn a_folder_is_of_what_a_run_finds() {
+        let plan = plan(TEXT).unwrap();
+        let (run, arm) = (&plan.runs[0], &plan.arms[0]);
+        let name = |config: &Config| named(&plan.keys, &arm.settings, 0, false, config);
+        let mut other = run.config.clone();
+        other.cluster.workers = 7;
+        other.run.name = "other".into();
+        assert_eq!(name(&other), run.folder);
+        other.optimizer.lr = 0.2;
+        assert_ne!(name(&other), run.folder);
+    }
+}
