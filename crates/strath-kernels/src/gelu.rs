@@ -214,7 +214,7 @@ mod tests {
         let (u, g, ga) = (values(z.len(), 2), values(z.len(), 3), values(z.len(), 4));
         let got = same_bits_by_every_isa(|isa| {
             same_bits(|| {
-                let [mut slope, mut slope_along, mut g, mut ga] = [&z, &u, &g, &ga].map(|from| from.to_vec());
+                let [mut slope, mut slope_along, mut g, mut ga] = [&z, &u, &g, &ga].map(Vec::clone);
                 let (mut y, mut ya) = (vec![f32::NAN; z.len()], vec![f32::NAN; z.len()]);
                 let to = PairMut { values: &mut y, along: &mut ya };
                 tangent_forward_by(isa, PairMut { values: &mut slope, along: &mut slope_along }, to);

@@ -493,12 +493,11 @@ mod tests {
                 let places: Vec<usize> = places.map(|at| image * size + at).collect();
                 let count = places.len() as f64;
                 let mean = |f: &dyn Fn(usize) -> f64| places.iter().map(|at| f(*at)).sum::<f64>() / count;
-                let (centre, variance) = match &self.constants {
-                    Some(moments) => (moments.mean[group], moments.variance[group]),
-                    None => {
-                        let centre = mean(&|at| self.x[at]);
-                        (centre, mean(&|at| (self.x[at] - centre).powi(2)))
-                    }
+                let (centre, variance) = if let Some(moments) = &self.constants {
+                    (moments.mean[group], moments.variance[group])
+                } else {
+                    let centre = mean(&|at| self.x[at]);
+                    (centre, mean(&|at| (self.x[at] - centre).powi(2)))
                 };
                 let p = 1.0 / (variance + FLOOR).sqrt();
                 let hat = |at: usize| (self.x[at] - centre) * p;
@@ -556,7 +555,9 @@ mod tests {
                 };
                 let [mut x, mut shortcut, g, weight, bias] = at(1);
                 let [u, mut shortcut_along, g_along, weight_along, bias_along] = at(11);
-                x.iter_mut().for_each(|x| *x = *x * 3.0 + 20.0);
+                for x in &mut x {
+                    *x = *x * 3.0 + 20.0;
+                }
                 if !is_added {
                     shortcut.fill(0.0);
                     shortcut_along.fill(0.0);

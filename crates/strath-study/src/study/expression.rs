@@ -9,14 +9,15 @@ use toml::Value;
 /// A parsed expression.
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
-    parsed: FlatExVal<i64, f64>,
+    /// Boxed, as it is 20 kB.
+    parsed: Box<FlatExVal<i64, f64>>,
 }
 
 impl Expression {
     /// Parses a text.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let parsed = exmex::parse_val::<i64, f64>(&for_exmex(text)).map_err(|error| error.msg().to_string())?;
-        Ok(Self { parsed })
+        Ok(Self { parsed: Box::new(parsed) })
     }
 
     fn evaluate(&self, value_of: impl Fn(&str) -> Option<Value>) -> Result<Val<i64, f64>, String> {
