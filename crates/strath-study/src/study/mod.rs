@@ -5,6 +5,7 @@
 //! expression   derived settings and conditions: arithmetic over keys
 //! grid         settings as products of axes and paired lists, without those that are excluded: the arms
 //! plan         arms x seeds, each run with its whole configuration and the name of its folder
+//! results      what came of them, a row a run
 //! ```
 
 mod error;
@@ -12,10 +13,12 @@ mod expression;
 mod file;
 mod grid;
 mod plan;
+mod results;
 mod setting;
 
 pub use error::StudyError;
 pub use file::{Compute, GridTable, Match, Measure, StudyFile, StudyTable};
 pub use grid::{Arm, arms};
 pub use plan::{Plan, PlannedRun};
+pub use results::{Cell, Finished, Results};
 pub use setting::{Setting, Settings};
