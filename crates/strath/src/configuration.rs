@@ -54,7 +54,7 @@ impl Changes {
 }
 
 /// The variables of this process, those that are not Unicode left out: no key of the configuration could be meant.
-fn environment() -> impl Iterator<Item = (String, String)> {
+pub fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 

@@ -16,7 +16,8 @@ pub(super) struct Expression {
 impl Expression {
     /// Parses a text.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
-        let parsed = exmex::parse_val::<i64, f64>(&for_exmex(text)).map_err(|error| error.msg().to_string())?;
+        let parsed =
+            exmex::parse_val::<i64, f64>(&grouped(&for_exmex(text))).map_err(|error| error.msg().to_string())?;
         Ok(Self { parsed: Box::new(parsed) })
     }
 
@@ -97,6 +98,46 @@ fn for_exmex(text: &str) -> String {
     out
 }
 
+/// The operands of `||` and `&&` in parentheses: exmex binds those more tightly than comparisons.
+fn grouped(text: &str) -> String {
+    let parts = |operator: &str| {
+        let (mut depth, mut from, mut parts) = (0i32, 0, Vec::new());
+        for (at, c) in text.char_indices() {
+            match c {
+                '(' => depth += 1,
+                ')' => depth -= 1,
+                _ if depth == 0 && at >= from && text[at..].starts_with(operator) => {
+                    parts.push(&text[from..at]);
+                    from = at + operator.len();
+                }
+                _ => {}
+            }
+        }
+        parts.push(&text[from..]);
+        parts
+    };
+    for operator in ["||", "&&"] {
+        let parts = parts(operator);
+        if parts.len() > 1 {
+            return parts.iter().map(|part| format!("({})", grouped(part))).collect::<Vec<_>>().join(operator);
+        }
+    }
+    // Neither at this level: those within parentheses.
+    let Some((open, close)) = text.find('(').and_then(|open| Some((open, open + closing(&text[open..])?))) else {
+        return text.into();
+    };
+    format!("{}({}){}", &text[..open], grouped(&text[open + 1..close]), grouped(&text[close + 1..]))
+}
+
+/// Where the parenthesis that the text begins with is closed.
+fn closing(text: &str) -> Option<usize> {
+    let mut depth = 0;
+    text.char_indices().find_map(|(at, c)| {
+        depth += i32::from(c == '(') - i32::from(c == ')');
+        (depth == 0).then_some(at)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +173,12 @@ mod tests {
         let holds = |text: &str| Expression::parse(text).unwrap().holds(value_of);
         assert_eq!(holds("sam.m < batch.size"), Ok(true));
         assert_eq!(holds("sam.m >= 64 || let.radius == 0"), Ok(false));
+        // Comparisons bind more tightly than && and ||, && than ||.
+        assert_eq!(holds("let.radius == 0 && sam.m != 64"), Ok(false));
+        assert_eq!(holds("let.radius == 0 || sam.m != 64"), Ok(true));
+        assert_eq!(holds("sam.m == 16 || let.radius == 0 && sam.m == 3"), Ok(true));
+        assert_eq!(holds("(sam.m == 16 || let.radius == 0) && sam.m == 3"), Ok(false));
+        assert_eq!(holds("max(sam.m, 20) == 20 && (sam.m == 1 || (sam.m + 1) * 2 > 33)"), Ok(true));
         assert!(holds("sam.m + 1").unwrap_err().contains("no condition"));
     }
 

@@ -21,7 +21,7 @@
 //! optimizer.lr = [0.05, 0.1]
 //! ```
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
 use super::StudyError;
@@ -43,7 +43,7 @@ pub struct StudyFile {
 }
 
 /// `[study]`.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudyTable {
     /// Its name, of its folder too.
@@ -81,7 +81,7 @@ pub struct StudyTable {
 }
 
 /// `study.match`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Match {
     /// Equal first-order lift.
@@ -89,7 +89,7 @@ pub enum Match {
 }
 
 /// `study.compute`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Compute {
     /// Every run as long as it says.
@@ -100,7 +100,7 @@ pub enum Compute {
 }
 
 /// `[[study.measure]]`: a measurement of the last weights over the training set.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", tag = "what")]
 pub enum Measure {
     /// The column `sharpness_mM_rhoR`.
@@ -143,20 +143,38 @@ pub struct GridTable {
     pub axes: Table,
 }
 
+/// `[study]` with one assignment more.
+fn changed(study: StudyTable, change: &str) -> Result<StudyTable, StudyError> {
+    let wrong = |reason: String| StudyError::Value {
+        key: "--set".into(),
+        found: format!("{change:?}"),
+        expected: format!("an assignment to a key of [study], such as study.quick=true: {reason}"),
+    };
+    let (key, value) = change.split_once('=').ok_or_else(|| wrong("it has no =".into()))?;
+    let key = key.trim().strip_prefix("study.").ok_or_else(|| wrong("it is of another table".into()))?;
+    let mut table = Table::try_from(study).map_err(|error| wrong(error.to_string()))?;
+    let parsed = toml::from_str::<Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
+    table.insert(key.into(), parsed.unwrap_or_else(|| Value::String(value.into())));
+    table.try_into().map_err(|error: toml::de::Error| wrong(error.message().to_string()))
+}
+
 fn margin() -> f64 {
     0.01
 }
 
 impl StudyFile {
-    /// Parses a study's text; `name` is for messages.
+    /// Parses a study's text; `name` is for messages. `changes` are assignments, `study.KEY=VALUE`, that take precedence.
     ///
     /// # Errors
     /// [`StudyError`] with what is wrong and where.
-    pub fn parse(text: &str, name: &str) -> Result<Self, StudyError> {
-        let file: Self = toml::from_str(text).map_err(|error| StudyError::File {
+    pub fn parse(text: &str, name: &str, changes: &[impl AsRef<str>]) -> Result<Self, StudyError> {
+        let mut file: Self = toml::from_str(text).map_err(|error| StudyError::File {
             name: name.into(),
             reason: error.to_string().trim_end().replace('\n', "\n  "),
         })?;
+        for change in changes {
+            file.study = changed(file.study, change.as_ref())?;
+        }
         if file.grid.is_empty() {
             let (found, expected) = ("empty".into(), "at least one [[grid]]".into());
             return Err(StudyError::Value { key: "grid".into(), found, expected });
@@ -219,9 +237,20 @@ mod tests {
 
     const TEXT: &str = "[study]\nname = \"s\"\nseeds = 3\n[base]\ndata.kind = \"digits\"\n[[grid]]\nsam.m = [1, 2]\n";
 
+    const NONE: &[&str] = &[];
+
+    #[test]
+    fn assignments_take_precedence() {
+        let set = |change: &str| StudyFile::parse(TEXT, "s.toml", &[change]);
+        assert!(set("study.quick=true").unwrap().study.quick);
+        assert_eq!(set("study.seeds = [7]").unwrap().seeds().unwrap(), [7]);
+        assert!(set("study.quik=true").unwrap_err().to_string().contains("quik"));
+        assert!(set("study.quick").unwrap_err().to_string().contains("no ="));
+    }
+
     #[test]
     fn a_study_is_read_with_its_defaults() {
-        let file = StudyFile::parse(TEXT, "s.toml").unwrap();
+        let file = StudyFile::parse(TEXT, "s.toml", NONE).unwrap();
         assert_eq!(file.seeds().unwrap(), [0, 1, 2]);
         assert_eq!((file.study.compute, file.study.margin, file.study.quick), (Compute::Epochs, 0.01, false));
         assert_eq!(file.grid[0].axes["sam"]["m"].as_array().unwrap().len(), 2);
@@ -229,7 +258,8 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        let error = |from: &str, to: &str| StudyFile::parse(&TEXT.replace(from, to), "s.toml").unwrap_err().to_string();
+        let error =
+            |from: &str, to: &str| StudyFile::parse(&TEXT.replace(from, to), "s.toml", NONE).unwrap_err().to_string();
         assert!(error("seeds = 3", "seeds = 0").contains("study.seeds is 0, expected a number of seeds from 1 on"));
         assert!(error("seeds = 3", "seeds = [1, 1]").contains("different seeds"));
         assert!(error("seeds = 3", "seedz = 3").contains("seedz"));

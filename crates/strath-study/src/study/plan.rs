@@ -6,7 +6,7 @@ use strath_core::Digest;
 use strath_core::config::{Config, ConfigError, Layers, RunLength};
 
 use super::grid::arms;
-use super::setting::{is_own, plain};
+use super::setting::plain;
 use super::{Arm, Compute, Setting, Settings, StudyError, StudyFile};
 
 /// One run.
@@ -29,7 +29,9 @@ pub struct PlannedRun {
 pub struct Plan {
     /// The arms.
     pub arms: Vec<Arm>,
-    /// Keys that vary, in the order of the file.
+    /// Of each arm, what its configurations hold for the keys that some arm sets and that mean something in it.
+    pub values: Vec<Settings>,
+    /// Keys that vary: axes by name, paired lists, derived keys.
     pub keys: Vec<String>,
     /// The runs.
     pub runs: Vec<PlannedRun>,
@@ -58,16 +60,16 @@ impl Plan {
         let values = base()?.resolve().map(|effective| effective.rows()).unwrap_or_default();
         let value_of = |key: &str| {
             let row = values.iter().find(|row| row.key == key && row.value != "-")?;
-            toml::from_str::<toml::Table>(&format!("v = {}", row.value)).ok()?.remove("v")
+            parsed(&row.value)
         };
         let arms = arms(&grids, value_of)?;
-        let mut keys: Vec<String> = Vec::new();
-        for Setting { key, .. } in arms.iter().flat_map(|arm| arm.settings.iter()) {
-            let differs = arms.iter().any(|arm| arm.settings.get(key) != arms[0].settings.get(key));
-            if differs && !is_own(key) && !keys.contains(key) {
-                keys.push(key.clone());
+        let mut set: Vec<String> = Vec::new();
+        for Setting { key, .. } in arms.iter().flat_map(|arm| arm.settings.of_configuration()) {
+            if !set.contains(key) {
+                set.push(key.clone());
             }
         }
+        let mut values = vec![Settings::default(); arms.len()];
         let mut runs = Vec::new();
         for seed in file.seeds()? {
             for (at, arm) in arms.iter().enumerate() {
@@ -80,11 +82,18 @@ impl Plan {
                     layers = layers.set_value(key, value.clone(), "the study's grid", folder).map_err(refused)?;
                 }
                 let layers = layers.set_value("run.seed", seed as i64, "study.seeds", folder).map_err(refused)?;
-                let config = layers.resolve().map_err(refused)?.config;
+                let effective = layers.resolve().map_err(refused)?;
+                for row in
+                    effective.rows().into_iter().filter(|row| row.value != "-" && set.iter().any(|key| key == row.key))
+                {
+                    if let Some(value) = parsed(&row.value) {
+                        values[at].set(row.key, value);
+                    }
+                }
+                let config = effective.config;
                 let mut add = |is_doubled: bool| {
                     let config = if is_doubled { doubled(&config) } else { config.clone() };
-                    let folder = named(&keys, &arm.settings, seed, is_doubled, &config);
-                    runs.push(PlannedRun { arm: at, seed, is_doubled, config, folder });
+                    runs.push(PlannedRun { arm: at, seed, is_doubled, config, folder: String::new() });
                 };
                 add(false);
                 if file.study.compute == Compute::Equal && config.sam.rho == 0.0 {
@@ -92,7 +101,17 @@ impl Plan {
                 }
             }
         }
-        Ok(Self { arms, keys, runs })
+        // An option of one kind of network alone does not vary.
+        let varies = |key: &String| {
+            let mut found = values.iter().filter_map(|values| values.get(key));
+            let first = found.next();
+            found.any(|value| Some(value) != first)
+        };
+        let keys: Vec<String> = set.into_iter().filter(varies).collect();
+        for run in &mut runs {
+            run.folder = named(&keys, &values[run.arm], run);
+        }
+        Ok(Self { arms, values, keys, runs })
     }
 }
 
@@ -105,7 +124,12 @@ fn doubled(config: &Config) -> Config {
     config
 }
 
-fn named(keys: &[String], settings: &Settings, seed: u64, is_doubled: bool, config: &Config) -> String {
+/// A value as `strath config` shows it.
+fn parsed(text: &str) -> Option<toml::Value> {
+    toml::from_str::<toml::Table>(&format!("v = {text}")).ok()?.remove("v")
+}
+
+fn named(keys: &[String], settings: &Settings, run: &PlannedRun) -> String {
     /// Characters of the part that tells what varies.
     const READABLE: usize = 60;
     let part = |key: &String| {
@@ -117,12 +141,12 @@ fn named(keys: &[String], settings: &Settings, seed: u64, is_doubled: bool, conf
     let mut readable = keys.iter().filter_map(part).collect::<Vec<_>>().join("_");
     readable.truncate(READABLE);
     // Neither the name nor how many workers there are changes what a run finds.
-    let mut same = config.clone();
+    let mut same = run.config.clone();
     same.run.name = String::new();
     same.cluster.workers = 1;
     let digest = Digest::of(same.to_toml().as_bytes()).to_string();
-    let twice = if is_doubled { "_twice" } else { "" };
-    format!("{readable}{twice}_s{seed}_{}", &digest[..8])
+    let twice = if run.is_doubled { "_twice" } else { "" };
+    format!("{readable}{twice}_s{}_{}", run.seed, &digest[..8])
 }
 
 #[cfg(test)]
@@ -136,7 +160,7 @@ mod tests {
 
     fn plan(text: &str) -> Result<Plan, StudyError> {
         let here = Path::new("/");
-        Plan::of(&StudyFile::parse(text, "s.toml")?, || Layers::new().file(BASE, "base", here), here)
+        Plan::of(&StudyFile::parse(text, "s.toml", &[""; 0])?, || Layers::new().file(BASE, "base", here), here)
     }
 
     #[test]
@@ -147,7 +171,7 @@ mod tests {
         let doubled: Vec<_> = plan.runs.iter().filter(|run| run.is_doubled).collect();
         assert!(doubled.iter().all(|run| run.config.sam.rho == 0.0 && run.config.run.length == RunLength::Epochs(8)));
         let mut folders: Vec<_> = plan.runs.iter().map(|run| run.folder.clone()).collect();
-        assert!(folders[1].starts_with("m-64_rho-0_twice_s0_"), "{folders:?}");
+        assert!(folders[1].starts_with("m-64_rho-0.0_twice_s0_"), "{folders:?}");
         folders.sort();
         folders.dedup();
         assert_eq!(folders.len(), plan.runs.len(), "each has a folder of its own");
@@ -171,8 +195,9 @@ mod tests {
     #[test]
     fn a_folder_is_of_what_a_run_finds() {
         let plan = plan(TEXT).unwrap();
-        let (run, arm) = (&plan.runs[0], &plan.arms[0]);
-        let name = |config: &Config| named(&plan.keys, &arm.settings, 0, false, config);
+        let run = &plan.runs[0];
+        let name =
+            |config: &Config| named(&plan.keys, &plan.values[0], &PlannedRun { config: config.clone(), ..run.clone() });
         let mut other = run.config.clone();
         other.cluster.workers = 7;
         other.run.name = "other".into();

@@ -145,7 +145,7 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
     let gradients = if run.config.sam.rho > 0.0 { 2 } else { 1 };
     let evaluations = steps.len() as f64 * run.config.batch.size as f64 * f64::from(gradients);
     let key = |key: &String| {
-        arm.settings.get(key).map_or(Cell::Missing, |value| {
+        plan.values[run.arm].get(key).map_or(Cell::Missing, |value| {
             value
                 .as_float()
                 .or_else(|| value.as_integer().map(|v| v as f64))
@@ -239,7 +239,8 @@ mod tests {
         let text = "[study]\nname = \"s\"\nseeds = 2\n[base]\n[[grid]]\nsam.m = [4, 2]\nmodel.kind = \"mlp\"\n";
         let base = "[run]\nepochs = 2\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 8\n[sam]\nrho = 0.1\n[optimizer]\nlr = 0.1\n";
         let here = Path::new("/");
-        Plan::of(&StudyFile::parse(text, "s").unwrap(), || Layers::new().file(base, "base", here), here).unwrap()
+        Plan::of(&StudyFile::parse(text, "s", &[""; 0]).unwrap(), || Layers::new().file(base, "base", here), here)
+            .unwrap()
     }
 
     fn finished() -> Finished {

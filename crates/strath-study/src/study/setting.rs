@@ -1,4 +1,4 @@
-//! Keys with their values, in the order in which the study names them.
+//! Keys with their values: of a grid first its axes by name, then its paired lists, then what is derived.
 
 use std::fmt;
 

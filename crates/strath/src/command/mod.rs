@@ -9,5 +9,6 @@ pub mod drain;
 pub mod eval;
 pub mod measure;
 pub mod status;
+pub mod study;
 pub mod train;
 pub mod worker;

@@ -1,0 +1,66 @@
+//! What is measured of a run's last weights.
+
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::{Map, Value, json};
+use strath_study::study::Measure;
+use tokio::process::Command;
+
+/// The arguments of each command, and the columns that its answer fills.
+fn commands(measures: &[Measure]) -> Vec<(Vec<String>, Vec<(String, &'static str)>)> {
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
+    let mut commands = vec![(
+        words(&["eval", "--split", "train"]),
+        vec![("train_loss".to_string(), "loss"), ("train_error".to_string(), "error")],
+    )];
+    let limited = |mut command: Vec<String>, limit: &Option<usize>| {
+        if let Some(limit) = limit {
+            command.extend(["--limit".into(), limit.to_string()]);
+        }
+        command
+    };
+    for measure in measures {
+        match measure {
+            Measure::Sharpness { m, rho, limit } => commands.extend(m.iter().map(|m| {
+                let command = words(&["measure", "sharpness", "--m", &m.to_string(), "--rho", &rho.to_string()]);
+                (limited(command, limit), vec![(format!("sharpness_m{m}_rho{rho}"), "sharpness")])
+            })),
+            Measure::Spectrum { top, trace_samples, limit } => {
+                let counts = [top.to_string(), trace_samples.to_string()];
+                let command = words(&["measure", "spectrum", "--top", &counts[0], "--trace-samples", &counts[1]]);
+                let columns = [("lambda_1", "eigenvalues/0"), ("lambda_1_5", "ratio_1_5"), ("trace", "trace")];
+                commands.push((limited(command, limit), columns.map(|(column, key)| (column.into(), key)).into()));
+            }
+        }
+    }
+    commands
+}
+
+/// Measures the run in a folder; by column.
+pub(super) async fn measure(program: &Path, run: &Path, workers: usize, measures: &[Measure]) -> Result<Value, String> {
+    let mut found = Map::new();
+    for (arguments, columns) in commands(measures) {
+        // The subcommand's words first, then the checkpoint.
+        let words = if arguments[0] == "measure" { 2 } else { 1 };
+        let mut command = Command::new(program);
+        command
+            .args(&arguments[..words])
+            .arg(run.join("final.safetensors"))
+            .arg("--config")
+            .arg(run.join("config.toml"));
+        command.args(&arguments[words..]).args(["--workers", &workers.to_string(), "--json"]);
+        command.stdin(Stdio::null()).kill_on_drop(true);
+        let output = command.output().await.map_err(|error| error.to_string())?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            return Err(format!("{}: {}", arguments.join(" "), said.lines().last().unwrap_or("no word")));
+        }
+        let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
+        for (column, key) in columns {
+            let value = answer.pointer(&format!("/{key}")).cloned().unwrap_or(json!(null));
+            found.insert(column, value);
+        }
+    }
+    Ok(Value::Object(found))
+}

@@ -1,0 +1,105 @@
+//! How long runs take, before they have run: by their floating-point operations and steps.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+use strath_core::config::{Config, RunLength};
+use strath_data::{Dataset, SplitName};
+use strath_model::{Model, Work, convolution_method};
+use strath_study::study::Plan;
+
+use crate::outcome::Failure;
+
+/// Floating-point operations a second of a processor, as small networks reach them.
+const RATE: f64 = 2.5e10;
+/// Seconds of a step beside its passes.
+const OF_A_STEP: f64 = 2e-4;
+/// Seconds of starting a run's processes and of looking at what it found.
+const OF_A_RUN: f64 = 0.3;
+
+/// Seconds that each run of a plan takes on one processor, corrected by those that have run.
+pub(super) struct Estimate {
+    seconds: Vec<f64>,
+    /// Seconds estimated and measured of the runs that are done.
+    done: Mutex<(f64, f64)>,
+}
+
+impl Estimate {
+    /// Of a plan: data sets are loaded once for each `[data]`, to know their sizes.
+    pub(super) fn of(plan: &Plan) -> Result<Self, Failure> {
+        let mut sizes: BTreeMap<String, (usize, strath_core::ImageShape, usize)> = BTreeMap::new();
+        let mut seconds = Vec::with_capacity(plan.runs.len());
+        for run in &plan.runs {
+            let config = &run.config;
+            // Noise and the like change no sizes, and are drawn from the seed.
+            let key = format!(
+                "{:?} {:?} {:?} {:?}",
+                config.data.kind, config.data.path, config.data.train_limit, config.data.validation
+            );
+            let size = match sizes.get(&key) {
+                Some(size) => *size,
+                None => {
+                    let data = Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
+                    let size = (data.split(SplitName::Train).len(), data.shape(), data.classes());
+                    sizes.insert(key, size);
+                    size
+                }
+            };
+            seconds.push(of_run(config, size)?);
+        }
+        Ok(Self { seconds, done: Mutex::new((0.0, 0.0)) })
+    }
+
+    /// Of each run.
+    pub(super) fn seconds(&self) -> &[f64] {
+        &self.seconds
+    }
+
+    /// Of all runs.
+    pub(super) fn total(&self) -> f64 {
+        self.seconds.iter().sum()
+    }
+
+    /// A run took so long.
+    pub(super) fn took(&self, run: usize, seconds: f64) {
+        let mut done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        done.0 += self.seconds[run];
+        done.1 += seconds;
+    }
+
+    /// What the runs that are left take, by what the others took.
+    pub(super) fn left(&self, runs: impl Iterator<Item = usize>) -> f64 {
+        let done = *self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let factor = if done.0 > 0.0 { done.1 / done.0 } else { 1.0 };
+        runs.map(|run| factor * self.seconds[run]).fold(0.0, |all, seconds| all + seconds)
+    }
+}
+
+fn of_run(
+    config: &Config,
+    (examples, shape, classes): (usize, strath_core::ImageShape, usize),
+) -> Result<f64, Failure> {
+    let method = convolution_method(config.model.convolution);
+    let model = Model::build(&config.model.kind, shape, classes, method).map_err(Failure::usage)?;
+    let flops: f64 = model.work(1).map_err(Failure::other)?.iter().map(Work::pass_flops).sum();
+    let batch = config.batch.size as f64;
+    let steps = match config.run.length {
+        RunLength::Steps(steps) => steps as f64,
+        RunLength::Epochs(epochs) => (epochs as f64 * examples as f64 / batch).floor(),
+    };
+    let passes = if config.sam.rho > 0.0 { 2.0 } else { 1.0 };
+    // A walk over the weights for each lane and each update.
+    let weights = model.parameters().len() as f64;
+    let lanes = config.plan().map_err(Failure::usage)?.lanes().len() as f64;
+    let step = batch * passes * flops / RATE + OF_A_STEP + weights * (lanes + 2.0) * 1e-9;
+    Ok(OF_A_RUN + steps * step)
+}
+
+/// Seconds as people say them.
+pub(super) fn human(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}

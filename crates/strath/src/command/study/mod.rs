@@ -1,0 +1,158 @@
+//! `strath study`
+
+mod afterwards;
+mod estimate;
+mod folder;
+mod runner;
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use strath_core::config::{ConfigError, Layers};
+use strath_study::study::{Plan, Results, StudyFile};
+
+use crate::configuration::environment;
+use crate::outcome::Failure;
+use crate::{log, runtime, telling};
+
+use estimate::{Estimate, human};
+use folder::StudyFolder;
+use runner::Runner;
+
+/// A sweep: runs of a configuration with every combination of what varies, several at once, and a table of what came of them
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  strath study configs/studies/m-sharpness.toml
+  strath study configs/studies/m-sharpness.toml --dry-run          what would run, and for how long
+  strath study configs/studies/m-sharpness.toml --set study.quick=true
+  strath study configs/studies/m-sharpness.toml --resume           goes on where it was
+
+A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv.")]
+pub struct Study {
+    /// The study's file.
+    study: PathBuf,
+    /// The study's folder [default: studies/NAME]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Go on with the study in the folder: what is finished is not run again.
+    #[arg(long)]
+    resume: bool,
+    /// List the runs with the time that they are estimated to take, and stop.
+    #[arg(long)]
+    dry_run: bool,
+    /// Runs at once [default: what the processors allow]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Worker processes of each run [default: processors that runs at once leave over]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    workers: Option<u16>,
+    /// Sets one key of the study (study.quick=true) or of its base; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+impl Study {
+    /// Runs the command.
+    pub fn run(self) -> Result<(), Failure> {
+        let (file, base, plan) = self.plan()?;
+        let estimate = Estimate::of(&plan)?;
+        if self.dry_run {
+            return telling::print(&listed(&file, &plan, &estimate, self.at_once(&plan).0));
+        }
+        let out = self.out.clone().unwrap_or_else(|| Path::new("studies").join(&file.study.name));
+        let folder = StudyFolder::open(&out, self.resume, &base)?;
+        let (jobs, workers) = self.at_once(&plan);
+        log::say(&format!(
+            "{}: {} runs ({} arms, {} seeds), {jobs} at once on {workers} worker{} each, about {}",
+            file.study.name,
+            plan.runs.len(),
+            plan.arms.len(),
+            plan.runs.len() / plan.arms.len().max(1),
+            if workers == 1 { "" } else { "s" },
+            human(estimate.total() / jobs as f64),
+        ));
+        let runner =
+            Runner { folder: &folder, plan: &plan, measures: &file.study.measure, estimate: &estimate, jobs, workers };
+        runtime::block_on(async {
+            let end = runner.run().await?;
+            let results = Results::of(&plan, |run| folder.finished(run));
+            folder.write("results.csv", results.csv().as_bytes())?;
+            telling::print(&format!(
+                "{} of {} runs in {}\n",
+                results.rows.len(),
+                plan.runs.len(),
+                telling::short(&folder.path("results.csv"))
+            ))?;
+            match end {
+                runner::End::Stopped => Err(Failure::Stopped(format!(
+                    "stopped; continue with: strath study {} --resume --out {}",
+                    self.study.display(),
+                    telling::short(&folder.path(""))
+                ))),
+                runner::End::Done { failed } if failed.is_empty() => Ok(()),
+                runner::End::Done { failed } => Err(Failure::Other(format!(
+                    "{} of {} runs failed twice: {}",
+                    failed.len(),
+                    plan.runs.len(),
+                    failed.join("; ")
+                ))),
+            }
+        })
+    }
+
+    /// The study's file, its text as it is kept, and its runs.
+    fn plan(&self) -> Result<(StudyFile, String, Plan), Failure> {
+        let name = self.study.display().to_string();
+        let text = std::fs::read_to_string(&self.study)
+            .map_err(|error| Failure::Usage(format!("cannot read the study {name}: {error}")))?;
+        let here = std::env::current_dir().map_err(Failure::other)?;
+        let folder = here.join(&self.study).parent().map_or_else(|| here.clone(), Path::to_path_buf);
+        let (of_study, of_base): (Vec<&String>, Vec<&String>) =
+            self.set.iter().partition(|assignment| assignment.trim_start().starts_with("study."));
+        let file = StudyFile::parse(&text, &name, &of_study).map_err(Failure::usage)?;
+        let (base, base_name) = match &file.base {
+            toml::Value::String(path) => {
+                let path = folder.join(path);
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|error| Failure::Usage(format!("cannot read base = {}: {error}", path.display())))?;
+                (text, path.display().to_string())
+            }
+            tables => (toml::to_string(tables).map_err(Failure::usage)?, format!("{name}, [base]")),
+        };
+        let layers = || -> Result<Layers, ConfigError> {
+            let layers = Layers::new().file(&base, &base_name, &folder)?.environment(environment(), &here)?;
+            of_base.iter().try_fold(layers, |layers, assignment| layers.set(assignment, &here))
+        };
+        let plan = Plan::of(&file, layers, &folder).map_err(Failure::usage)?;
+        Ok((file, text, plan))
+    }
+
+    /// Runs at once, and workers of each.
+    fn at_once(&self, plan: &Plan) -> (usize, usize) {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = plan.runs.iter().map(|run| run.config.cluster.threads.unwrap_or(1)).max().unwrap_or(1);
+        let places = (cores / threads).max(1);
+        // Runs side by side exchange nothing: as long as there are enough of them, they are the better use of the processors.
+        let workers = self.workers.map(usize::from);
+        let jobs =
+            self.jobs.map_or_else(|| (places / workers.unwrap_or(1)).max(1), usize::from).min(plan.runs.len().max(1));
+        (jobs, workers.unwrap_or_else(|| (places / jobs).max(1)))
+    }
+}
+
+/// What `--dry-run` prints.
+fn listed(file: &StudyFile, plan: &Plan, estimate: &Estimate, jobs: usize) -> String {
+    let mut lines = vec![format!("{}: {}", file.study.name, file.study.question)];
+    for (run, seconds) in plan.runs.iter().zip(estimate.seconds()) {
+        let twice = if run.is_doubled { " twice the epochs" } else { "" };
+        lines.push(format!("{seconds:8.1} s  run.seed={} {}{twice}", run.seed, plan.arms[run.arm].settings));
+    }
+    let (runs, total) = (plan.runs.len(), estimate.total());
+    lines.push(format!(
+        "{runs} runs, {} of computing, about {} with {jobs} at once",
+        human(total),
+        human(total / jobs as f64)
+    ));
+    lines.join("\n") + "\n"
+}

@@ -1,0 +1,135 @@
+//! A study ends in the same table however it was interrupted and however many workers its runs had; what is wrong with it is said before anything runs.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use support::{stderr, strath};
+
+const STUDY: &str = "[study]\nname = \"s\"\nquestion = \"q\"\nseeds = 2\n[[study.measure]]\nwhat = \"sharpness\"\nm = [8]\nrho = 0.1\n\
+    [base]\nrun.epochs = 4\ndata.kind = \"digits\"\ndata.validation = 0.1\nmodel.kind = \"mlp\"\nmodel.hidden = [16]\nbatch.size = 32\noptimizer.lr = 0.1\n\
+    checkpoint.every_steps = 40\ncluster.threads = 1\n\
+    [[grid]]\nsam.m = [32, 8]\nlet.radius = [0, 0.1]\n[grid.derived]\nsam.rho = \"let.radius * sqrt(sam.m / 32)\"\n";
+
+fn file(folder: &Path, text: &str) -> PathBuf {
+    let path = folder.join("study.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+fn study(file: &Path, out: &Path, more: &[&str]) -> Command {
+    let mut command = strath();
+    command.arg("study").arg(file).arg("--out").arg(out).args(more);
+    command
+}
+
+/// The results without the seconds that they took.
+fn table(out: &Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(out.join("results.csv")).unwrap();
+    let rows: Vec<Vec<String>> = text.lines().map(|line| line.split(',').map(String::from).collect()).collect();
+    let seconds = rows[0].iter().position(|name| name == "seconds").unwrap();
+    rows.into_iter()
+        .map(|mut row| {
+            row.remove(seconds);
+            row
+        })
+        .collect()
+}
+
+fn succeeded(output: &Output) {
+    assert!(output.status.success(), "{}", stderr(output));
+}
+
+#[test]
+fn a_study_that_is_stopped_and_killed_ends_in_the_table_of_an_undisturbed_one_whatever_the_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = file(folder.path(), STUDY);
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    succeeded(&study(&file, &whole, &[]).output().unwrap());
+    let want = table(&whole);
+    // rho 0 is one arm for each m: it is not excluded here.
+    assert_eq!(want.len(), 1 + 2 * 4);
+    assert!(want[0].contains(&"sharpness_m8_rho0.1".to_string()), "{:?}", want[0]);
+    let arms: Vec<&str> = want[1..].iter().map(|row| row[1].as_str()).collect();
+    assert_eq!(arms, ["0", "0", "0.1", "0.05"].repeat(2), "sam.rho is derived");
+
+    // Once by a signal, once without a chance to say a word; each after some run has begun.
+    for (signal, resume) in [("-TERM", false), ("-KILL", true)] {
+        let more: &[&str] = if resume { &["--resume"] } else { &[] };
+        let mut child = study(&file, &broken, more).spawn().unwrap();
+        let begun = Instant::now();
+        let runs = |out: &Path| std::fs::read_dir(out.join("runs")).map_or(0, Iterator::count);
+        let before = runs(&broken);
+        while runs(&broken) <= before && begun.elapsed() < Duration::from_secs(30) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(60));
+        Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap();
+        let status = child.wait().unwrap();
+        assert!(!status.success(), "it was stopped");
+    }
+    let again = study(&file, &broken, &[]).output().unwrap();
+    assert_eq!(again.status.code(), Some(2));
+    assert!(stderr(&again).contains("holds a study already"), "{}", stderr(&again));
+    succeeded(&study(&file, &broken, &["--resume", "--workers", "3", "--jobs", "1"]).output().unwrap());
+    assert_eq!(table(&broken), want);
+    // A study that is finished is left as it is.
+    let modified = |out: &Path| {
+        std::fs::metadata(
+            out.join("runs").read_dir().unwrap().next().unwrap().unwrap().path().join("final.safetensors"),
+        )
+        .unwrap()
+        .modified()
+        .unwrap()
+    };
+    let before = modified(&broken);
+    succeeded(&study(&file, &broken, &["--resume"]).output().unwrap());
+    assert_eq!((modified(&broken), table(&broken)), (before, want));
+}
+
+#[test]
+fn a_run_that_fails_is_tried_again_and_reported_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    // A learning rate at which the loss is soon no number.
+    let text =
+        STUDY.replace("sam.m = [32, 8]", "sam.m = 32\noptimizer.lr = [0.1, 1e30]").replace("seeds = 2", "seeds = 1");
+    let (file, out) = (file(folder.path(), &text), folder.path().join("out"));
+    let output = study(&file, &out, &[]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = stderr(&output);
+    assert!(said.contains("is tried once more") && said.contains("2 of 4 runs failed twice"), "{said}");
+    assert_eq!(table(&out).len(), 1 + 2);
+}
+
+#[test]
+fn what_is_wrong_is_said_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    for (from, to, says) in [
+        ("sam.m = [32, 8]", "sam.m = [32, 7]", "the run with"),
+        ("let.radius *", "let.radios *", "let.radios is not set"),
+        ("run.epochs = 4", "run.epoch = 4", "run.epochs"),
+        ("seeds = 2", "seeds = -1", "study.seeds is -1"),
+    ] {
+        let file = file(folder.path(), &STUDY.replace(from, to));
+        let output = study(&file, &out, &[]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{to}");
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+        assert!(!out.exists(), "nothing is made");
+    }
+    let file = file(folder.path(), STUDY);
+    let output = study(&file, &out, &["--dry-run"]).output().unwrap();
+    succeeded(&output);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        printed.contains("run.seed=1 let.radius=0.1 sam.m=8 sam.rho=0.05") && printed.contains("8 runs"),
+        "{printed}"
+    );
+    assert!(!out.exists());
+    let quiet = study(&file, &out, &["--set", "study.seeds=1", "--set", "run.epochs=1", "--dry-run"]).output().unwrap();
+    assert!(String::from_utf8_lossy(&quiet.stdout).contains("4 runs"));
+}
