@@ -59,6 +59,11 @@ pub enum Purpose<'a> {
         /// Which tensor of the model's, in ascending order of name.
         tensor: u32,
     },
+    /// Which value each of a study's runs is given, to know a statistic where there is nothing to find.
+    Null {
+        /// Which of the redistributions, from 0.
+        draw: u64,
+    },
 }
 
 /// A stream of random numbers, keyed by (seed, purpose).
@@ -90,6 +95,7 @@ impl Stream {
             }
             Purpose::Validation => (7, 0, 0),
             Purpose::Direction { step, first, tensor } => (6, step, u64::from(first) | u64::from(tensor) << 32),
+            Purpose::Null { draw } => (8, draw, 0),
         };
         let split = |v: u64| [v as u32, (v >> 32) as u32];
         // The key is itself drawn from (seed, tag, a), the counter's upper half is b: no two purposes share a block.
@@ -193,6 +199,8 @@ mod tests {
                 Purpose::Direction { step: 1, first: 0, tensor: 0 },
                 Purpose::Direction { step: 0, first: 1, tensor: 0 },
                 Purpose::Direction { step: 0, first: 0, tensor: 1 },
+                Purpose::Null { draw: 0 },
+                Purpose::Null { draw: 1 },
             ] {
                 let draw = Stream::new(seed, purpose).next_u64();
                 assert_eq!(draw, Stream::new(seed, purpose).next_u64());

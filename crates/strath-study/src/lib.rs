@@ -1,4 +1,5 @@
-//! What is measured of Strath's runs, and the figures that show it.
+//! Studies: sweeps of runs, the statistics of what came of them, and the figures that show it.
 
 pub mod figure;
+pub mod statistics;
 pub mod study;

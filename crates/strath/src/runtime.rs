@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, ToSocketAddrs};
 
 use strath_core::RingKey;
+use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 
@@ -91,6 +92,26 @@ pub fn stop_signals() -> Result<mpsc::Receiver<()>, Failure> {
             // A run that is over has nobody to hear it.
             let _ = sender.send(()).await;
         }
+    });
+    Ok(receiver)
+}
+
+/// [`stop_signals`], and a message once standard input ends: whoever started this process holds it open as long as it lives.
+///
+/// # Errors
+/// As [`stop_signals`].
+pub fn stop_signals_or_orphaned() -> Result<mpsc::Receiver<()>, Failure> {
+    let mut signals = stop_signals()?;
+    let (sender, receiver) = mpsc::channel(1);
+    tokio::spawn(async move {
+        let (mut input, mut ignored) = (tokio::io::stdin(), [0; 64]);
+        let end = async { while input.read(&mut ignored).await.is_ok_and(|read| read > 0) {} };
+        tokio::select! {
+            _ = signals.recv() => {}
+            () = end => {}
+        }
+        // A run that is over has nobody to hear it.
+        let _ = sender.send(()).await;
     });
     Ok(receiver)
 }

@@ -33,6 +33,9 @@ pub struct Train {
     /// Write what each rank did when, as a Chrome trace.
     #[arg(long, value_name = "FILE")]
     trace: Option<PathBuf>,
+    /// Stop after a step once standard input ends: whoever started this run has ended.
+    #[arg(long, hide = true)]
+    orphan_stops: bool,
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
@@ -73,7 +76,8 @@ impl Train {
             start,
             local: Some(local),
         };
-        let end = strath_node::coordinator::run(settings, telling::observer(), runtime::stop_signals()?).await;
+        let stop = if self.orphan_stops { runtime::stop_signals_or_orphaned() } else { runtime::stop_signals() }?;
+        let end = strath_node::coordinator::run(settings, telling::observer(), stop).await;
         if let Some(trace) = &self.trace {
             let parts: Vec<PathBuf> = (0..workers).map(|index| part(&logs, index)).collect();
             strath_node::trace::merge(&parts, trace).map_err(Failure::other)?;

@@ -128,10 +128,12 @@ impl Runner<'_> {
         let (workers, measures) = (self.workers, self.measures.to_vec());
         let mut command = Command::new(&program);
         command.arg("train").arg(&config).arg("--out").arg(&folder).args(["--workers", &workers.to_string()]);
+        command.arg("--orphan-stops");
         if folder.exists() {
             command.arg("--resume");
         }
-        command.stdin(Stdio::null()).stderr(out.try_clone().map_err(Failure::other)?).stdout(out);
+        // Held open by this process: where it ends without a word, so does the run.
+        command.stdin(Stdio::piped()).stderr(out.try_clone().map_err(Failure::other)?).stdout(out);
         // A terminal's Ctrl-C is this process's to hand on.
         command.process_group(0);
         Ok(async move {
@@ -141,6 +143,8 @@ impl Runner<'_> {
                 Ok(child) => child,
                 Err(error) => return took(Try::Failed(error.to_string())),
             };
+            // Waiting would close it.
+            let _held = child.stdin.take();
             let status = tokio::select! {
                 status = child.wait() => status,
                 () = stop(&mut stopped) => {
