@@ -59,33 +59,12 @@ pub struct StudyTable {
     /// Whether runs without SAM come once more with twice the epochs.
     #[serde(default)]
     pub compute: Compute,
-    /// The settings of the arm to which others are compared, and whose lift they match.
-    #[serde(default)]
-    pub reference: Table,
-    /// `"lift"`: before an arm starts its rho is set so that the mean over lanes of `rho ||t g_v||_q`, at the initial weights and over the
-    /// first batch, is the reference's.
-    #[serde(default, rename = "match")]
-    pub matched: Option<Match>,
-    /// `rho` is chosen on one half of the seeds and reported on the other.
-    #[serde(default)]
-    pub choose: bool,
-    /// Half the width of the interval within which two errors count as equal, as a share.
-    #[serde(default = "margin")]
-    pub margin: f64,
     /// What is measured of each run's last weights.
     #[serde(default)]
     pub measure: Vec<Measure>,
     /// The small version.
     #[serde(default)]
     pub quick: bool,
-}
-
-/// `study.match`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Match {
-    /// Equal first-order lift.
-    Lift,
 }
 
 /// `study.compute`.
@@ -156,10 +135,6 @@ fn changed(study: StudyTable, change: &str) -> Result<StudyTable, StudyError> {
     let parsed = toml::from_str::<Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
     table.insert(key.into(), parsed.unwrap_or_else(|| Value::String(value.into())));
     table.try_into().map_err(|error: toml::de::Error| wrong(error.message().to_string()))
-}
-
-fn margin() -> f64 {
-    0.01
 }
 
 impl StudyFile {
@@ -252,7 +227,7 @@ mod tests {
     fn a_study_is_read_with_its_defaults() {
         let file = StudyFile::parse(TEXT, "s.toml", NONE).unwrap();
         assert_eq!(file.seeds().unwrap(), [0, 1, 2]);
-        assert_eq!((file.study.compute, file.study.margin, file.study.quick), (Compute::Epochs, 0.01, false));
+        assert_eq!((file.study.compute, file.study.quick), (Compute::Epochs, false));
         assert_eq!(file.grid[0].axes["sam"]["m"].as_array().unwrap().len(), 2);
     }
 

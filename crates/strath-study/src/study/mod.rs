@@ -17,7 +17,7 @@ mod results;
 mod setting;
 
 pub use error::StudyError;
-pub use file::{Compute, GridTable, Match, Measure, StudyFile, StudyTable};
+pub use file::{Compute, GridTable, Measure, StudyFile, StudyTable};
 pub use grid::{Arm, arms};
 pub use plan::{Plan, PlannedRun};
 pub use results::{Cell, Finished, Results};

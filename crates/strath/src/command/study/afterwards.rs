@@ -7,14 +7,20 @@ use serde_json::{Map, Value, json};
 use strath_study::study::Measure;
 use tokio::process::Command;
 
-/// The arguments of each command, and the columns that its answer fills.
-fn commands(measures: &[Measure]) -> Vec<(Vec<String>, Vec<(String, &'static str)>)> {
+/// A command of this program that prints JSON.
+struct Asked {
+    arguments: Vec<String>,
+    /// Names of columns, each with the place of its number in the answer.
+    columns: Vec<(String, &'static str)>,
+}
+
+fn commands(measures: &[Measure]) -> Vec<Asked> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
-    let mut commands = vec![(
-        words(&["eval", "--split", "train"]),
-        vec![("train_loss".to_string(), "loss"), ("train_error".to_string(), "error")],
-    )];
-    let limited = |mut command: Vec<String>, limit: &Option<usize>| {
+    let mut commands = vec![Asked {
+        arguments: words(&["eval", "--split", "train"]),
+        columns: vec![("train_loss".to_string(), "loss"), ("train_error".to_string(), "error")],
+    }];
+    let limited = |mut command: Vec<String>, limit: Option<usize>| {
         if let Some(limit) = limit {
             command.extend(["--limit".into(), limit.to_string()]);
         }
@@ -24,13 +30,15 @@ fn commands(measures: &[Measure]) -> Vec<(Vec<String>, Vec<(String, &'static str
         match measure {
             Measure::Sharpness { m, rho, limit } => commands.extend(m.iter().map(|m| {
                 let command = words(&["measure", "sharpness", "--m", &m.to_string(), "--rho", &rho.to_string()]);
-                (limited(command, limit), vec![(format!("sharpness_m{m}_rho{rho}"), "sharpness")])
+                let columns = vec![(format!("sharpness_m{m}_rho{rho}"), "sharpness")];
+                Asked { arguments: limited(command, *limit), columns }
             })),
             Measure::Spectrum { top, trace_samples, limit } => {
                 let counts = [top.to_string(), trace_samples.to_string()];
                 let command = words(&["measure", "spectrum", "--top", &counts[0], "--trace-samples", &counts[1]]);
                 let columns = [("lambda_1", "eigenvalues/0"), ("lambda_1_5", "ratio_1_5"), ("trace", "trace")];
-                commands.push((limited(command, limit), columns.map(|(column, key)| (column.into(), key)).into()));
+                let columns = columns.map(|(column, key)| (column.into(), key)).into();
+                commands.push(Asked { arguments: limited(command, *limit), columns });
             }
         }
     }
@@ -40,7 +48,7 @@ fn commands(measures: &[Measure]) -> Vec<(Vec<String>, Vec<(String, &'static str
 /// Measures the run in a folder; by column.
 pub(super) async fn measure(program: &Path, run: &Path, workers: usize, measures: &[Measure]) -> Result<Value, String> {
     let mut found = Map::new();
-    for (arguments, columns) in commands(measures) {
+    for Asked { arguments, columns } in commands(measures) {
         // The subcommand's words first, then the checkpoint.
         let words = if arguments[0] == "measure" { 2 } else { 1 };
         let mut command = Command::new(program);

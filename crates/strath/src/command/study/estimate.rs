@@ -36,14 +36,13 @@ impl Estimate {
                 "{:?} {:?} {:?} {:?}",
                 config.data.kind, config.data.path, config.data.train_limit, config.data.validation
             );
-            let size = match sizes.get(&key) {
-                Some(size) => *size,
-                None => {
-                    let data = Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
-                    let size = (data.split(SplitName::Train).len(), data.shape(), data.classes());
-                    sizes.insert(key, size);
-                    size
-                }
+            let size = if let Some(size) = sizes.get(&key) {
+                *size
+            } else {
+                let data = Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
+                let size = (data.split(SplitName::Train).len(), data.shape(), data.classes());
+                sizes.insert(key, size);
+                size
             };
             seconds.push(of_run(config, size)?);
         }

@@ -31,7 +31,8 @@ Examples:
 A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv.")]
 pub struct Study {
     /// The study's file.
-    study: PathBuf,
+    #[arg(value_name = "STUDY")]
+    file: PathBuf,
     /// The study's folder [default: studies/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
@@ -87,7 +88,7 @@ impl Study {
             match end {
                 runner::End::Stopped => Err(Failure::Stopped(format!(
                     "stopped; continue with: strath study {} --resume --out {}",
-                    self.study.display(),
+                    self.file.display(),
                     telling::short(&folder.path(""))
                 ))),
                 runner::End::Done { failed } if failed.is_empty() => Ok(()),
@@ -103,11 +104,11 @@ impl Study {
 
     /// The study's file, its text as it is kept, and its runs.
     fn plan(&self) -> Result<(StudyFile, String, Plan), Failure> {
-        let name = self.study.display().to_string();
-        let text = std::fs::read_to_string(&self.study)
+        let name = self.file.display().to_string();
+        let text = std::fs::read_to_string(&self.file)
             .map_err(|error| Failure::Usage(format!("cannot read the study {name}: {error}")))?;
         let here = std::env::current_dir().map_err(Failure::other)?;
-        let folder = here.join(&self.study).parent().map_or_else(|| here.clone(), Path::to_path_buf);
+        let folder = here.join(&self.file).parent().map_or_else(|| here.clone(), Path::to_path_buf);
         let (of_study, of_base): (Vec<&String>, Vec<&String>) =
             self.set.iter().partition(|assignment| assignment.trim_start().starts_with("study."));
         let file = StudyFile::parse(&text, &name, &of_study).map_err(Failure::usage)?;
