@@ -133,3 +133,21 @@ fn what_is_wrong_is_said_before_anything_runs() {
     let quiet = study(&file, &out, &["--set", "study.seeds=1", "--set", "run.epochs=1", "--dry-run"]).output().unwrap();
     assert!(String::from_utf8_lossy(&quiet.stdout).contains("4 runs"));
 }
+
+#[test]
+fn every_study_that_ships_can_be_run() {
+    let studies = support::repository().join("configs/studies");
+    let mut seen = 0;
+    for file in std::fs::read_dir(studies).unwrap() {
+        let file = file.unwrap().path();
+        for (more, most) in [(&[][..], 1000), (&["--set", "study.quick=true"][..], 10)] {
+            let output = study(&file, Path::new("nowhere"), &[&["--dry-run"], more].concat()).output().unwrap();
+            succeeded(&output);
+            let runs =
+                String::from_utf8_lossy(&output.stdout).lines().filter(|line| line.contains("run.seed=")).count();
+            assert!((2..=most).contains(&runs), "{}: {runs} runs", file.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 6);
+}
