@@ -16,7 +16,7 @@ const PHASE_BITS: u32 = 8;
 pub struct Whereabouts {
     /// Completed steps and the phase's place in [`Phase::ALL`], as one word, so that they are read as they were written.
     place: AtomicU64,
-    /// Images per second, as the bits of an `f64`.
+    /// Images per second, as the bits of an `f64`; those of 0 once they were heard.
     rate: AtomicU64,
     /// Where every phase is noted, if that is wanted.
     recorder: Option<Recorder>,
@@ -54,11 +54,16 @@ impl Whereabouts {
         self.rate.store(images_per_s.to_bits(), Ordering::Relaxed);
     }
 
-    /// Completed steps, phase and rate.
-    pub fn get(&self) -> (Step, Phase, f64) {
+    /// Completed steps and phase.
+    pub fn get(&self) -> (Step, Phase) {
         let place = self.place.load(Ordering::Relaxed);
         let phase = Phase::ALL[(place & ((1 << PHASE_BITS) - 1)) as usize];
-        (Step(place >> PHASE_BITS), phase, f64::from_bits(self.rate.load(Ordering::Relaxed)))
+        (Step(place >> PHASE_BITS), phase)
+    }
+
+    /// The rate, unless it was heard before: a measurement that is told twice would pass for two that agree.
+    pub fn take_rate(&self) -> Option<f64> {
+        Some(f64::from_bits(self.rate.swap(0, Ordering::Relaxed))).filter(|rate| *rate > 0.0)
     }
 }
 
@@ -69,11 +74,12 @@ mod tests {
     #[test]
     fn what_was_said_last_is_what_is_heard() {
         let whereabouts = Whereabouts::default();
-        assert_eq!(whereabouts.get(), (Step(0), Phase::Joining, 0.0));
+        assert_eq!((whereabouts.get(), whereabouts.take_rate()), ((Step(0), Phase::Joining), None));
         for phase in Phase::ALL {
             whereabouts.enter(1 << 40, phase);
             whereabouts.set_rate(12.5);
-            assert_eq!(whereabouts.get(), (Step(1 << 40), phase, 12.5));
+            assert_eq!((whereabouts.get(), whereabouts.take_rate()), ((Step(1 << 40), phase), Some(12.5)));
+            assert_eq!(whereabouts.take_rate(), None, "it was heard");
         }
     }
 }

@@ -184,7 +184,7 @@ impl Worker {
                 } else {
                     self.expect(&Stage::Running(progress.generation), "Progress")?;
                 }
-                self.progress = progress;
+                self.progress = Progress { images_per_s: progress.or_known(self.progress.images_per_s), ..progress };
             }
             Event::Stepped(report) => {
                 self.expect_at_work(report.generation, "Stepped")?;
@@ -358,6 +358,7 @@ impl Worker {
         if self.stage != Stage::Ended && !self.is_away() && now.since(self.beaten) >= lease / 4 {
             self.beaten = now;
             self.send(WorkerMessage::Heartbeat(self.progress));
+            self.progress.images_per_s = 0.0;
         }
     }
 

@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -32,36 +33,42 @@ impl Drop for HalfSpeed {
     }
 }
 
+/// How many generations have begun. No line is parsed: whoever watches is to take little of the time of those who compute.
+fn generations(out: &Path) -> usize {
+    let text = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    text.lines().filter(|line| line.contains("\"kind\":\"cluster\"") && line.ends_with('}')).count()
+}
+
 #[test]
 fn a_worker_at_half_speed_gets_less_to_compute_and_the_bits_stay_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("run.toml");
-    // 32 micro-batches, 8 a worker.
-    let text = "[run]\nsteps = 12000\neval_every_epochs = 100\n[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\nwidths = [16, 16]\n\
-                [batch]\nsize = 128\n[sam]\nm = 4\n[optimizer]\nlr = 0.01\n[checkpoint]\nevery_steps = 12000\n\
+    // 32 micro-batches, 16 a worker. Of more workers than cores nobody would have the speed of a core, and half of it would be less than half.
+    let text = "[run]\nsteps = 5000\neval_every_epochs = 100\n[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\nwidths = [16, 16]\n\
+                [batch]\nsize = 128\n[sam]\nm = 4\n[optimizer]\nlr = 0.01\n[checkpoint]\nevery_steps = 5000\n\
                 [cluster]\nthreads = 1\nlease_ms = 1000\n";
     std::fs::write(&config, text).unwrap();
-    let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "2"]);
+    let undisturbed = train(&config, &folder.path().join("whole"), &["--workers", "3"]);
     let out = folder.path().join("run");
     let mut command = strath();
-    command.args(["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", "4"]);
+    command.args(["train", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--workers", "2"]);
     let mut child = command.spawn().unwrap();
     reach(&out, 20);
     let slowed = HalfSpeed::of(workers_of(child.id())[1]);
     let begun = Instant::now();
-    while metrics(&out, "cluster").len() < 2 {
+    while generations(&out) < 2 {
         let is_over = child.try_wait().unwrap().is_some();
-        assert!(!is_over && begun.elapsed() < DEADLINE, "nothing was moved");
-        std::thread::sleep(Duration::from_millis(5));
+        assert!(!is_over && begun.elapsed() < Duration::from_secs(20), "nothing was moved in {:?}", begun.elapsed());
+        std::thread::sleep(Duration::from_millis(50));
     }
-    assert!(begun.elapsed() < Duration::from_secs(60), "{:?}", begun.elapsed());
+    eprintln!("moved after {:?}", begun.elapsed());
     let causes = metrics(&out, "cluster");
     let cause = causes[1]["cause"].as_str().unwrap();
-    assert!(cause.starts_with("work follows speed: worker ") && causes[1]["world_size"] == 4, "{cause}");
+    assert!(cause.starts_with("work follows speed: worker ") && causes[1]["world_size"] == 2, "{cause}");
     drop(slowed);
     let output = finish(child, DEADLINE);
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(sha(&summary(&out)), sha(&undisturbed));
     let steps: Vec<u64> = metrics(&out, "step").iter().map(|line| line["step"].as_u64().unwrap()).collect();
-    assert_eq!(steps, (1..=12000).collect::<Vec<u64>>(), "each step is recorded once");
+    assert_eq!(steps, (1..=5000).collect::<Vec<u64>>(), "each step is recorded once");
 }

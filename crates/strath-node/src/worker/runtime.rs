@@ -138,9 +138,12 @@ impl Runtime {
 
     /// Where training is; `None` before it begins.
     pub(super) fn progress(&self) -> Option<WorkerEvent> {
-        let (step, phase, images_per_s) = self.here.get();
+        let (step, phase) = self.here.get();
         let generation = self.generation;
-        (phase != Phase::Joining).then_some(WorkerEvent::Progress(Progress { generation, step, phase, images_per_s }))
+        (phase != Phase::Joining).then(|| {
+            let images_per_s = self.here.take_rate().unwrap_or(0.0);
+            WorkerEvent::Progress(Progress { generation, step, phase, images_per_s })
+        })
     }
 
     /// Carries out what the machine wants; the outcome, where the session is over.
@@ -345,7 +348,7 @@ impl Runtime {
             Report::Followed(_, unfollowed, ..) if unfollowed.load(Ordering::Relaxed) => WorkerEvent::Tick,
             Report::Followed(generation, _, state, broken) => self.followed(generation, state, broken),
             Report::Panicked(generation, phase, message) => {
-                let (step, last, _) = self.here.get();
+                let (step, last) = self.here.get();
                 let phase = if last == Phase::Joining { phase } else { last };
                 let message = format!("a fault of the program, please report it: {message}");
                 failed(generation, step.max(self.start), phase, message, FailureKind::Machine)

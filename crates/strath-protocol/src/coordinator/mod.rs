@@ -317,8 +317,9 @@ impl Coordinator {
                 if is_current {
                     self.update(connection, |session| {
                         session.stay.note(&session.progress, &progress, now);
-                        session.progress = progress;
                         session.measured.note(&progress, now);
+                        let images_per_s = progress.or_known(session.progress.images_per_s);
+                        session.progress = Progress { images_per_s, ..progress };
                     });
                 }
             }

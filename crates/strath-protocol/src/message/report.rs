@@ -16,9 +16,16 @@ pub struct Progress {
     pub step: Step,
     /// What it does.
     pub phase: Phase,
-    /// Images per second of its own passes over its last steps, whatever its share of them is, waits left out; 0 before the first steps
-    /// of a generation and where it idles.
+    /// Images per second of its own passes over its last steps, whatever its share of them is, waits left out; 0 where nothing was
+    /// measured since the heartbeat before: each measurement is told once.
     pub images_per_s: f64,
+}
+
+impl Progress {
+    /// The speed that it tells, or what was `known` before.
+    pub(crate) fn or_known(&self, known: f64) -> f64 {
+        if self.images_per_s > 0.0 { self.images_per_s } else { known }
+    }
 }
 
 /// What a worker does at a moment.

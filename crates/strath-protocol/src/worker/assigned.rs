@@ -23,6 +23,7 @@ impl Worker {
         self.stop_following();
         self.progress.generation = assign.generation;
         self.progress.step = assign.start;
+        self.progress.images_per_s = 0.0;
         self.rank = assign.rank;
         if assign.state.is_some() {
             self.enter(Stage::Receiving(Box::new(assign)), Phase::Connecting);

@@ -35,6 +35,17 @@ fn work(
     machine: &mut Coordinator,
     generation: u64,
     ms: std::ops::Range<u64>,
+    rate: impl FnMut(u64) -> f64,
+) -> Option<(u64, Vec<Command>)> {
+    work_in_steps_of(0.17, machine, generation, ms, rate)
+}
+
+/// The same, with steps that take so many `seconds`.
+fn work_in_steps_of(
+    seconds: f64,
+    machine: &mut Coordinator,
+    generation: u64,
+    ms: std::ops::Range<u64>,
     mut rate: impl FnMut(u64) -> f64,
 ) -> Option<(u64, Vec<Command>)> {
     for now in ms.step_by(500) {
@@ -45,7 +56,7 @@ fn work(
         }
         let recorded = machine.status(at(now)).last_step.map_or(0, |report| report.step.0);
         for step in recorded + 1..=step {
-            let report = StepReport { generation: Generation(generation), seconds: 0.17, ..step_report(step) };
+            let report = StepReport { generation: Generation(generation), seconds, ..step_report(step) };
             commands.extend(say(machine, 0, WorkerMessage::Step(report), now));
         }
         commands.retain(|command| !matches!(command, Command::Record(Record::Step(_))));
@@ -115,19 +126,48 @@ fn one_at_half_speed_gets_half_as_much_and_when_it_is_the_fastest_more_than_the_
     assert!(shares[2] >= 11 && shares.iter().all(|share| *share >= 6), "{shares:?}");
 }
 
+/// Factors uniform within `part` on either side of 1, from a linear congruential generator.
+fn noise(seed: u64, part: f64) -> impl FnMut() -> f64 {
+    let mut state = seed;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        1.0 + 2.0 * part * ((state >> 33) as f64 / f64::from(1u32 << 31) - 0.5)
+    }
+}
+
 #[test]
 fn hours_of_equal_speeds_with_noise_move_nothing() {
     for seed in 0..4u64 {
         let mut machine = at_work(&[]);
-        // Uniform within 10 % on either side, from a linear congruential generator.
-        let mut state = seed;
-        let noisy = |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            100.0 + 20.0 * ((state >> 33) as f64 / f64::from(1u32 << 31) - 0.5)
-        };
-        let moved = work(&mut machine, 5, 0..4 * 3_600_000, noisy);
+        let mut noise = noise(seed, 0.1);
+        let moved = work(&mut machine, 5, 0..4 * 3_600_000, |_| 100.0 * noise());
         assert!(moved.is_none(), "{moved:?}");
     }
+}
+
+#[test]
+fn one_at_half_speed_is_found_out_also_where_passes_are_noisy_and_half_of_a_step() {
+    for seed in 0..32 {
+        let mut machine = at_work(&[]);
+        let mut noise = noise(seed, 0.15);
+        let moved = work_in_steps_of(0.32, &mut machine, 5, 0..60_000, |worker| one_at_half(worker) * noise());
+        let (now, _) = moved.unwrap_or_else(|| panic!("seed {seed}: nothing was moved"));
+        assert!(now <= 10_000, "seed {seed}: {now}");
+    }
+}
+
+#[test]
+fn a_heartbeat_without_news_is_no_measurement_and_the_speed_stays_known() {
+    let mut machine = at_work(&[]);
+    let mut beats = 0;
+    // Each speed once, and then never again.
+    let once = |worker| {
+        beats += 1;
+        if beats <= 4 { one_at_half(worker) } else { 0.0 }
+    };
+    assert_eq!(work(&mut machine, 5, 0..60_000, once), None);
+    let shown: Vec<f64> = machine.status(at(60_000)).workers.iter().map(|worker| worker.images_per_s).collect();
+    assert_eq!(shown, [100.0, 100.0, 50.0, 100.0]);
 }
 
 #[test]

@@ -173,6 +173,18 @@ fn a_coordinator_that_is_lost_or_silent_ends_the_worker_with_its_address_step_an
 }
 
 #[test]
+fn a_speed_is_told_once() {
+    let mut machine = running();
+    let said = |images_per_s| Progress { images_per_s, ..progress(8, Phase::Reduce) };
+    for (images_per_s, now) in [(9.0, 10), (0.0, 20)] {
+        assert_eq!(tell(&mut machine, Event::Progress(said(images_per_s)), now), []);
+    }
+    for (now, told) in [(600, 9.0), (1200, 0.0)] {
+        assert_eq!(tell(&mut machine, Event::Tick, now), [Command::Send(WorkerMessage::Heartbeat(said(told)))]);
+    }
+}
+
+#[test]
 fn a_worker_that_was_itself_stalled_gives_the_coordinator_time_to_be_heard() {
     let mut machine = running();
     let commands = tell(&mut machine, Event::Tick, 60_000);
