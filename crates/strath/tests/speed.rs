@@ -43,7 +43,7 @@ fn generations(out: &Path) -> usize {
 fn a_worker_at_half_speed_gets_less_to_compute_and_the_bits_stay_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let config = folder.path().join("run.toml");
-    // 32 micro-batches, 16 a worker. Of more workers than cores nobody would have the speed of a core, and half of it would be less than half.
+    // 32 micro-batches, 16 a worker. Two workers: of more than a machine has cores all are slow, and one at half speed stands out less.
     let text = "[run]\nsteps = 5000\neval_every_epochs = 100\n[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\nwidths = [16, 16]\n\
                 [batch]\nsize = 128\n[sam]\nm = 4\n[optimizer]\nlr = 0.01\n[checkpoint]\nevery_steps = 5000\n\
                 [cluster]\nthreads = 1\nlease_ms = 1000\n";

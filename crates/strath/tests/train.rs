@@ -182,13 +182,14 @@ fn an_evaluation_with_large_losses_is_recorded_and_ends_no_run() {
 
 #[test]
 fn help_of_every_command_fits_a_screen_and_has_examples() {
-    let commands: [&[&str]; 10] = [
+    let commands: [&[&str]; 11] = [
         &[],
         &["train"],
         &["coordinator"],
         &["worker"],
         &["status"],
         &["eval"],
+        &["study"],
         &["config"],
         &["data"],
         &["data", "fetch"],

@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How often it is asked whether the worker has left.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Have a worker leave a run in order: it finishes its step, hands its work over and ends, the run goes on
+/// Have a worker leave a run in order: it hands its work over, the run goes on
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

@@ -19,7 +19,7 @@ use estimate::{Estimate, human};
 use folder::StudyFolder;
 use runner::Runner;
 
-/// A sweep: runs of a configuration with every combination of what varies, several at once, and a table of what came of them
+/// Run a sweep: every combination of what varies, several runs at once, one table
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -36,19 +36,19 @@ pub struct Study {
     /// The study's folder [default: studies/NAME]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Go on with the study in the folder: what is finished is not run again.
+    /// Go on with the study in the folder; finished runs stay.
     #[arg(long)]
     resume: bool,
-    /// List the runs with the time that they are estimated to take, and stop.
+    /// List the runs with their estimated time, and stop.
     #[arg(long)]
     dry_run: bool,
     /// Runs at once [default: what the processors allow]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Worker processes of each run [default: processors that runs at once leave over]
+    /// Worker processes of each run [default: what --jobs leaves over]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
-    /// Sets one key of the study (study.quick=true) or of its base; may be repeated.
+    /// Sets one key of the study (study.quick=true) or of its base.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
 }
