@@ -8,7 +8,7 @@
 use crate::columns::{PIECE, add_rows, lanes, narrow, totals};
 use crate::elementary::Normal;
 use crate::isa::Isa;
-use crate::norm_tangent::{Pair, PairMut};
+use crate::tangent::{Pair, PairMut};
 use crate::threads::for_chunks;
 use crate::vectorised::vectorised;
 
@@ -118,7 +118,7 @@ vectorised! {
     }
 }
 
-/// The exact GELU, `x Phi(x)`, or one of its first two derivatives, slowly: where a second derivative is wanted, and as the oracle.
+/// The exact GELU, `x Phi(x)`, or one of its first two derivatives, slowly: where candle's graph is differentiated twice, and as the oracle.
 ///
 /// With the normal density `phi`: `Phi(x) + x phi(x)` and `(2 - x^2) phi(x)`. In `f64` with `libm`'s `erf` and `exp`.
 pub fn exact(derivative: Derivative, x: &[f32], y: &mut [f32]) {

@@ -13,7 +13,6 @@
 //! Bits depend neither on the number of threads nor on the instruction set, and an image's not on the others.
 
 use crate::batch_norm::{Affine, Constants, Gradient, Mask, Then, rest_of, sample_mean, sums};
-use crate::columns::narrow;
 use crate::isa::Isa;
 use crate::threads::for_chunks;
 
@@ -80,7 +79,7 @@ impl GroupNorm<'_> {
         self.check(x.len(), dy.len());
         let size = self.image();
         let images = x.chunks(size).zip(dy.chunks_mut(size)).zip(normals.chunks(self.groups));
-        self.summed(images, |((x, dy), normals)| {
+        Gradient::summed(self.weight.len(), images, |((x, dy), normals)| {
             let affine = self.affine(normals);
             let (sums, constants) = self.constants(normals, &affine.sums(isa, self.weight.len(), mask, x, dy));
             affine.gradient_over_dy(isa, &constants, mask, x, dy);
@@ -117,30 +116,12 @@ impl GroupNorm<'_> {
         let size = self.image();
         let read = x.chunks(size).zip(y.chunks(size)).zip(normals.chunks(self.groups));
         let images = read.zip(dy.chunks_mut(size).zip(dx.chunks_mut(size)));
-        self.summed(images, |(((x, y), normals), (dy, dx))| {
+        Gradient::summed(self.weight.len(), images, |(((x, y), normals), (dy, dx))| {
             let affine = self.affine(normals);
             let (sums, constants) = self.constants(normals, &affine.masked_sums(isa, self.weight.len(), x, y, dy));
             affine.gradient(isa, &constants, x, dy, dx);
             sums
         })
-    }
-
-    /// Calls `work` for each image, on the compute threads, and adds up in the images' order what it gives: the sums of dy' x^ and of dy' of
-    /// each channel, [2, C].
-    fn summed<I: Send>(
-        &self,
-        images: impl Iterator<Item = I>,
-        work: impl Fn(&mut I) -> Vec<f64> + Send + Sync,
-    ) -> Gradient {
-        let mut images: Vec<(I, Vec<f64>)> = images.map(|image| (image, Vec::new())).collect();
-        for_chunks(&mut images, 1, |_, images| images.iter_mut().for_each(|(image, sums)| *sums = work(image)));
-        let channels = self.weight.len();
-        let mut totals = vec![0.0; 2 * channels];
-        for (_, sums) in &images {
-            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-        }
-        let bias = narrow(totals.split_off(channels));
-        Gradient { weight: narrow(totals), bias }
     }
 
     /// Of one image.

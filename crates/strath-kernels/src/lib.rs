@@ -27,6 +27,7 @@ pub mod product;
 pub mod rows;
 mod scratch;
 pub mod shortcut;
+pub mod tangent;
 pub mod threads;
 pub mod vector;
 mod vectorised;

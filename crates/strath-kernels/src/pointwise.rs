@@ -106,11 +106,11 @@ vectorised! {
         y.iter_mut().zip(a.iter().zip(b)).for_each(|(y, (a, b))| *y = a + b);
     }
 
-    fn add_to_by(x: &[f32], sum: &mut [f32]) {
+    pub(crate) fn add_to_by(x: &[f32], sum: &mut [f32]) {
         sum.iter_mut().zip(x).for_each(|(sum, x)| *sum += x);
     }
 
-    fn mask_over_g_by(y: &[f32], g: &mut [f32]) {
+    pub(crate) fn mask_over_g_by(y: &[f32], g: &mut [f32]) {
         g.iter_mut().zip(y).for_each(|(g, y)| *g = passed(*y, *g));
     }
 

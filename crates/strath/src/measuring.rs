@@ -1,21 +1,19 @@
 //! What the owner of a measurement sees: how far it has come, and what is left.
 
-use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 use strath_node::progress::{Happening, Observer};
 
-use crate::log::{self, LogFormat};
+use crate::{log, telling};
 
 /// How often a measurement without a terminal says where it is.
 const REPORT_EVERY: Duration = Duration::from_secs(30);
 
 /// An observer that shows a measurement on standard error, counted in `unit`: a progress bar where that is a terminal, else a line every half a minute.
 pub fn observer(unit: &'static str) -> Observer {
-    let is_terminal = log::format() == LogFormat::Text && std::io::stderr().is_terminal();
-    let target = if is_terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(None, target);
+    let is_terminal = telling::is_drawn_on();
+    let bar = telling::bar(is_terminal, None);
     let mut view = View { bar, is_terminal, unit, first: None, last_report: Instant::now() };
     Box::new(move |happening| match happening {
         Happening::Measuring { done, of } => view.advance(done, of),

@@ -24,7 +24,7 @@ const ON_THE_WAY: usize = 1024;
 pub fn observer() -> Observer {
     let (sender, happenings) = sync_channel::<Happening>(ON_THE_WAY);
     let screen = std::thread::spawn(move || {
-        let mut view = View::new(log::format() == LogFormat::Text && std::io::stderr().is_terminal());
+        let mut view = View::new(is_drawn_on());
         for happening in happenings {
             view.show(&happening);
         }
@@ -65,14 +65,7 @@ struct View {
 
 impl View {
     fn new(is_terminal: bool) -> Self {
-        let target = if is_terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
-        Self {
-            bar: ProgressBar::with_draw_target(None, target),
-            is_terminal,
-            steps: 0,
-            last_report: Instant::now(),
-            rate: None,
-        }
+        Self { bar: bar(is_terminal, None), is_terminal, steps: 0, last_report: Instant::now(), rate: None }
     }
 
     fn show(&mut self, happening: &Happening) {
@@ -144,6 +137,25 @@ impl View {
     fn line(&self, text: &str) {
         self.bar.suspend(|| log::say(text));
     }
+}
+
+/// Whether standard error is a terminal that bars may be drawn on.
+pub fn is_drawn_on() -> bool {
+    log::format() == LogFormat::Text && std::io::stderr().is_terminal()
+}
+
+/// A bar on a terminal, hidden elsewhere.
+pub fn bar(is_terminal: bool, len: Option<u64>) -> ProgressBar {
+    let target = if is_terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+    ProgressBar::with_draw_target(len, target)
+}
+
+/// A progress bar for a study's runs.
+pub fn runs_bar(runs: usize) -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:24} run {pos}/{len}  {msg}").expect("a constant template");
+    let bar = bar(is_drawn_on(), Some(runs as u64));
+    bar.set_style(style.progress_chars("=> "));
+    bar
 }
 
 /// A progress bar for a download.

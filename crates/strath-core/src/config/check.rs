@@ -11,7 +11,7 @@ use super::origin::Origin;
 const SHOWN: usize = 80;
 
 /// A value as the command line and the environment write it: TOML, and what does not parse as TOML is a string.
-pub(super) fn parse_value(text: &str) -> toml::Value {
+pub fn parse_value(text: &str) -> toml::Value {
     let parsed = toml::from_str::<toml::Table>(&format!("v = {text}")).ok();
     // A text with a line of its own could smuggle in a second key.
     let alone = parsed.filter(|table| table.len() == 1).and_then(|mut table| table.remove("v"));

@@ -14,6 +14,7 @@ mod resume;
 pub mod tables;
 mod tree;
 
+pub use check::parse_value;
 pub use error::ConfigError;
 pub use keys::MOST_WORKERS;
 pub use merge::Layers;

@@ -13,8 +13,9 @@
 
 use super::{Attention, FOLD, Part, VECTOR, centre_columns, square};
 use crate::isa::Isa;
-use crate::norm_tangent::{Pair, PairMut};
+use crate::pointwise::add_to_by;
 use crate::product::{Side, Strided, small};
+use crate::tangent::{Pair, PairMut};
 use crate::threads::for_chunks;
 use crate::vectorised::vectorised;
 
@@ -146,17 +147,11 @@ fn sum(
     small(isa, sizes, first, (c, stride));
     small(isa, sizes, second, (spare, columns));
     for (c, spare) in c.chunks_mut(stride).zip(spare.chunks_exact(columns)).take(sizes.0) {
-        add(isa, spare, &mut c[..columns]);
+        add_to_by(isa, spare, &mut c[..columns]);
     }
 }
 
 vectorised! {
-    fn add(x: &[f32], sum: &mut [f32]) {
-        for (sum, x) in sum.iter_mut().zip(x) {
-            *sum += x;
-        }
-    }
-
     /// `g = scale p (g - r)` and `g' = scale (p' (g - r) + p (g' - r'))` in each column of [keys, columns], with `r = sum p g` and
     /// `r' = sum p' g + p g'`.
     fn centre_columns_along(scale: f32, columns: usize, p: (&[f32], &[f32]), g: (&mut [f32], &mut [f32])) {

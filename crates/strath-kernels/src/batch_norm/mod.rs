@@ -21,10 +21,11 @@ pub use backward::Mask;
 pub use moments::{Moments, moments};
 pub(crate) use moments::{sample_mean, sums};
 
-use crate::columns::{PIECE, from_the_last, repeated};
+use crate::columns::{PIECE, from_the_last, narrow, repeated};
 use crate::group_norm::Normal;
 use crate::isa::Isa;
 use crate::pointwise::rectified;
+use crate::threads::for_chunks;
 use crate::vectorised::vectorised;
 
 /// What follows a batch norm in the same pass over memory.
@@ -71,6 +72,25 @@ pub struct Gradient {
     pub weight: Vec<f32>,
     /// Of the bias.
     pub bias: Vec<f32>,
+}
+
+impl Gradient {
+    /// Calls `work` for each piece of a norm's rows, on the compute threads, and adds up in the pieces' order what it gives: its part of the
+    /// weight's gradient and then of the bias's, `width` values each.
+    pub(crate) fn summed<P: Send>(
+        width: usize,
+        pieces: impl Iterator<Item = P>,
+        work: impl Fn(&mut P) -> Vec<f64> + Send + Sync,
+    ) -> Self {
+        let mut pieces: Vec<(P, Vec<f64>)> = pieces.map(|piece| (piece, Vec::new())).collect();
+        for_chunks(&mut pieces, 1, |_, pieces| pieces.iter_mut().for_each(|(piece, sums)| *sums = work(piece)));
+        let mut totals = vec![0.0; 2 * width];
+        for (_, sums) in &pieces {
+            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        }
+        let bias = narrow(totals.split_off(width));
+        Self { weight: narrow(totals), bias }
+    }
 }
 
 impl BatchNorm<'_> {

@@ -64,18 +64,7 @@ fn backward_over_dy_by(isa: Isa, x: &[f32], weight: &[f32], floor: f64, dy: &mut
     assert!(width > 0 && x.len().is_multiple_of(width), "x is rows x width");
     assert_eq!(x.len(), dy.len(), "dy has the shape of x");
     let pieces = x.chunks(ROWS * width).zip(dy.chunks_mut(ROWS * width));
-    let mut pieces: Vec<_> = pieces.map(|(x, dy)| (x, dy, vec![0.0f64; 2 * width])).collect();
-    for_chunks(&mut pieces, 1, |_, pieces| {
-        for (x, dy, sums) in pieces {
-            backward_rows(isa, x, weight, floor, dy, sums);
-        }
-    });
-    let mut totals = vec![0.0; 2 * width];
-    for (_, _, sums) in &pieces {
-        totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-    }
-    let narrow = |wide: &[f64]| wide.iter().map(|v| *v as f32).collect();
-    Gradient { weight: narrow(&totals[..width]), bias: narrow(&totals[width..]) }
+    Gradient::summed(width, pieces, |(x, dy)| backward_rows(isa, x, weight, floor, dy))
 }
 
 /// A row's statistics: `x^ = (x - mean) precision + shift`, with the mean rounded to f32 and what that lost in the shift.
@@ -115,8 +104,10 @@ vectorised! {
         }
     }
 
-    fn backward_rows(x: &[f32], weight: &[f32], floor: f64, dy: &mut [f32], sums: &mut [f64]) {
+    /// dx over dy, and the rows' part of dweight and dbias, [2, width].
+    fn backward_rows(x: &[f32], weight: &[f32], floor: f64, dy: &mut [f32]) -> Vec<f64> {
         let width = weight.len();
+        let mut sums = vec![0.0; 2 * width];
         let (mut hats, mut dweight, mut dbias) = (vec![0.0f32; width], vec![0.0f32; width], vec![0.0f32; width]);
         let (dweights, dbiases) = sums.split_at_mut(width);
         for (x, dy) in x.chunks(FOLD * width).zip(dy.chunks_mut(FOLD * width)) {
@@ -135,6 +126,7 @@ vectorised! {
             dweights.iter_mut().zip(&dweight).for_each(|(total, sum)| *total += f64::from(*sum));
             dbiases.iter_mut().zip(&dbias).for_each(|(total, sum)| *total += f64::from(*sum));
         }
+        sums
     }
 }
 

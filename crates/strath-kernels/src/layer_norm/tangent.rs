@@ -13,10 +13,9 @@
 //! One pass over memory each way, and sums as in [`super`].
 
 use super::{FOLD, Gradient, ROWS, RowNorm};
-use crate::columns::narrow;
 use crate::isa::Isa;
 use crate::lanes::{dot, lane_sum};
-use crate::norm_tangent::{Pair, PairMut};
+use crate::tangent::{Pair, PairMut};
 use crate::threads::for_chunks;
 use crate::vectorised::vectorised;
 
@@ -58,18 +57,9 @@ impl Tangent<'_> {
     fn backward_over_g_by(&self, isa: Isa, x: Pair<'_>, mut g: PairMut<'_>) -> Gradient {
         let width = self.width(&[x.values, x.along, g.values, g.along]);
         let size = ROWS * width;
-        let mut pieces: Vec<_> = g.chunks(size).map(|g| (g, vec![0.0f64; 2 * width])).collect();
-        for_chunks(&mut pieces, 1, |k, pieces| {
-            for (g, sums) in pieces {
-                backward_rows(isa, self, x.at(k * size, g.values.len()), g, sums);
-            }
-        });
-        let mut totals = vec![0.0; 2 * width];
-        for (_, sums) in &pieces {
-            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-        }
-        let bias = narrow(totals.split_off(width));
-        Gradient { weight: narrow(totals), bias }
+        Gradient::summed(width, g.chunks(size).enumerate(), |(k, g)| {
+            backward_rows(isa, self, x.at(*k * size, g.values.len()), g)
+        })
     }
 
     fn width(&self, slices: &[&[f32]]) -> usize {
@@ -111,8 +101,10 @@ vectorised! {
         }
     }
 
-    fn backward_rows(norm: &Tangent<'_>, x: Pair<'_>, g: &mut PairMut<'_>, sums: &mut [f64]) {
+    /// dx and dx' over g and g', and the rows' part of dweight' and dbias', [2, width].
+    fn backward_rows(norm: &Tangent<'_>, x: Pair<'_>, g: &mut PairMut<'_>) -> Vec<f64> {
         let width = norm.weight.len();
+        let mut sums = vec![0.0; 2 * width];
         let mut rows = [(); 4].map(|()| vec![0.0f32; width]);
         let [hat, moved, dweight, dbias] = &mut rows;
         let (dweights, dbiases) = sums.split_at_mut(width);
@@ -148,6 +140,7 @@ vectorised! {
                 totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(*sum));
             }
         }
+        sums
     }
 }
 

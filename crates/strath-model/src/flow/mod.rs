@@ -19,7 +19,7 @@ mod bias;
 mod buffer;
 mod convolution;
 mod course;
-mod embed;
+pub(crate) mod embed;
 mod group_norm;
 mod linear;
 mod loss;

@@ -1,7 +1,7 @@
 //! Softmax attention over several heads, along a direction.
 
 use strath_kernels::attention::{Attention, AttentionTangent};
-use strath_kernels::norm_tangent::{Pair, PairMut};
+use strath_kernels::tangent::{Pair, PairMut};
 
 use super::{Tangents, halves, halves_mut};
 use crate::error::Computed;

@@ -2,7 +2,7 @@
 
 use strath_kernels::batch_norm::Then as AfterBias;
 use strath_kernels::linear::{Linear, Then};
-use strath_kernels::norm_tangent::{Pair, PairMut};
+use strath_kernels::tangent::{Pair, PairMut};
 use strath_kernels::{bias as kernel, gelu as activation, pointwise};
 
 use super::{Tangents, halves, halves_mut};

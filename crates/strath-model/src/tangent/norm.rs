@@ -3,7 +3,8 @@
 use strath_kernels::batch_norm::{By, Then};
 use strath_kernels::group_norm::{GroupNorm, Normal};
 use strath_kernels::layer_norm::{self, Tangent};
-use strath_kernels::norm_tangent::{NormTangent, Pair, PairMut};
+use strath_kernels::norm_tangent::NormTangent;
+use strath_kernels::tangent::{Pair, PairMut};
 
 use super::{Tangents, halves, halves_mut};
 use crate::error::Computed;

@@ -1,8 +1,8 @@
 //! Kendall's tau-b: how far two lists put the same things in the same order.
 
 use super::distribution::normal_two_sided;
-use super::error::{StatisticsError, pairs};
-use super::rank::{Correlation, Ranks, enough};
+use super::error::StatisticsError;
+use super::rank::{Correlation, Ranks, ranked};
 
 /// The most values without ties whose p value is exact whatever their order.
 const EXACT: usize = 33;
@@ -20,13 +20,8 @@ const EXACT: usize = 33;
 /// # Errors
 /// [`StatisticsError`]: values that are not finite, lists of different lengths, fewer than two values.
 pub fn kendall(first: &[f64], second: &[f64]) -> Result<Option<Correlation>, StatisticsError> {
-    pairs(first, second)?;
+    let Some([x, y]) = ranked(first, second)? else { return Ok(None) };
     let n = first.len();
-    enough(n)?;
-    let (x, y) = (Ranks::of(first), Ranks::of(second));
-    if x.constant() || y.constant() {
-        return Ok(None);
-    }
     let (concordant, discordant) = concordance(&x, &y);
     let difference = concordant as f64 - discordant as f64;
     let size = n as f64;

@@ -1,6 +1,6 @@
 //! Ranks and ties, of which rank correlations are made.
 
-use super::error::StatisticsError;
+use super::error::{StatisticsError, pairs};
 
 /// A rank correlation and how probable it would be of unrelated lists.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,9 +12,14 @@ pub struct Correlation {
     pub p: Option<f64>,
 }
 
-/// Refuses lists too short to have an order.
-pub(super) fn enough(count: usize) -> Result<(), StatisticsError> {
-    if count < 2 { Err(StatisticsError::TooFew { what: "values", found: count, needed: 2 }) } else { Ok(()) }
+/// The ranks of two lists that are to be correlated; `None` where one is constant, and so has no order.
+pub(super) fn ranked(first: &[f64], second: &[f64]) -> Result<Option<[Ranks; 2]>, StatisticsError> {
+    pairs(first, second)?;
+    if first.len() < 2 {
+        return Err(StatisticsError::TooFew { what: "values", found: first.len(), needed: 2 });
+    }
+    let ranks = [Ranks::of(first), Ranks::of(second)];
+    Ok((!ranks.iter().any(Ranks::constant)).then_some(ranks))
 }
 
 /// A list of finite values by their order alone.
@@ -46,7 +51,7 @@ impl Ranks {
     }
 
     /// Whether the list has no order: all of its values are equal.
-    pub(super) fn constant(&self) -> bool {
+    fn constant(&self) -> bool {
         self.shared_by.len() < 2
     }
 

@@ -1,8 +1,8 @@
 //! Spearman's rho: the correlation of two lists' ranks.
 
 use super::distribution::student_two_sided;
-use super::error::{StatisticsError, pairs};
-use super::rank::{Correlation, Ranks, enough};
+use super::error::StatisticsError;
+use super::rank::{Correlation, ranked};
 
 /// Spearman's rho of two lists (Spearman 1904) with its two-sided p value, as `scipy.stats.spearmanr` by its defaults.
 ///
@@ -14,13 +14,8 @@ use super::rank::{Correlation, Ranks, enough};
 /// # Errors
 /// [`StatisticsError`]: values that are not finite, lists of different lengths, fewer than two values.
 pub fn spearman(first: &[f64], second: &[f64]) -> Result<Option<Correlation>, StatisticsError> {
-    pairs(first, second)?;
+    let Some([x, y]) = ranked(first, second)? else { return Ok(None) };
     let n = first.len();
-    enough(n)?;
-    let (x, y) = (Ranks::of(first), Ranks::of(second));
-    if x.constant() || y.constant() {
-        return Ok(None);
-    }
     let (x, y) = (x.centred(), y.centred());
     // Of whole numbers, so that lists in one order have exactly 1.
     let product = |a: &[i64], b: &[i64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<i64>() as f64;

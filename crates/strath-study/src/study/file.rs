@@ -22,6 +22,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use strath_core::config::parse_value;
 use toml::{Table, Value};
 
 use super::StudyError;
@@ -132,8 +133,7 @@ fn changed(study: StudyTable, change: &str) -> Result<StudyTable, StudyError> {
     let (key, value) = change.split_once('=').ok_or_else(|| wrong("it has no =".into()))?;
     let key = key.trim().strip_prefix("study.").ok_or_else(|| wrong("it is of another table".into()))?;
     let mut table = Table::try_from(study).map_err(|error| wrong(error.to_string()))?;
-    let parsed = toml::from_str::<Table>(&format!("v = {value}")).ok().and_then(|mut table| table.remove("v"));
-    table.insert(key.into(), parsed.unwrap_or_else(|| Value::String(value.into())));
+    table.insert(key.into(), parse_value(value));
     table.try_into().map_err(|error: toml::de::Error| wrong(error.message().to_string()))
 }
 

@@ -1,5 +1,8 @@
 //! The arms of a study: every combination of a grid's axes and paired lists, with what derives from them, without what is excluded.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+
 use toml::{Table, Value};
 
 use super::expression::Expression;
@@ -23,7 +26,7 @@ const MOST_ARMS: usize = 100_000;
 /// # Errors
 /// [`StudyError`] for an axis without values, lists of different lengths, an expression that cannot be computed.
 pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result<Vec<Arm>, StudyError> {
-    let mut arms: Vec<Arm> = Vec::new();
+    let (mut arms, mut places) = (Vec::<Arm>::new(), BTreeMap::new());
     for (at, grid) in grids.iter().enumerate() {
         let name = if grid.name.is_empty() { format!("grid {}", at + 1) } else { grid.name.clone() };
         let derived = parsed(&grid.derived)?;
@@ -39,22 +42,22 @@ pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result
             for exclusion in &exclusions {
                 is_excluded |= exclusion.holds(&value_of)?;
             }
-            // The study's own variables are not part of what is run.
-            let same = |arm: &Arm| {
-                let run = |settings: &Settings| {
-                    let mut all: Vec<String> = settings.of_configuration().map(Setting::to_string).collect();
-                    all.sort();
-                    all
-                };
-                run(&arm.settings) == run(&settings)
-            };
             if is_excluded {
                 continue;
             }
-            match arms.iter_mut().find(|arm| same(arm)) {
-                Some(arm) if arm.grids.contains(&name) => {}
-                Some(arm) => arm.grids.push(name.clone()),
-                None => arms.push(Arm { grids: vec![name.clone()], settings }),
+            // The study's own variables are not part of what is run.
+            let run: BTreeSet<String> = settings.of_configuration().map(Setting::to_string).collect();
+            match places.entry(run) {
+                Entry::Vacant(place) => {
+                    place.insert(arms.len());
+                    arms.push(Arm { grids: vec![name.clone()], settings });
+                }
+                Entry::Occupied(place) => {
+                    let names = &mut arms[*place.get()].grids;
+                    if !names.contains(&name) {
+                        names.push(name.clone());
+                    }
+                }
             }
         }
     }

@@ -19,6 +19,6 @@ mod setting;
 pub use error::StudyError;
 pub use file::{Compute, GridTable, Measure, StudyFile, StudyTable};
 pub use grid::{Arm, arms};
-pub use plan::{Plan, PlannedRun};
+pub use plan::{Plan, PlannedRun, gradients_an_example};
 pub use results::{Cell, Finished, Results};
 pub use setting::{Setting, Settings};

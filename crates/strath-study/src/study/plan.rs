@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use strath_core::Digest;
-use strath_core::config::{Config, ConfigError, Layers, RunLength};
+use strath_core::config::{Config, Layers, RunLength, parse_value};
 
 use super::grid::arms;
 use super::setting::plain;
@@ -38,29 +38,21 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Of a file, where `base()` is the configuration without what varies; relative paths among the settings are relative to `folder`.
+    /// Of a file, where `base` is the configuration without what varies; relative paths among the settings are relative to `folder`.
     ///
     /// # Errors
     /// [`StudyError`] for a grid that cannot be expanded, and for the first run whose configuration is refused.
-    pub fn of(
-        file: &StudyFile,
-        base: impl Fn() -> Result<Layers, ConfigError>,
-        folder: &Path,
-    ) -> Result<Self, StudyError> {
+    pub fn of(file: &StudyFile, base: Layers, folder: &Path) -> Result<Self, StudyError> {
         let (quick, grids) = file.smaller();
-        let base = || {
-            quick.clone().into_iter().try_fold(
-                base().map_err(|error| StudyError::Base(Box::new(error)))?,
-                |layers, (key, value)| {
-                    layers.set_value(&key, value, "[quick]", folder).map_err(|error| StudyError::Base(Box::new(error)))
-                },
-            )
-        };
+        let base = quick
+            .into_iter()
+            .try_fold(base, |layers, (key, value)| layers.set_value(&key, value, "[quick]", folder))
+            .map_err(|error| StudyError::Base(Box::new(error)))?;
         // A base that leaves out what every arm sets is no error.
-        let values = base()?.resolve().map(|effective| effective.rows()).unwrap_or_default();
+        let of_base = base.clone().resolve().map(|effective| effective.rows()).unwrap_or_default();
         let value_of = |key: &str| {
-            let row = values.iter().find(|row| row.key == key && row.value != "-")?;
-            parsed(&row.value)
+            let row = of_base.iter().find(|row| row.key == key && row.value != "-")?;
+            Some(parse_value(&row.value))
         };
         let arms = arms(&grids, value_of)?;
         let mut set: Vec<String> = Vec::new();
@@ -69,37 +61,37 @@ impl Plan {
                 set.push(key.clone());
             }
         }
-        let mut values = vec![Settings::default(); arms.len()];
-        let mut runs = Vec::new();
-        for seed in file.seeds()? {
-            for (at, arm) in arms.iter().enumerate() {
-                let refused = |error| {
-                    let settings = format!("{} run.seed={seed}", arm.settings);
-                    StudyError::Run { settings, error: Box::new(error) }
-                };
-                let mut layers = base()?;
-                for Setting { key, value } in arm.settings.of_configuration() {
-                    layers = layers.set_value(key, value.clone(), "the study's grid", folder).map_err(refused)?;
-                }
-                let layers = layers.set_value("run.seed", seed as i64, "study.seeds", folder).map_err(refused)?;
-                let effective = layers.resolve().map_err(refused)?;
-                for row in
-                    effective.rows().into_iter().filter(|row| row.value != "-" && set.iter().any(|key| key == row.key))
-                {
-                    if let Some(value) = parsed(&row.value) {
-                        values[at].set(row.key, value);
-                    }
-                }
-                let config = effective.config;
-                let mut add = |is_doubled: bool| {
-                    let config = if is_doubled { doubled(&config) } else { config.clone() };
-                    runs.push(PlannedRun { arm: at, seed, is_doubled, config, folder: String::new() });
-                };
-                add(false);
-                if file.study.compute == Compute::Equal && config.sam.rho == 0.0 {
-                    add(true);
+        let (seeds, mut values, mut configs) = (file.seeds()?, Vec::new(), Vec::new());
+        for arm in &arms {
+            let refused = |error| {
+                let settings = format!("{} run.seed={}", arm.settings, seeds[0]);
+                StudyError::Run { settings, error: Box::new(error) }
+            };
+            let mut layers = base.clone();
+            for Setting { key, value } in arm.settings.of_configuration() {
+                layers = layers.set_value(key, value.clone(), "the study's grid", folder).map_err(refused)?;
+            }
+            let layers = layers.set_value("run.seed", seeds[0] as i64, "study.seeds", folder).map_err(refused)?;
+            let effective = layers.resolve().map_err(refused)?;
+            let mut found = Settings::default();
+            for row in effective.rows() {
+                if row.value != "-" && set.iter().any(|key| key == row.key) {
+                    found.set(row.key, parse_value(&row.value));
                 }
             }
+            values.push(found);
+            configs.push(effective.config);
+        }
+        let mut runs = Vec::new();
+        for (seed, (arm, config)) in
+            seeds.iter().flat_map(|seed| configs.iter().enumerate().map(move |arm| (*seed, arm)))
+        {
+            let mut config = config.clone();
+            config.run.seed = seed;
+            let longer = (file.study.compute == Compute::Equal && config.sam.rho == 0.0).then(|| doubled(&config));
+            let run = |config, is_doubled| PlannedRun { arm, seed, is_doubled, config, folder: String::new() };
+            runs.push(run(config, false));
+            runs.extend(longer.map(|config| run(config, true)));
         }
         // An option of one kind of network alone does not vary.
         let varies = |key: &String| {
@@ -115,6 +107,11 @@ impl Plan {
     }
 }
 
+/// Gradients that a step takes of each example: one of plain descent, two of SAM.
+pub fn gradients_an_example(config: &Config) -> u64 {
+    if config.sam.rho > 0.0 { 2 } else { 1 }
+}
+
 fn doubled(config: &Config) -> Config {
     let mut config = config.clone();
     config.run.length = match config.run.length {
@@ -122,11 +119,6 @@ fn doubled(config: &Config) -> Config {
         RunLength::Steps(steps) => RunLength::Steps(2 * steps),
     };
     config
-}
-
-/// A value as `strath config` shows it.
-fn parsed(text: &str) -> Option<toml::Value> {
-    toml::from_str::<toml::Table>(&format!("v = {text}")).ok()?.remove("v")
 }
 
 fn named(keys: &[String], settings: &Settings, run: &PlannedRun) -> String {
@@ -160,7 +152,7 @@ mod tests {
 
     fn plan(text: &str) -> Result<Plan, StudyError> {
         let here = Path::new("/");
-        Plan::of(&StudyFile::parse(text, "s.toml", &[""; 0])?, || Layers::new().file(BASE, "base", here), here)
+        Plan::of(&StudyFile::parse(text, "s.toml", &[""; 0])?, Layers::new().file(BASE, "base", here).unwrap(), here)
     }
 
     #[test]

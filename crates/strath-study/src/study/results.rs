@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use strath_node::metrics::{EvalLine, Line, StepLine};
 
 use super::setting::plain;
-use super::{Plan, PlannedRun};
+use super::{Plan, PlannedRun, gradients_an_example};
 
 /// A cell of the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -141,9 +141,7 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         let values: Vec<f64> = steps.iter().filter_map(|step| of(step)).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
-    // A step of plain descent takes one gradient an example, one of SAM two.
-    let gradients = if run.config.sam.rho > 0.0 { 2 } else { 1 };
-    let evaluations = steps.len() as f64 * run.config.batch.size as f64 * f64::from(gradients);
+    let evaluations = steps.len() as f64 * run.config.batch.size as f64 * gradients_an_example(&run.config) as f64;
     let key = |key: &String| {
         plan.values[run.arm].get(key).map_or(Cell::Missing, |value| {
             value
@@ -239,7 +237,7 @@ mod tests {
         let text = "[study]\nname = \"s\"\nseeds = 2\n[base]\n[[grid]]\nsam.m = [4, 2]\nmodel.kind = \"mlp\"\n";
         let base = "[run]\nepochs = 2\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 8\n[sam]\nrho = 0.1\n[optimizer]\nlr = 0.1\n";
         let here = Path::new("/");
-        Plan::of(&StudyFile::parse(text, "s", &[""; 0]).unwrap(), || Layers::new().file(base, "base", here), here)
+        Plan::of(&StudyFile::parse(text, "s", &[""; 0]).unwrap(), Layers::new().file(base, "base", here).unwrap(), here)
             .unwrap()
     }
 

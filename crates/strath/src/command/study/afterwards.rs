@@ -49,15 +49,9 @@ fn commands(measures: &[Measure]) -> Vec<Asked> {
 pub(super) async fn measure(program: &Path, run: &Path, workers: usize, measures: &[Measure]) -> Result<Value, String> {
     let mut found = Map::new();
     for Asked { arguments, columns } in commands(measures) {
-        // The subcommand's words first, then the checkpoint.
-        let words = if arguments[0] == "measure" { 2 } else { 1 };
         let mut command = Command::new(program);
-        command
-            .args(&arguments[..words])
-            .arg(run.join("final.safetensors"))
-            .arg("--config")
-            .arg(run.join("config.toml"));
-        command.args(&arguments[words..]).args(["--workers", &workers.to_string(), "--json"]);
+        command.args(&arguments).args(["--workers", &workers.to_string(), "--json", "--config"]);
+        command.arg(run.join("config.toml")).arg(run.join("final.safetensors"));
         command.stdin(Stdio::null()).kill_on_drop(true);
         let output = command.output().await.map_err(|error| error.to_string())?;
         if !output.status.success() {

@@ -1,12 +1,12 @@
 //! How long runs take, before they have run: by their floating-point operations and steps.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::sync::Mutex;
 
 use strath_core::config::{Config, RunLength};
 use strath_data::{Dataset, SplitName};
 use strath_model::{Model, Work, convolution_method};
-use strath_study::study::Plan;
+use strath_study::study::{Plan, gradients_an_example};
 
 use crate::outcome::Failure;
 
@@ -21,7 +21,7 @@ const OF_A_RUN: f64 = 0.3;
 pub(super) struct Estimate {
     seconds: Vec<f64>,
     /// Seconds estimated and measured of the runs that are done.
-    done: Mutex<(f64, f64)>,
+    done: Cell<(f64, f64)>,
 }
 
 impl Estimate {
@@ -46,7 +46,7 @@ impl Estimate {
             };
             seconds.push(of_run(config, size)?);
         }
-        Ok(Self { seconds, done: Mutex::new((0.0, 0.0)) })
+        Ok(Self { seconds, done: Cell::new((0.0, 0.0)) })
     }
 
     /// Of each run.
@@ -61,15 +61,14 @@ impl Estimate {
 
     /// A run took so long.
     pub(super) fn took(&self, run: usize, seconds: f64) {
-        let mut done = self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        done.0 += self.seconds[run];
-        done.1 += seconds;
+        let (estimated, measured) = self.done.get();
+        self.done.set((estimated + self.seconds[run], measured + seconds));
     }
 
     /// What the runs that are left take, by what the others took.
     pub(super) fn left(&self, runs: impl Iterator<Item = usize>) -> f64 {
-        let done = *self.done.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        let factor = if done.0 > 0.0 { done.1 / done.0 } else { 1.0 };
+        let (estimated, measured) = self.done.get();
+        let factor = if estimated > 0.0 { measured / estimated } else { 1.0 };
         runs.map(|run| factor * self.seconds[run]).fold(0.0, |all, seconds| all + seconds)
     }
 }
@@ -86,7 +85,7 @@ fn of_run(
         RunLength::Steps(steps) => steps as f64,
         RunLength::Epochs(epochs) => (epochs as f64 * examples as f64 / batch).floor(),
     };
-    let passes = if config.sam.rho > 0.0 { 2.0 } else { 1.0 };
+    let passes = gradients_an_example(config) as f64;
     // A walk over the weights for each lane and each update.
     let weights = model.parameters().len() as f64;
     let lanes = config.plan().map_err(Failure::usage)?.lanes().len() as f64;

@@ -55,15 +55,23 @@ impl StudyFolder {
         files::write_whole(&self.path(name), bytes).map_err(Failure::other)
     }
 
+    /// A run's `summary.json`; none where it is not finished and measured.
+    pub(super) fn summary(&self, run: &PlannedRun) -> Option<Value> {
+        self.json(run, MEASURED)?;
+        self.json(run, "summary.json")
+    }
+
     /// What came of a run; none where it is not finished and measured.
     pub(super) fn finished(&self, run: &PlannedRun) -> Option<Finished> {
-        let read = |name: &str| std::fs::read_to_string(self.run(run).join(name)).ok();
-        let summary = serde_json::from_str(&read("summary.json")?).ok()?;
-        let measured: Value = serde_json::from_str(&read(MEASURED)?).ok()?;
+        let (summary, measured) = (self.json(run, "summary.json")?, self.json(run, MEASURED)?);
         let measured =
             measured.as_object()?.iter().filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
-        let lines = read("metrics.jsonl")?;
+        let lines = std::fs::read_to_string(self.run(run).join("metrics.jsonl")).ok()?;
         let lines = lines.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok()).collect();
         Some(Finished { summary, lines, measured })
+    }
+
+    fn json(&self, run: &PlannedRun, name: &str) -> Option<Value> {
+        serde_json::from_str(&std::fs::read_to_string(self.run(run).join(name)).ok()?).ok()
     }
 }

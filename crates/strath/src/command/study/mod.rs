@@ -8,7 +8,7 @@ mod runner;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use strath_core::config::{ConfigError, Layers};
+use strath_core::config::Layers;
 use strath_study::study::{Plan, Results, StudyFile};
 
 use crate::configuration::environment;
@@ -56,20 +56,20 @@ pub struct Study {
 impl Study {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
-        let (file, base, plan) = self.plan()?;
+        let (file, text, plan) = self.plan()?;
         let estimate = Estimate::of(&plan)?;
+        let (jobs, workers) = self.at_once(&plan);
         if self.dry_run {
-            return telling::print(&listed(&file, &plan, &estimate, self.at_once(&plan).0));
+            return telling::print(&listed(&file, &plan, &estimate, jobs));
         }
         let out = self.out.clone().unwrap_or_else(|| Path::new("studies").join(&file.study.name));
-        let folder = StudyFolder::open(&out, self.resume, &base)?;
-        let (jobs, workers) = self.at_once(&plan);
+        let folder = StudyFolder::open(&out, self.resume, &text)?;
         log::say(&format!(
             "{}: {} runs ({} arms, {} seeds), {jobs} at once on {workers} worker{} each, about {}",
             file.study.name,
             plan.runs.len(),
             plan.arms.len(),
-            plan.runs.len() / plan.arms.len().max(1),
+            file.seeds().map_err(Failure::usage)?.len(),
             if workers == 1 { "" } else { "s" },
             human(estimate.total() / jobs as f64),
         ));
@@ -121,10 +121,8 @@ impl Study {
             }
             tables => (toml::to_string(tables).map_err(Failure::usage)?, format!("{name}, [base]")),
         };
-        let layers = || -> Result<Layers, ConfigError> {
-            let layers = Layers::new().file(&base, &base_name, &folder)?.environment(environment(), &here)?;
-            of_base.iter().try_fold(layers, |layers, assignment| layers.set(assignment, &here))
-        };
+        let layers = Layers::new().file(&base, &base_name, &folder)?.environment(environment(), &here)?;
+        let layers = of_base.iter().try_fold(layers, |layers, assignment| layers.set(assignment, &here))?;
         let plan = Plan::of(&file, layers, &folder).map_err(Failure::usage)?;
         Ok((file, text, plan))
     }

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::File;
-use std::io::IsTerminal;
 use std::process::Stdio;
 use std::time::Instant;
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use strath_study::study::{Measure, Plan};
 use tokio::process::Command;
 use tokio::sync::watch;
@@ -15,9 +13,8 @@ use tokio::task::JoinSet;
 use super::afterwards;
 use super::estimate::{Estimate, human};
 use super::folder::StudyFolder;
-use crate::log::LogFormat;
 use crate::outcome::Failure;
-use crate::{log, runtime};
+use crate::{log, runtime, telling};
 
 /// Times that a run is tried.
 const TRIES: usize = 2;
@@ -58,7 +55,7 @@ impl Runner<'_> {
         let (stopping, stopped) = watch::channel(false);
         let mut queue: VecDeque<(usize, usize)> = self.order().into_iter().map(|run| (run, 0)).collect();
         let mut left: BTreeSet<usize> = queue.iter().map(|(run, _)| *run).collect();
-        let (all, bar, mut failed) = (self.plan.runs.len(), bar(self.plan.runs.len()), Vec::new());
+        let (all, bar, mut failed) = (self.plan.runs.len(), telling::runs_bar(self.plan.runs.len()), Vec::new());
         bar.set_position((all - left.len()) as u64);
         let mut at_work = JoinSet::new();
         loop {
@@ -93,8 +90,7 @@ impl Runner<'_> {
             bar.inc(1);
             bar.set_message(format!("{time} left"));
             if bar.is_hidden() {
-                let error =
-                    self.folder.finished(&self.plan.runs[run]).and_then(|run| run.summary["test_error"].as_f64());
+                let error = self.folder.summary(&self.plan.runs[run]).and_then(|run| run["test_error"].as_f64());
                 let error = error.map_or_else(|| "failed".into(), |error| format!("test error {:.2} %", 100.0 * error));
                 log::say(&format!("{}/{all}  {name}  {error}  {seconds:.1} s   about {time} left", all - left.len()));
             }
@@ -105,11 +101,13 @@ impl Runner<'_> {
 
     /// The runs that are not finished, seed by seed, the long ones of a seed first, so that no long one is left to the end alone.
     fn order(&self) -> Vec<usize> {
-        let is_left = |run: &usize| self.folder.finished(&self.plan.runs[*run]).is_none();
-        let mut runs: Vec<usize> = (0..self.plan.runs.len()).filter(is_left).collect();
-        let seconds = self.estimate.seconds();
-        let place = |run: usize| self.plan.runs.iter().position(|other| other.seed == self.plan.runs[run].seed);
-        runs.sort_by(|a, b| place(*a).cmp(&place(*b)).then(seconds[*b].total_cmp(&seconds[*a])));
+        let (planned, seconds) = (&self.plan.runs, self.estimate.seconds());
+        let is_left = |run: &usize| self.folder.summary(&planned[*run]).is_none();
+        let mut runs: Vec<usize> = (0..planned.len()).filter(is_left).collect();
+        // As planned, the runs of a seed stand together.
+        for of_seed in runs.chunk_by_mut(|a, b| planned[*a].seed == planned[*b].seed) {
+            of_seed.sort_by(|a, b| seconds[*b].total_cmp(&seconds[*a]));
+        }
         runs
     }
 
@@ -120,8 +118,9 @@ impl Runner<'_> {
         mut stopped: watch::Receiver<bool>,
     ) -> Result<impl Future<Output = (Try, f64)> + Send + 'static, Failure> {
         let planned = &self.plan.runs[run];
-        let config = self.folder.path("configs").join(format!("{}.toml", planned.folder));
-        self.folder.write(&format!("configs/{}.toml", planned.folder), planned.config.to_toml().as_bytes())?;
+        let name = format!("configs/{}.toml", planned.folder);
+        self.folder.write(&name, planned.config.to_toml().as_bytes())?;
+        let config = self.folder.path(&name);
         let said = self.folder.path("logs").join(format!("{}.log", planned.folder));
         let (out, errors) = (File::create(&said).map_err(Failure::other)?, said.clone());
         let (folder, program) = (self.folder.run(planned), std::env::current_exe().map_err(Failure::other)?);
@@ -187,13 +186,4 @@ async fn stop(stopped: &mut watch::Receiver<bool>) {
 fn last_words(log: &std::path::Path) -> Option<String> {
     let text = std::fs::read_to_string(log).ok()?;
     text.lines().rev().find(|line| !line.trim().is_empty()).map(String::from)
-}
-
-fn bar(runs: usize) -> ProgressBar {
-    let is_terminal = log::format() == LogFormat::Text && std::io::stderr().is_terminal();
-    let target = if is_terminal { ProgressDrawTarget::stderr_with_hz(5) } else { ProgressDrawTarget::hidden() };
-    let bar = ProgressBar::with_draw_target(Some(runs as u64), target);
-    let style = ProgressStyle::with_template("{bar:24} run {pos}/{len}  {msg}").expect("a constant template");
-    bar.set_style(style.progress_chars("=> "));
-    bar
 }

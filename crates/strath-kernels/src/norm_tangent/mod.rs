@@ -17,13 +17,19 @@
 //! channel: three passes over memory, of which the first two only sum. Sums are taken as everywhere, in f32 over 64 rows and then in f64: bits depend
 //! neither on the number of threads nor on the instruction set.
 
+mod lines;
+mod loops;
+
+pub use lines::Moved;
+
 use crate::batch_norm::{By, Gradient, rest_of};
-use crate::columns::{PIECE, from_the_last, narrow, repeated, totals};
+use crate::columns::{PIECE, from_the_last, repeated, totals};
 use crate::group_norm::Normal;
 use crate::isa::Isa;
-use crate::pointwise::passed;
+use crate::pointwise::mask_over_g_by;
+use crate::tangent::{Pair, PairMut};
 use crate::threads::for_chunks;
-use crate::vectorised::vectorised;
+use loops::{add, add_moved, add_tangents, combine, moved_values};
 
 /// A norm with a direction. A batch norm is a group norm of one image, the batch, whose channels are groups of their own.
 #[derive(Debug, Clone, Copy)]
@@ -40,51 +46,6 @@ pub struct NormTangent<'a> {
     pub weight_along: &'a [f32],
     /// The direction's part of the bias.
     pub bias_along: &'a [f32],
-}
-
-/// A group's statistics and how they move along the direction.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Moved {
-    normal: Normal,
-    /// `mean(u)`.
-    mean: f64,
-    /// `A = mean(x^ u)`.
-    along: f64,
-}
-
-/// Values and their tangents, of all images or of one.
-#[derive(Debug, Clone, Copy)]
-pub struct Pair<'a> {
-    /// The values.
-    pub values: &'a [f32],
-    /// Their derivatives along the direction.
-    pub along: &'a [f32],
-}
-
-/// A [`Pair`] to write to.
-#[derive(Debug)]
-pub struct PairMut<'a> {
-    /// The values.
-    pub values: &'a mut [f32],
-    /// Their derivatives along the direction.
-    pub along: &'a mut [f32],
-}
-
-impl Pair<'_> {
-    pub(crate) fn at(self, from: usize, len: usize) -> Self {
-        Pair { values: &self.values[from..][..len], along: &self.along[from..][..len] }
-    }
-}
-
-impl PairMut<'_> {
-    pub(crate) fn chunks(&mut self, size: usize) -> impl DoubleEndedIterator<Item = PairMut<'_>> + ExactSizeIterator {
-        let pairs = self.values.chunks_mut(size).zip(self.along.chunks_mut(size));
-        pairs.map(|(values, along)| PairMut { values, along })
-    }
-
-    pub(crate) fn shared(&self) -> Pair<'_> {
-        Pair { values: self.values, along: self.along }
-    }
 }
 
 impl NormTangent<'_> {
@@ -154,20 +115,10 @@ impl NormTangent<'_> {
     ) -> Gradient {
         let size = self.image(&[x.values, x.along, y, g.values, g.along, dx.values, dx.along]);
         let images = g.chunks(size).zip(dx.chunks(size)).zip(moved.chunks(self.groups)).enumerate();
-        let mut images: Vec<_> = images.map(|image| (image, Vec::new())).collect();
-        for_chunks(&mut images, 1, |_, images| {
-            for ((k, ((g, dx), moved)), sums) in images {
-                let start = *k * size;
-                *sums = self.image_backward(isa, moved, x.at(start, size), &y[start..][..size], g, dx);
-            }
-        });
-        let channels = self.weight.len();
-        let mut totals = vec![0.0; 2 * channels];
-        for (_, sums) in &images {
-            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
-        }
-        let bias = narrow(totals.split_off(channels));
-        Gradient { weight: narrow(totals), bias }
+        Gradient::summed(self.weight.len(), images, |(k, ((g, dx), moved))| {
+            let start = *k * size;
+            self.image_backward(isa, moved, x.at(start, size), &y[start..][..size], g, dx)
+        })
     }
 
     /// The image's part of dweight' and dbias', [2, C].
@@ -185,8 +136,8 @@ impl NormTangent<'_> {
         let pieces = g.chunks(piece).enumerate();
         let totals = totals(self.weight.len(), pieces, |(k, g), sums| {
             let (from, len) = (*k * piece, g.values.len());
-            mask(isa, &y[from..][..len], g.along);
-            mask(isa, &y[from..][..len], g.values);
+            mask_over_g_by(isa, &y[from..][..len], g.along);
+            mask_over_g_by(isa, &y[from..][..len], g.values);
             add(isa, &mean, x.at(from, len), g.shared(), sums);
         });
         let (sums, lines) = self.lines(moved, &totals, mean);
@@ -217,70 +168,6 @@ impl NormTangent<'_> {
         }
     }
 
-    /// y' before it is masked, of an image.
-    fn line(&self, moved: &[Moved]) -> Line {
-        let mut channels = [(); 3].map(|()| Vec::with_capacity(self.weight.len()));
-        for c in 0..self.weight.len() {
-            let moved = moved[c / self.width()];
-            let Normal { mean, precision } = moved.normal;
-            let (hat, weight) = (HatMoved::of(moved), f64::from(self.weight[c]));
-            let by_weight = precision * f64::from(self.weight_along[c]);
-            let values = [
-                weight * hat.slope,
-                weight * hat.tilt + by_weight,
-                weight * hat.level - by_weight * rest_of(mean) + f64::from(self.bias_along[c]),
-            ];
-            channels.iter_mut().zip(values).for_each(|(all, value)| all.push(value as f32));
-        }
-        let [slope, tilt, level] = channels.map(|all| repeated(&all));
-        Line { mean: self.mean(moved), slope, tilt, level }
-    }
-
-    /// An image's part of dweight' and dbias', [2, C], and what dx and dx' are made of, from the sums that [`add`] takes.
-    fn lines(&self, moved: &[Moved], totals: &[f64], mean: Vec<f32>) -> (Vec<f64>, Lines) {
-        let (channels, width, count) = (self.weight.len(), self.width(), self.count());
-        let mut sums = vec![0.0; 2 * channels];
-        let mut of_channels = [(); 8].map(|()| vec![0.0; channels]);
-        for (group, moved) in moved.iter().enumerate() {
-            let (Normal { mean, precision: p }, hat) = (moved.normal, HatMoved::of(*moved));
-            let rest = rest_of(mean);
-            let (mut h, mut hx, mut h_along, mut hx_along) = (0.0, 0.0, 0.0, 0.0);
-            for c in group * width..(group + 1) * width {
-                let [g, gd, ga, gad, gu] = [0, 1, 2, 3, 4].map(|k| totals[k * channels + c]);
-                let (weight, along) = (f64::from(self.weight[c]), f64::from(self.weight_along[c]));
-                let with_hat = p * (gd - rest * g);
-                let moved = p * (gad - rest * ga) + (hat.slope * gu + hat.tilt * gd + hat.level * g);
-                (sums[c], sums[channels + c]) = (moved, ga);
-                h += weight * g / count;
-                hx += weight * with_hat / count;
-                h_along += (weight * ga + along * g) / count;
-                hx_along += (weight * moved + along * with_hat) / count;
-            }
-            let through_statistics = if self.by == By::Batch { 1.0 } else { 0.0 };
-            [h, hx, h_along, hx_along] = [h, hx, h_along, hx_along].map(|sum| through_statistics * sum);
-            let shrinks = -p * moved.along;
-            for c in group * width..(group + 1) * width {
-                let (weight, along) = (f64::from(self.weight[c]), f64::from(self.weight_along[c]));
-                let (slope, tilt) = (p * weight, -p * p * hx);
-                let level = -p * h - tilt * rest;
-                let tilt_along = shrinks * tilt - p * (hx * hat.tilt + hx_along * p);
-                let values = [
-                    slope,
-                    tilt,
-                    level,
-                    slope,
-                    shrinks * slope + p * along,
-                    -p * hx * hat.slope,
-                    tilt_along,
-                    shrinks * level - p * (h_along + hx * hat.level - hx_along * p * rest),
-                ];
-                of_channels.iter_mut().zip(values).for_each(|(all, value)| all[c] = value as f32);
-            }
-        }
-        let [slope, tilt, level, by_g_along, by_g, by_u, by_d, constant] = of_channels.map(|all| repeated(&all));
-        (sums, Lines { mean, slope, tilt, level, by_g_along, by_g, by_u, by_d, constant })
-    }
-
     /// The means of an image's channels, rounded and repeated.
     fn mean(&self, moved: &[Moved]) -> Vec<f32> {
         let of = |c: usize| moved[c / self.width()].normal.mean as f32;
@@ -308,151 +195,6 @@ impl NormTangent<'_> {
             "slices are whole images of x"
         );
         size
-    }
-}
-
-/// `x^' = slope u + tilt d + level` of a group, where `d = x - m` and m is the mean rounded to f32.
-struct HatMoved {
-    slope: f64,
-    tilt: f64,
-    level: f64,
-}
-
-impl HatMoved {
-    fn of(Moved { normal: Normal { mean, precision }, mean: of_u, along }: Moved) -> Self {
-        let tilt = -precision * precision * along;
-        Self { slope: precision, tilt, level: -precision * of_u - tilt * rest_of(mean) }
-    }
-}
-
-/// `slope u + tilt d + level`, the channels' values repeated.
-struct Line {
-    mean: Vec<f32>,
-    slope: Vec<f32>,
-    tilt: Vec<f32>,
-    level: Vec<f32>,
-}
-
-/// `dx = slope g + tilt d + level` and `dx' = by_g_along g' + by_g g + by_u u + by_d d + constant`, the channels' values repeated.
-struct Lines {
-    mean: Vec<f32>,
-    slope: Vec<f32>,
-    tilt: Vec<f32>,
-    level: Vec<f32>,
-    by_g_along: Vec<f32>,
-    by_g: Vec<f32>,
-    by_u: Vec<f32>,
-    by_d: Vec<f32>,
-    constant: Vec<f32>,
-}
-
-vectorised! {
-    fn mask(y: &[f32], g: &mut [f32]) {
-        g.iter_mut().zip(y).for_each(|(g, y)| *g = passed(*y, *g));
-    }
-
-    /// The sums of u and of u d.
-    fn add_tangents(mean: &[f32], x: &[f32], u: &[f32], sums: &mut [f32], products: &mut [f32]) {
-        let lanes = mean.len();
-        let (sums, products) = (&mut sums[..lanes], &mut products[..lanes]);
-        let (mut x, mut u) = (x.chunks_exact(4 * lanes), u.chunks_exact(4 * lanes));
-        for (x, u) in (&mut x).zip(&mut u) {
-            let [x0, x1, x2, x3] = [0, 1, 2, 3].map(|k| &x[k * lanes..][..lanes]);
-            let [u0, u1, u2, u3] = [0, 1, 2, 3].map(|k| &u[k * lanes..][..lanes]);
-            for lane in 0..lanes {
-                let (m, a, b, c, d) = (mean[lane], u0[lane], u1[lane], u2[lane], u3[lane]);
-                sums[lane] += (a + b) + (c + d);
-                products[lane] +=
-                    (a * (x0[lane] - m) + b * (x1[lane] - m)) + (c * (x2[lane] - m) + d * (x3[lane] - m));
-            }
-        }
-        for (x, u) in x.remainder().chunks(lanes).zip(u.remainder().chunks(lanes)) {
-            for (lane, (x, u)) in x.iter().zip(u).enumerate() {
-                sums[lane] += u;
-                products[lane] += u * (x - mean[lane]);
-            }
-        }
-    }
-
-    /// The sums of g, g d, g', g' d and g u.
-    fn add(mean: &[f32], x: Pair<'_>, g: Pair<'_>, sums: &mut [Vec<f32>; 5]) {
-        let lanes = mean.len();
-        let [of_g, of_gd, of_ga, of_gad, of_gu] = sums;
-        let (of_g, of_gd, of_gu) = (&mut of_g[..lanes], &mut of_gd[..lanes], &mut of_gu[..lanes]);
-        let (of_ga, of_gad) = (&mut of_ga[..lanes], &mut of_gad[..lanes]);
-        let rows = x.values.chunks(2 * lanes).zip(x.along.chunks(2 * lanes));
-        for ((x, u), (g, ga)) in rows.zip(g.values.chunks(2 * lanes).zip(g.along.chunks(2 * lanes))) {
-            if x.len() == 2 * lanes {
-                let ((x, x1), (u, u1)) = (x.split_at(lanes), u.split_at(lanes));
-                let ((g, g1), (ga, ga1)) = (g.split_at(lanes), ga.split_at(lanes));
-                for lane in 0..lanes {
-                    let (d, d1) = (x[lane] - mean[lane], x1[lane] - mean[lane]);
-                    of_g[lane] += g[lane] + g1[lane];
-                    of_gd[lane] += g[lane] * d + g1[lane] * d1;
-                    of_ga[lane] += ga[lane] + ga1[lane];
-                    of_gad[lane] += ga[lane] * d + ga1[lane] * d1;
-                    of_gu[lane] += g[lane] * u[lane] + g1[lane] * u1[lane];
-                }
-            } else {
-                for at in 0..x.len() {
-                    let lane = at % lanes;
-                    let d = x[at] - mean[lane];
-                    of_g[lane] += g[at];
-                    of_gd[lane] += g[at] * d;
-                    of_ga[lane] += ga[at];
-                    of_gad[lane] += ga[at] * d;
-                    of_gu[lane] += g[at] * u[at];
-                }
-            }
-        }
-    }
-
-    fn moved_values(line: &Line, x: Pair<'_>, y: &[f32], to: &mut [f32]) {
-        let lanes = line.mean.len();
-        let rows = x.values.chunks(lanes).zip(x.along.chunks(lanes)).zip(y.chunks(lanes));
-        for (((x, u), y), to) in rows.zip(to.chunks_mut(lanes)) {
-            let constants = line.mean.iter().zip(&line.slope).zip(line.tilt.iter().zip(&line.level));
-            for ((((to, x), u), y), ((m, a), (b, c))) in to.iter_mut().zip(x).zip(u).zip(y).zip(constants) {
-                *to = passed(*y, a * u + (b * (x - m) + c));
-            }
-        }
-    }
-
-    fn add_moved(line: &Line, x: Pair<'_>, y: &[f32], shortcut: &[f32], to: &mut [f32]) {
-        let lanes = line.mean.len();
-        let rows = x.values.chunks(lanes).zip(x.along.chunks(lanes)).zip(y.chunks(lanes).zip(shortcut.chunks(lanes)));
-        for (((x, u), (y, shortcut)), to) in rows.zip(to.chunks_mut(lanes)) {
-            let constants = line.mean.iter().zip(&line.slope).zip(line.tilt.iter().zip(&line.level));
-            let values = to.iter_mut().zip(x).zip(u).zip(y.iter().zip(shortcut));
-            for ((((to, x), u), (y, shortcut)), ((m, a), (b, c))) in values.zip(constants) {
-                *to = passed(*y, a * u + (b * (x - m) + c) + shortcut);
-            }
-        }
-    }
-
-    fn combine(lines: &Lines, x: Pair<'_>, g: Pair<'_>, dx_along: &mut [f32], dx: &mut [f32]) {
-        let lanes = lines.mean.len();
-        let (mean, slope, tilt, level) =
-            (&lines.mean[..lanes], &lines.slope[..lanes], &lines.tilt[..lanes], &lines.level[..lanes]);
-        let (by_ga, by_g, by_u, by_d, constant) = (
-            &lines.by_g_along[..lanes],
-            &lines.by_g[..lanes],
-            &lines.by_u[..lanes],
-            &lines.by_d[..lanes],
-            &lines.constant[..lanes],
-        );
-        let from = x.values.chunks(lanes).zip(x.along.chunks(lanes));
-        let from = from.zip(g.values.chunks(lanes).zip(g.along.chunks(lanes)));
-        let to = dx.chunks_mut(lanes).zip(dx_along.chunks_mut(lanes));
-        for (((x, u), (g, ga)), (dx, dx_along)) in from.zip(to) {
-            let len = dx.len();
-            let (x, u, g, ga, dx_along) = (&x[..len], &u[..len], &g[..len], &ga[..len], &mut dx_along[..len]);
-            for at in 0..len.min(lanes) {
-                let d = x[at] - mean[at];
-                dx[at] = slope[at] * g[at] + (tilt[at] * d + level[at]);
-                dx_along[at] = (by_ga[at] * ga[at] + by_g[at] * g[at]) + (by_u[at] * u[at] + (by_d[at] * d + constant[at]));
-            }
-        }
     }
 }
 
