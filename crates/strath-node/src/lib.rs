@@ -13,6 +13,7 @@ pub mod descent;
 pub mod evaluate;
 pub mod feed;
 pub mod files;
+pub mod first_lift;
 mod generation;
 pub mod ladder;
 pub mod lane_keys;

@@ -41,6 +41,14 @@ pub enum StudyError {
         /// Why.
         error: Box<ConfigError>,
     },
+    /// A run whose epsilon adds nothing to its linearised loss, so that no radius makes its lift its reference's.
+    #[error("the run with {settings} has no lift to be matched: rho 1 climbs {found}; leave the arm out")]
+    NoLift {
+        /// What varies, as `key=value`.
+        settings: String,
+        /// Its lift at a radius of 1.
+        found: f64,
+    },
     /// A base configuration that is refused.
     #[error("{0}")]
     Base(Box<ConfigError>),

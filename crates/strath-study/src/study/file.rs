@@ -19,6 +19,18 @@
 //! [[grid.paired]]                            # lists of one length, taken together
 //! batch.size = [64, 128]
 //! optimizer.lr = [0.05, 0.1]
+//!
+//! [[grid]]
+//! name = "equal lift"
+//! sam.norm = [1, "inf"]
+//! sam.rho = 0.1                              # of the reference; each arm's own follows from it
+//! match = "lift"
+//! reference = { sam.norm = 2 }
+//!
+//! [report]
+//! compare = "sam.m"                          # whose values are compared where all else is equal
+//! choose = "let.radius"                      # on the first half of the seeds; what it gives is told of the other half
+//! margin = 0.01                              # of the test error: two arms that differ by less are alike
 //! ```
 
 use serde::{Deserialize, Serialize};
@@ -38,6 +50,9 @@ pub struct StudyFile {
     pub base: Value,
     /// What varies.
     pub grid: Vec<GridTable>,
+    /// What its report compares.
+    #[serde(default)]
+    pub report: ReportTable,
     /// What `study.quick = true` changes: an axis's values, other keys of the configuration, and `study.seeds`.
     #[serde(default)]
     pub quick: Table,
@@ -66,6 +81,18 @@ pub struct StudyTable {
     /// The small version.
     #[serde(default)]
     pub quick: bool,
+}
+
+/// `[report]`.
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportTable {
+    /// The key whose values are compared where all else is equal; without it `sam.m` where that varies, else the first that does.
+    pub compare: Option<String>,
+    /// The key whose best value is chosen on the first half of the seeds, and told of the other half.
+    pub choose: Option<String>,
+    /// What two errors may differ by and still be called alike, a share in 0..=1; 0.01 without it.
+    pub margin: Option<f64>,
 }
 
 /// `study.compute`.
@@ -115,12 +142,26 @@ pub struct GridTable {
     /// Keys by expressions over other keys.
     #[serde(default)]
     pub derived: Table,
+    /// What each arm is made equal to its reference in, by its radius.
+    #[serde(default, rename = "match")]
+    pub matching: Option<Match>,
+    /// What the reference has in the place of the arm's own values.
+    #[serde(default)]
+    pub reference: Table,
     /// Combinations that are left out: conditions, such as `"batch.micro > sam.m"`, or tables of values that hold together.
     #[serde(default)]
     pub exclude: Vec<Value>,
     /// Axes (lists) and fixed values.
     #[serde(flatten)]
     pub axes: Table,
+}
+
+/// `match`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Match {
+    /// The mean over lanes of `rho_v ||t g_v||_q` at the initial weights over the first batch, seed by seed.
+    Lift,
 }
 
 /// `[study]` with one assignment more.
@@ -155,6 +196,10 @@ impl StudyFile {
             return Err(StudyError::Value { key: "grid".into(), found, expected });
         }
         file.seeds()?;
+        if let Some(margin) = file.report.margin.filter(|margin| !(*margin > 0.0 && *margin < 1.0)) {
+            let expected = "a share of the test examples above 0 and below 1, such as 0.01".into();
+            return Err(StudyError::Value { key: "report.margin".into(), found: margin.to_string(), expected });
+        }
         Ok(file)
     }
 
@@ -238,6 +283,7 @@ mod tests {
         assert!(error("seeds = 3", "seeds = 0").contains("study.seeds is 0, expected a number of seeds from 1 on"));
         assert!(error("seeds = 3", "seeds = [1, 1]").contains("different seeds"));
         assert!(error("seeds = 3", "seedz = 3").contains("seedz"));
+        assert!(error("[[grid]]", "[report]\nmargin = 1\n[[grid]]").contains("report.margin is 1, expected a share"));
         assert!(error("[[grid]]\nsam.m = [1, 2]\n", "").contains("grid"));
     }
 }

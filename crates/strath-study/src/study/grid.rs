@@ -3,19 +3,39 @@
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
-use toml::{Table, Value};
+use toml::Value;
 
 use super::expression::Expression;
 use super::setting::flattened;
-use super::{GridTable, Setting, Settings, StudyError};
+use super::{GridTable, Match, Setting, Settings, StudyError};
 
 /// Settings under which a run is made for each seed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Arm {
-    /// The names of the grids that have it.
-    pub grids: Vec<String>,
-    /// What varies, and the study's own variables.
+    /// Where it stands: in one grid, or in several.
+    pub places: Vec<Place>,
+    /// What varies, what derives from it, and the study's own variables.
     pub settings: Settings,
+    /// The settings of the run whose lift its own is made equal to.
+    pub reference: Option<Settings>,
+}
+
+/// Where an arm stands in a grid.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Place {
+    /// The grid's name.
+    pub grid: String,
+    /// The values of its axes and paired lists, the study's own variables among them; nothing that derives.
+    pub coordinates: Settings,
+}
+
+impl Arm {
+    /// The names of its grids, each once.
+    pub fn grids(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.places.iter().map(|place| &place.grid[..]).collect();
+        names.dedup();
+        names
+    }
 }
 
 /// Most arms of a study: more are a slip of the pen.
@@ -29,14 +49,11 @@ pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result
     let (mut arms, mut places) = (Vec::<Arm>::new(), BTreeMap::new());
     for (at, grid) in grids.iter().enumerate() {
         let name = if grid.name.is_empty() { format!("grid {}", at + 1) } else { grid.name.clone() };
-        let derived = parsed(&grid.derived)?;
+        let derived = Derived::of(grid)?;
         let exclusions = grid.exclude.iter().map(Exclusion::of).collect::<Result<Vec<_>, _>>()?;
-        for mut settings in combinations(grid)? {
-            for (key, expression, text) in &derived {
-                let value_of = |key: &str| settings.get(key).cloned().or_else(|| base(key));
-                let value = expression.number(value_of).map_err(|reason| wrong(key, text, reason))?;
-                settings.set(key, value);
-            }
+        let overrides = reference(grid)?;
+        for coordinates in combinations(grid)? {
+            let settings = derived.complete(coordinates.clone(), &base)?;
             let value_of = |key: &str| settings.get(key).cloned().or_else(|| base(key));
             let mut is_excluded = false;
             for exclusion in &exclusions {
@@ -45,17 +62,27 @@ pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result
             if is_excluded {
                 continue;
             }
+            let reference = overrides.as_ref().map(|overrides| {
+                let mut other = coordinates.clone();
+                overrides.iter().for_each(|(key, value)| other.set(key, value.clone()));
+                derived.complete(other, &base)
+            });
+            let reference = reference.transpose()?;
             // The study's own variables are not part of what is run.
-            let run: BTreeSet<String> = settings.of_configuration().map(Setting::to_string).collect();
+            let mut run: BTreeSet<String> = settings.of_configuration().map(Setting::to_string).collect();
+            run.extend(
+                reference.iter().flat_map(Settings::of_configuration).map(|setting| format!("reference {setting}")),
+            );
+            let place = Place { grid: name.clone(), coordinates };
             match places.entry(run) {
-                Entry::Vacant(place) => {
-                    place.insert(arms.len());
-                    arms.push(Arm { grids: vec![name.clone()], settings });
+                Entry::Vacant(entry) => {
+                    entry.insert(arms.len());
+                    arms.push(Arm { places: vec![place], settings, reference });
                 }
-                Entry::Occupied(place) => {
-                    let names = &mut arms[*place.get()].grids;
-                    if !names.contains(&name) {
-                        names.push(name.clone());
+                Entry::Occupied(entry) => {
+                    let places = &mut arms[*entry.get()].places;
+                    if !places.contains(&place) {
+                        places.push(place);
                     }
                 }
             }
@@ -67,23 +94,57 @@ pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result
     Ok(arms)
 }
 
+/// What a grid's references have in the place of their arms' values; none without `match`.
+fn reference(grid: &GridTable) -> Result<Option<Vec<(String, Value)>>, StudyError> {
+    let overrides = flattened(&grid.reference);
+    match (grid.matching, overrides.is_empty()) {
+        (Some(Match::Lift), false) => Ok(Some(overrides)),
+        (None, true) => Ok(None),
+        (Some(_), true) => {
+            let expected = "what the reference has, such as reference = { sam.norm = 2 }";
+            Err(value("grid.reference", "missing beside match = \"lift\"", expected))
+        }
+        (None, false) => Err(value("grid.match", "missing beside reference", "match = \"lift\"")),
+    }
+}
+
+/// Keys that follow from others.
+struct Derived(Vec<(String, Expression, String)>);
+
+impl Derived {
+    fn of(grid: &GridTable) -> Result<Self, StudyError> {
+        let parse = |(key, expression): (String, Value)| {
+            let text = expression.as_str().ok_or_else(|| {
+                let key = format!("grid.derived.{key}");
+                value(&key, &expression.to_string(), "a text, such as \"0.1 * sqrt(sam.m / 64)\"")
+            })?;
+            let parsed = Expression::parse(text).map_err(|reason| wrong(&key, text, reason))?;
+            Ok((key, parsed, text.to_string()))
+        };
+        Ok(Self(flattened(&grid.derived).into_iter().map(parse).collect::<Result<_, _>>()?))
+    }
+
+    /// Settings with what follows from them.
+    fn complete(
+        &self,
+        mut settings: Settings,
+        base: impl Fn(&str) -> Option<Value>,
+    ) -> Result<Settings, StudyError> {
+        for (key, expression, text) in &self.0 {
+            let value_of = |key: &str| settings.get(key).cloned().or_else(|| base(key));
+            let value = expression.number(value_of).map_err(|reason| wrong(key, text, reason))?;
+            settings.set(key, value);
+        }
+        Ok(settings)
+    }
+}
+
 fn value(key: &str, found: &str, expected: &str) -> StudyError {
     StudyError::Value { key: key.into(), found: found.into(), expected: expected.into() }
 }
 
 fn wrong(key: &str, expression: &str, reason: String) -> StudyError {
     StudyError::Expression { key: key.into(), expression: expression.into(), reason }
-}
-
-fn parsed(derived: &Table) -> Result<Vec<(String, Expression, String)>, StudyError> {
-    let parse = |(key, expression): (String, Value)| {
-        let text = expression.as_str().ok_or_else(|| {
-            value(&format!("grid.derived.{key}"), &expression.to_string(), "a text, such as \"0.1 * sqrt(sam.m / 64)\"")
-        })?;
-        let parsed = Expression::parse(text).map_err(|reason| wrong(&key, text, reason))?;
-        Ok((key, parsed, text.to_string()))
-    };
-    flattened(derived).into_iter().map(parse).collect()
 }
 
 /// Axes and paired lists, each a list of settings that go together.
@@ -227,7 +288,22 @@ mod tests {
                     [[grid]]\nname = \"matched\"\nsam.m = [64, 16]\nlet.radius = [0.1, 0.2, 0.4]\n[grid.derived]\nsam.rho = \"let.radius * sqrt(sam.m / 64)\"\n";
         let arms = arms(&grids(text), base).unwrap();
         assert_eq!(arms.len(), 4 + 6 - 2 - 2);
-        assert_eq!(arms.iter().filter(|arm| arm.grids == ["equal", "matched"]).count(), 4);
+        let both: Vec<&Arm> = arms.iter().filter(|arm| arm.grids() == ["equal", "matched"]).collect();
+        assert_eq!(both.len(), 4);
+        assert_eq!(both[0].places[0].coordinates.to_string(), "sam.m=64 sam.rho=0.1");
+        assert_eq!(both[0].places[1].coordinates.to_string(), "let.radius=0.1 sam.m=64", "what derives is none");
+    }
+
+    #[test]
+    fn a_reference_has_its_own_values_and_what_follows_from_them() {
+        let text = "[[grid]]\nsam.m = [64, 4]\nlet.radius = 0.4\nmatch = \"lift\"\nreference = { sam.m = 16 }\n\
+                    [grid.derived]\nsam.rho = \"let.radius * sqrt(sam.m / 64)\"\n";
+        let arms = arms(&grids(text), base).unwrap();
+        let references: Vec<String> = arms.iter().map(|arm| arm.reference.as_ref().unwrap().to_string()).collect();
+        assert_eq!(references, ["let.radius=0.4 sam.m=16 sam.rho=0.2"; 2]);
+        assert!(listed(&text.replace("match = \"lift\"\n", "")).unwrap_err().contains("grid.match is missing"));
+        let alone = text.replace("reference = { sam.m = 16 }\n", "");
+        assert!(listed(&alone).unwrap_err().contains("grid.reference is missing"));
     }
 
     #[test]

@@ -17,8 +17,8 @@ mod results;
 mod setting;
 
 pub use error::StudyError;
-pub use file::{Compute, GridTable, Measure, StudyFile, StudyTable};
-pub use grid::{Arm, arms};
+pub use file::{Compute, GridTable, Match, Measure, ReportTable, StudyFile, StudyTable};
+pub use grid::{Arm, Place, arms};
 pub use plan::{Plan, PlannedRun, gradients_an_example};
 pub use results::{Cell, Finished, Results};
 pub use setting::{Setting, Settings};

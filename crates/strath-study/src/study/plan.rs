@@ -5,8 +5,10 @@ use std::path::Path;
 use strath_core::Digest;
 use strath_core::config::{Config, Layers, RunLength, parse_value};
 
+use toml::Value;
+
 use super::grid::arms;
-use super::setting::plain;
+use super::setting::{is_own, plain};
 use super::{Arm, Compute, Setting, Settings, StudyError, StudyFile};
 
 /// One run.
@@ -20,6 +22,8 @@ pub struct PlannedRun {
     pub is_doubled: bool,
     /// Its whole configuration.
     pub config: Config,
+    /// The configuration of the run whose lift its own is made equal to, where there is one.
+    pub reference: Option<Box<Config>>,
     /// The name of its folder: what varies, the seed, and 8 digits of the configuration's digest, so that a run of a changed study is another.
     pub folder: String,
 }
@@ -33,6 +37,8 @@ pub struct Plan {
     pub values: Vec<Settings>,
     /// Keys that vary: axes by name, paired lists, derived keys.
     pub keys: Vec<String>,
+    /// The study's own variables.
+    pub variables: Vec<String>,
     /// The runs.
     pub runs: Vec<PlannedRun>,
 }
@@ -62,17 +68,20 @@ impl Plan {
             }
         }
         let (seeds, mut values, mut configs) = (file.seeds()?, Vec::new(), Vec::new());
-        for arm in &arms {
+        let resolved = |settings: &Settings| {
             let refused = |error| {
-                let settings = format!("{} run.seed={}", arm.settings, seeds[0]);
+                let settings = format!("{settings} run.seed={}", seeds[0]);
                 StudyError::Run { settings, error: Box::new(error) }
             };
             let mut layers = base.clone();
-            for Setting { key, value } in arm.settings.of_configuration() {
+            for Setting { key, value } in settings.of_configuration() {
                 layers = layers.set_value(key, value.clone(), "the study's grid", folder).map_err(refused)?;
             }
             let layers = layers.set_value("run.seed", seeds[0] as i64, "study.seeds", folder).map_err(refused)?;
-            let effective = layers.resolve().map_err(refused)?;
+            layers.resolve().map_err(refused)
+        };
+        for arm in &arms {
+            let effective = resolved(&arm.settings)?;
             let mut found = Settings::default();
             for row in effective.rows() {
                 if row.value != "-" && set.iter().any(|key| key == row.key) {
@@ -80,16 +89,23 @@ impl Plan {
                 }
             }
             values.push(found);
-            configs.push(effective.config);
+            let reference = arm.reference.as_ref().map(&resolved).transpose()?;
+            configs.push((effective.config, reference.map(|effective| Box::new(effective.config))));
         }
         let mut runs = Vec::new();
-        for (seed, (arm, config)) in
+        for (seed, (arm, (config, reference))) in
             seeds.iter().flat_map(|seed| configs.iter().enumerate().map(move |arm| (*seed, arm)))
         {
-            let mut config = config.clone();
+            let (mut config, mut reference) = (config.clone(), reference.clone());
             config.run.seed = seed;
+            if let Some(reference) = &mut reference {
+                reference.run.seed = seed;
+            }
             let longer = (file.study.compute == Compute::Equal && config.sam.rho == 0.0).then(|| doubled(&config));
-            let run = |config, is_doubled| PlannedRun { arm, seed, is_doubled, config, folder: String::new() };
+            let run = |config, is_doubled| {
+                let (reference, folder) = (reference.clone(), String::new());
+                PlannedRun { arm, seed, is_doubled, config, reference, folder }
+            };
             runs.push(run(config, false));
             runs.extend(longer.map(|config| run(config, true)));
         }
@@ -99,13 +115,93 @@ impl Plan {
             let first = found.next();
             found.any(|value| Some(value) != first)
         };
-        let keys: Vec<String> = set.into_iter().filter(varies).collect();
-        for run in &mut runs {
-            run.folder = named(&keys, &values[run.arm], run);
+        let mut keys: Vec<String> = set.into_iter().filter(varies).collect();
+        if arms.iter().any(|arm| arm.reference.is_some()) && !keys.iter().any(|key| key == RADIUS) {
+            keys.push(RADIUS.into());
         }
-        Ok(Self { arms, values, keys, runs })
+        let mut variables: Vec<String> = Vec::new();
+        let coordinates = arms.iter().flat_map(|arm| &arm.places).flat_map(|place| place.coordinates.iter());
+        for Setting { key, .. } in coordinates.filter(|setting| is_own(&setting.key)) {
+            if !variables.contains(key) {
+                variables.push(key.clone());
+            }
+        }
+        let mut plan = Self { arms, values, keys, variables, runs };
+        plan.name_folders();
+        Ok(plan)
+    }
+
+    /// Sets the radius of each run that has a reference so that its lift is the reference's, to six digits; `lift` is proportional to
+    /// `sam.rho`. Runs whose reference has none have none either.
+    ///
+    /// # Errors
+    /// Those of `lift`, and [`StudyError::NoLift`] where a run climbs nothing whatever its radius.
+    pub fn match_lifts<E>(&mut self, mut lift: impl FnMut(&Config) -> Result<f64, E>) -> Result<(), E>
+    where
+        E: From<StudyError>,
+    {
+        for at in 0..self.runs.len() {
+            let run = &self.runs[at];
+            let Some(reference) = run.reference.as_deref() else { continue };
+            let wanted = lift(reference)?;
+            let mut unit = run.config.clone();
+            unit.sam.rho = 1.0;
+            let (own, mut rho) = (lift(&unit)?, 0.0);
+            if wanted > 0.0 {
+                let rounded = format!("{:.5e}", wanted / own);
+                let settings = || format!("{} run.seed={}", self.arms[run.arm].settings, run.seed);
+                rho = rounded.parse().ok().filter(|rho: &f64| rho.is_finite() && *rho > 0.0).ok_or_else(|| {
+                    StudyError::NoLift { settings: settings(), found: own }
+                })?;
+            }
+            self.runs[at].config.sam.rho = rho;
+        }
+        self.name_folders();
+        Ok(())
+    }
+
+    /// What a run has for a key that varies, or for a variable of the study: the arm's value, but its own radius.
+    pub fn value(&self, run: &PlannedRun, key: &str) -> Option<Value> {
+        if is_own(key) {
+            // Of two grids with one arm, one may know no such variable.
+            return self.arms[run.arm].places.iter().find_map(|place| place.coordinates.get(key).cloned());
+        }
+        match run.reference {
+            Some(_) if key == RADIUS => Some(Value::Float(run.config.sam.rho)),
+            _ => self.values[run.arm].get(key).cloned(),
+        }
+    }
+
+    fn name_folders(&mut self) {
+        let folders: Vec<String> = self.runs.iter().map(|run| self.folder_of(run)).collect();
+        for (run, folder) in self.runs.iter_mut().zip(folders) {
+            run.folder = folder;
+        }
+    }
+
+    fn folder_of(&self, run: &PlannedRun) -> String {
+        /// Characters of the part that tells what varies.
+        const READABLE: usize = 60;
+        let part = |key: &String| {
+            let value = plain(&self.value(run, key)?);
+            let clean = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
+            let value: String = value.chars().map(clean).collect();
+            Some(format!("{}-{}", key.rsplit('.').next().unwrap_or(key), value.trim_matches('-')))
+        };
+        let mut readable = self.keys.iter().filter_map(part).collect::<Vec<_>>().join("_");
+        readable.truncate(READABLE);
+        // Neither the name nor how many workers there are changes what a run finds.
+        let mut same = run.config.clone();
+        same.run.name = String::new();
+        same.cluster.workers = 1;
+        let digest = Digest::of(same.to_toml().as_bytes()).to_string();
+        let twice = if run.is_doubled { "_twice" } else { "" };
+        format!("{readable}{twice}_s{}_{}", run.seed, &digest[..8])
     }
 }
+
+/// The key that a matched lift sets.
+const RADIUS: &str = "sam.rho";
 
 /// Gradients that a step takes of each example: one of plain descent, two of SAM.
 pub fn gradients_an_example(config: &Config) -> u64 {
@@ -119,26 +215,6 @@ fn doubled(config: &Config) -> Config {
         RunLength::Steps(steps) => RunLength::Steps(2 * steps),
     };
     config
-}
-
-fn named(keys: &[String], settings: &Settings, run: &PlannedRun) -> String {
-    /// Characters of the part that tells what varies.
-    const READABLE: usize = 60;
-    let part = |key: &String| {
-        let value = plain(settings.get(key)?);
-        let clean = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' };
-        let value: String = value.chars().map(clean).collect();
-        Some(format!("{}-{}", key.rsplit('.').next().unwrap_or(key), value.trim_matches('-')))
-    };
-    let mut readable = keys.iter().filter_map(part).collect::<Vec<_>>().join("_");
-    readable.truncate(READABLE);
-    // Neither the name nor how many workers there are changes what a run finds.
-    let mut same = run.config.clone();
-    same.run.name = String::new();
-    same.cluster.workers = 1;
-    let digest = Digest::of(same.to_toml().as_bytes()).to_string();
-    let twice = if run.is_doubled { "_twice" } else { "" };
-    format!("{readable}{twice}_s{}_{}", run.seed, &digest[..8])
 }
 
 #[cfg(test)]
@@ -177,6 +253,30 @@ mod tests {
     }
 
     #[test]
+    fn a_matched_run_has_the_radius_that_its_seed_needs() {
+        let text = TEXT.replace("exclude = [{ sam.rho = 0, sam.m = 16 }]", "match = \"lift\"\nreference = { sam.m = 64 }");
+        let mut plan = plan(&text).unwrap();
+        let before: Vec<String> = plan.runs.iter().map(|run| run.folder.clone()).collect();
+        // A gradient is twice as long over a quarter of the examples, and differs a little from seed to seed.
+        let lift = |config: &Config| {
+            let lanes = if config.sam.m == strath_core::config::LaneSizes::Each(16) { 2.0 } else { 1.0 };
+            Ok::<f64, StudyError>(config.sam.rho * lanes * (1.0 + config.run.seed as f64) * 0.3)
+        };
+        plan.match_lifts(lift).unwrap();
+        for run in plan.runs.iter().filter(|run| !run.is_doubled) {
+            let [m, rho] = ["sam.m", "sam.rho"].map(|key| plan.value(run, key).unwrap());
+            let of_reference = plan.arms[run.arm].settings.get("sam.rho").unwrap();
+            let of_reference = of_reference.as_float().or(of_reference.as_integer().map(|rho| rho as f64)).unwrap();
+            let factor = if m.as_integer() == Some(16) { 0.5 } else { 1.0 };
+            assert_eq!(rho.as_float(), Some(of_reference * factor), "{}", run.folder);
+        }
+        let after: Vec<String> = plan.runs.iter().map(|run| run.folder.clone()).collect();
+        assert!(before.iter().zip(&after).any(|(a, b)| a != b));
+        let nothing = plan.match_lifts(|config| Ok::<f64, StudyError>(if config.sam.rho == 1.0 { 0.0 } else { 0.1 }));
+        assert!(nothing.unwrap_err().to_string().contains("no lift"));
+    }
+
+    #[test]
     fn a_run_that_cannot_be_is_named() {
         let error = plan(&TEXT.replace("sam.m = [64, 16]", "sam.m = [64, 15]")).unwrap_err().to_string();
         assert!(error.starts_with("the run with sam.m=15 sam.rho=0 run.seed=0: "), "{error}");
@@ -188,8 +288,7 @@ mod tests {
     fn a_folder_is_of_what_a_run_finds() {
         let plan = plan(TEXT).unwrap();
         let run = &plan.runs[0];
-        let name =
-            |config: &Config| named(&plan.keys, &plan.values[0], &PlannedRun { config: config.clone(), ..run.clone() });
+        let name = |config: &Config| plan.folder_of(&PlannedRun { config: config.clone(), ..run.clone() });
         let mut other = run.config.clone();
         other.cluster.workers = 7;
         other.run.name = "other".into();

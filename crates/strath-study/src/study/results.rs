@@ -30,6 +30,11 @@ impl Cell {
         number.map_or(Self::Missing, Self::Number)
     }
 
+    fn of_value(value: Option<&toml::Value>) -> Self {
+        let number = |value: &toml::Value| value.as_float().or_else(|| value.as_integer().map(|v| v as f64));
+        value.map_or(Self::Missing, |value| number(value).map_or_else(|| Self::Text(plain(value)), Self::Number))
+    }
+
     fn text(&self) -> String {
         match self {
             Self::Missing => String::new(),
@@ -59,7 +64,7 @@ pub struct Results {
     pub rows: Vec<Vec<Cell>>,
 }
 
-/// Columns that every study has, after the keys that vary.
+/// Columns that every study has, after the keys that vary and its own variables.
 const OF_EVERY_STUDY: [&str; 24] = [
     "grid",
     "arm",
@@ -98,7 +103,7 @@ impl Results {
                 measures.push(name.clone());
             }
         }
-        let mut columns = plan.keys.clone();
+        let mut columns = [&plan.keys[..], &plan.variables].concat();
         columns.extend(OF_EVERY_STUDY.map(String::from));
         columns.extend(measures.iter().cloned());
         let rows = done.iter().map(|(run, finished)| row(plan, run, finished, &measures)).collect();
@@ -142,17 +147,11 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
     let evaluations = steps.len() as f64 * run.config.batch.size as f64 * gradients_an_example(&run.config) as f64;
-    let key = |key: &String| {
-        plan.values[run.arm].get(key).map_or(Cell::Missing, |value| {
-            value
-                .as_float()
-                .or_else(|| value.as_integer().map(|v| v as f64))
-                .map_or_else(|| Cell::Text(plain(value)), Cell::Number)
-        })
-    };
-    let mut row: Vec<Cell> = plan.keys.iter().map(key).collect();
+    let mut row: Vec<Cell> = (plan.keys.iter().chain(&plan.variables))
+        .map(|key| Cell::of_value(plan.value(run, key).as_ref()))
+        .collect();
     row.extend([
-        Cell::Text(arm.grids.join(" ")),
+        Cell::Text(arm.grids().join(" ")),
         Cell::Number(run.arm as f64),
         Cell::Number(run.seed as f64),
         Cell::Text(run.is_doubled.to_string()),

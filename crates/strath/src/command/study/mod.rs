@@ -3,6 +3,7 @@
 mod afterwards;
 mod estimate;
 mod folder;
+mod matching;
 mod runner;
 
 use std::path::{Path, PathBuf};
@@ -123,7 +124,8 @@ impl Study {
         };
         let layers = Layers::new().file(&base, &base_name, &folder)?.environment(environment(), &here)?;
         let layers = of_base.iter().try_fold(layers, |layers, assignment| layers.set(assignment, &here))?;
-        let plan = Plan::of(&file, layers, &folder).map_err(Failure::usage)?;
+        let mut plan = Plan::of(&file, layers, &folder).map_err(Failure::usage)?;
+        matching::match_lifts(&mut plan)?;
         Ok((file, text, plan))
     }
 
@@ -145,7 +147,10 @@ fn listed(file: &StudyFile, plan: &Plan, estimate: &Estimate, jobs: usize) -> St
     let mut lines = vec![format!("{}: {}", file.study.name, file.study.question)];
     for (run, seconds) in plan.runs.iter().zip(estimate.seconds()) {
         let twice = if run.is_doubled { " twice the epochs" } else { "" };
-        lines.push(format!("{seconds:8.1} s  run.seed={} {}{twice}", run.seed, plan.arms[run.arm].settings));
+        let arm = &plan.arms[run.arm].settings;
+        let matched =
+            run.reference.as_ref().map(|_| format!(" and for its lift sam.rho={}", run.config.sam.rho)).unwrap_or_default();
+        lines.push(format!("{seconds:8.1} s  run.seed={} {arm}{matched}{twice}", run.seed));
     }
     let (runs, total) = (plan.runs.len(), estimate.total());
     lines.push(format!(
