@@ -259,7 +259,9 @@ fn draw_spread(canvas: &mut Canvas, frame: &Frame, series: &Series, look: Look) 
             }
             Spread::Bars => {
                 let pen = Pen::solid(look.colour, 1.2);
-                for (x, (low, high)) in places.iter().filter_map(|(x, ends)| Some((*x, (*ends)?))) {
+                let bars = places.iter().filter_map(|(x, ends)| Some((*x, (*ends)?)));
+                // A line without a length is none.
+                for (x, (low, high)) in bars.filter(|(_, (low, high))| low != high) {
                     canvas.stroke(&[(x, low), (x, high)], pen);
                     canvas.stroke(&[(x - 3.0, low), (x + 3.0, low)], pen);
                     canvas.stroke(&[(x - 3.0, high), (x + 3.0, high)], pen);

@@ -69,6 +69,11 @@ impl Figure {
         output::write(folder, stem, &output::files(&self.draw()?.into_scene(), &self.table())?)
     }
 
+    /// Its numbers: `{"columns": [...], "rows": [[...], ...]}`, as its CSV has them.
+    pub fn data(&self) -> serde_json::Value {
+        self.table().json()
+    }
+
     fn draw(&self) -> Result<Canvas, FigureError> {
         match self {
             Self::Lines(figure) => figure.draw(),

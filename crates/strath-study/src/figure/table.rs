@@ -31,6 +31,13 @@ impl Table {
         self.rows.push(row);
     }
 
+    /// The table as JSON: `{"columns": [...], "rows": [[...], ...]}`; numbers that are not finite are null.
+    pub(super) fn json(&self) -> serde_json::Value {
+        let rows: Vec<Vec<serde_json::Value>> =
+            self.rows.iter().map(|row| row.iter().map(Cell::json).collect()).collect();
+        serde_json::json!({"columns": self.names, "rows": rows})
+    }
+
     /// The table as RFC 4180 has it, with line feeds.
     pub(super) fn csv(&self) -> String {
         let mut csv = String::new();
@@ -43,6 +50,14 @@ impl Table {
 }
 
 impl Cell {
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Text(text) => text.as_str().into(),
+            Self::Number(number) => (*number).into(),
+            Self::Nothing => serde_json::Value::Null,
+        }
+    }
+
     fn csv(&self) -> String {
         match self {
             Self::Text(text) => quoted(text),

@@ -28,7 +28,7 @@
 //! reference = { sam.norm = 2 }
 //!
 //! [report]
-//! compare = "sam.m"                          # whose values are compared where all else is equal
+//! compare = "sam.m"                          # whose values are compared where all else is equal; or a list of keys
 //! choose = "let.radius"                      # on the first half of the seeds; what it gives is told of the other half
 //! margin = 0.01                              # of the test error: two arms that differ by less are alike
 //! ```
@@ -87,9 +87,11 @@ pub struct StudyTable {
 #[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReportTable {
-    /// The key whose values are compared where all else is equal; without it `sam.m` where that varies, else the first that does.
-    pub compare: Option<String>,
-    /// The key whose best value is chosen on the first half of the seeds, and told of the other half.
+    /// Keys whose values are compared where all else is equal; without it `sam.m` where that varies.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub compare: Vec<String>,
+    /// The radius, `sam.rho` or a variable from which it follows, whose best value is chosen on the first half of the seeds, and told of the other
+    /// half; without it that of each grid.
     pub choose: Option<String>,
     /// What two errors may differ by and still be called alike, a share in 0..=1; 0.01 without it.
     pub margin: Option<f64>,
@@ -154,6 +156,20 @@ pub struct GridTable {
     /// Axes (lists) and fixed values.
     #[serde(flatten)]
     pub axes: Table,
+}
+
+/// A text, or a list of them.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a key such as \"sam.m\", or a list of keys")]
+    enum Given {
+        One(String),
+        Several(Vec<String>),
+    }
+    Ok(match Given::deserialize(deserializer)? {
+        Given::One(key) => vec![key],
+        Given::Several(keys) => keys,
+    })
 }
 
 /// `match`.

@@ -5,6 +5,7 @@
 //! expression   derived settings and conditions: arithmetic over keys
 //! grid         settings as products of axes and paired lists, without those that are excluded: the arms
 //! plan         arms x seeds, each run with its whole configuration and the name of its folder
+//! record       what is kept of the plan beside the results
 //! results      what came of them, a row a run
 //! ```
 
@@ -13,6 +14,7 @@ mod expression;
 mod file;
 mod grid;
 mod plan;
+mod record;
 mod results;
 mod setting;
 
@@ -20,5 +22,6 @@ pub use error::StudyError;
 pub use file::{Compute, GridTable, Match, Measure, ReportTable, StudyFile, StudyTable};
 pub use grid::{Arm, Place, arms};
 pub use plan::{Plan, PlannedRun, gradients_an_example};
+pub use record::{ArmRecord, Pairs, PlaceRecord, Record};
 pub use results::{Cell, Finished, Results};
 pub use setting::{Setting, Settings};

@@ -30,12 +30,22 @@ impl Cell {
         number.map_or(Self::Missing, Self::Number)
     }
 
+    /// The cell of a CSV: what is a finite number is one.
+    fn of_text(text: &str) -> Self {
+        match text.parse::<f64>() {
+            _ if text.is_empty() => Self::Missing,
+            Ok(number) if number.is_finite() => Self::Number(number),
+            _ => Self::Text(text.into()),
+        }
+    }
+
     fn of_value(value: Option<&toml::Value>) -> Self {
         let number = |value: &toml::Value| value.as_float().or_else(|| value.as_integer().map(|v| v as f64));
         value.map_or(Self::Missing, |value| number(value).map_or_else(|| Self::Text(plain(value)), Self::Number))
     }
 
-    fn text(&self) -> String {
+    /// The cell as CSV has it, unquoted: a number with as many digits as it needs to be read back the same.
+    pub fn text(&self) -> String {
         match self {
             Self::Missing => String::new(),
             Self::Number(number) => number.to_string(),
@@ -65,7 +75,7 @@ pub struct Results {
 }
 
 /// Columns that every study has, after the keys that vary and its own variables.
-const OF_EVERY_STUDY: [&str; 24] = [
+const OF_EVERY_STUDY: [&str; 25] = [
     "grid",
     "arm",
     "seed",
@@ -89,6 +99,7 @@ const OF_EVERY_STUDY: [&str; 24] = [
     "gradient_evaluations",
     "seconds",
     "ended_by",
+    "run",
     "weights_sha256",
 ];
 
@@ -117,16 +128,26 @@ impl Results {
 
     /// As CSV (RFC 4180), with a line of names; numbers with as many digits as they need to be read back the same.
     pub fn csv(&self) -> String {
-        let quoted = |text: &str| {
-            if text.contains([',', '"', '\n', '\r']) {
-                format!("\"{}\"", text.replace('"', "\"\""))
-            } else {
-                text.into()
-            }
-        };
-        let line = |cells: Vec<String>| cells.iter().map(|cell| quoted(cell)).collect::<Vec<_>>().join(",") + "\n";
-        let rows = self.rows.iter().map(|row| line(row.iter().map(Cell::text).collect()));
-        line(self.columns.clone()) + &rows.collect::<String>()
+        let mut csv = csv::Writer::from_writer(Vec::new());
+        let lines = std::iter::once(self.columns.clone())
+            .chain(self.rows.iter().map(|row| row.iter().map(Cell::text).collect()));
+        for line in lines {
+            csv.write_record(line).expect("memory takes every line, and each has a field for each column");
+        }
+        let bytes = csv.into_inner().expect("memory takes every line");
+        String::from_utf8(bytes).expect("texts are UTF-8")
+    }
+
+    /// The table of a CSV.
+    ///
+    /// # Errors
+    /// What is wrong with it, and in which line.
+    pub fn of_csv(text: &str) -> Result<Self, String> {
+        let mut csv = csv::Reader::from_reader(text.as_bytes());
+        let columns = csv.headers().map_err(|error| error.to_string())?.iter().map(String::from).collect();
+        let rows = csv.records().map(|record| Ok(record?.iter().map(Cell::of_text).collect()));
+        let rows = rows.collect::<Result<_, csv::Error>>().map_err(|error| error.to_string())?;
+        Ok(Self { columns, rows })
     }
 }
 
@@ -174,6 +195,7 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         Cell::Number(evaluations),
         number("seconds"),
         text("ended_by"),
+        Cell::Text(run.folder.clone()),
         text("weights_sha256"),
     ]);
     row.extend(measures.iter().map(|name| Cell::of(found(name))));
@@ -306,5 +328,8 @@ mod tests {
         );
         results.rows[0][1] = Cell::Text("a, \"b\"".into());
         assert!(results.csv().contains("\"a, \"\"b\"\"\""));
+        assert_eq!(Results::of_csv(&results.csv()).unwrap(), results, "it is read back as it was");
+        assert!(Results::of_csv("a,b\n1\n").unwrap_err().contains("line: 2"));
+        assert_eq!(Cell::of_text("inf"), Cell::Text("inf".into()));
     }
 }

@@ -8,6 +8,7 @@ pub mod data;
 pub mod drain;
 pub mod eval;
 pub mod measure;
+pub mod report;
 pub mod status;
 pub mod study;
 pub mod train;

@@ -10,8 +10,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use strath_core::config::Layers;
-use strath_study::study::{Plan, Results, StudyFile};
+use strath_study::study::{Plan, Record, Results, StudyFile};
 
+use super::report;
 use crate::configuration::environment;
 use crate::outcome::Failure;
 use crate::{log, runtime, telling};
@@ -29,7 +30,7 @@ Examples:
   strath study configs/studies/m-sharpness.toml --set study.quick=true
   strath study configs/studies/m-sharpness.toml --resume           goes on where it was
 
-A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv.")]
+A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv and in report.html.")]
 pub struct Study {
     /// The study's file.
     #[arg(value_name = "STUDY")]
@@ -65,6 +66,8 @@ impl Study {
         }
         let out = self.out.clone().unwrap_or_else(|| Path::new("studies").join(&file.study.name));
         let folder = StudyFolder::open(&out, self.resume, &text)?;
+        let record = serde_json::to_vec_pretty(&Record::of(&file, &plan)).map_err(Failure::other)?;
+        folder.write("plan.json", &record)?;
         log::say(&format!(
             "{}: {} runs ({} arms, {} seeds), {jobs} at once on {workers} worker{} each, about {}",
             file.study.name,
@@ -80,12 +83,12 @@ impl Study {
             let end = runner.run().await?;
             let results = Results::of(&plan, |run| folder.finished(run));
             folder.write("results.csv", results.csv().as_bytes())?;
-            telling::print(&format!(
-                "{} of {} runs in {}\n",
-                results.rows.len(),
-                plan.runs.len(),
-                telling::short(&folder.path("results.csv"))
-            ))?;
+            let table = telling::short(&folder.path("results.csv"));
+            telling::print(&format!("{} of {} runs in {table}\n", results.rows.len(), plan.runs.len()))?;
+            if !results.rows.is_empty() {
+                let page = report::write(&folder.path(""), &folder.path(""))?;
+                telling::print(&format!("report: {}\n", telling::short(&page)))?;
+            }
             match end {
                 runner::End::Stopped => Err(Failure::Stopped(format!(
                     "stopped; continue with: strath study {} --resume --out {}",

@@ -1,0 +1,145 @@
+//! Each at its own best radius, chosen on one half of the seeds and told of the other: no arm profits from the luck by which it was chosen.
+
+use serde_json::Value;
+
+use super::super::document::{Block, Cell, Table, decimal};
+use super::compare::margin;
+use super::data::{Data, Which, called};
+use super::difference::{Difference, Verdict};
+use super::families::Family;
+use crate::statistics::{StatisticsError, describe};
+
+/// What was chosen for one value of a family's key.
+struct Chosen<'a> {
+    family: &'a Family,
+    value: usize,
+    which: Which,
+    at: String,
+    is_edge: bool,
+    /// Test errors of the other half, in the order of its seeds.
+    errors: Vec<f64>,
+    /// From the family's first value.
+    difference: Option<Difference>,
+}
+
+/// The seeds of the choice and the others.
+fn halves<'a>(data: &Data<'a>) -> (&'a [u64], &'a [u64]) {
+    let seeds = &data.record.seeds;
+    seeds.split_at(seeds.len().div_ceil(2))
+}
+
+/// What stands above the statements, the statements and the table; nothing where there are too few seeds, or nothing to choose.
+pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<Vec<Block>, StatisticsError> {
+    let (first, second) = halves(data);
+    if second.len() < 2 {
+        return Ok(Vec::new());
+    }
+    let by = ["validation_error", "test_error"].into_iter().find(|column| data.has(column)).unwrap_or("test_error");
+    let asked = data.record.report.choose.as_deref();
+    let mut all: Vec<Chosen<'_>> = Vec::new();
+    for family in families {
+        let key = family.radius_key();
+        if key.is_none() || family.radii.len() < 2 || asked.is_some_and(|asked| key != Some(asked)) {
+            continue;
+        }
+        let mut reference: Option<Vec<f64>> = None;
+        for value in 0..family.values.len() {
+            let Some(mut chosen) = choose(data, family, value, by) else { continue };
+            match &reference {
+                Some(reference) => chosen.difference = Difference::of(&chosen.errors, reference, margin(data))?,
+                None if value == 0 => reference = Some(chosen.errors.clone()),
+                None => {}
+            }
+            all.push(chosen);
+        }
+    }
+    Difference::correct(all.iter_mut().filter_map(|chosen| chosen.difference.as_mut()))?;
+    if all.is_empty() {
+        return Ok(Vec::new());
+    }
+    let seeds = first.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let about = format!(
+        "Each at its own best radius, chosen by the {} after the last epoch on seeds {seeds}; test errors after the last epoch, of the other {} seeds:",
+        by.replace('_', " "),
+        second.len()
+    );
+    Ok(vec![Block::Text(about), Block::List(sentences(&all)), table(&all)?])
+}
+
+fn sentences(all: &[Chosen<'_>]) -> Vec<String> {
+    let same = |a: &Chosen<'_>, b: &Chosen<'_>| std::ptr::eq(a.family, b.family);
+    let of_family = |all: &[Chosen<'_>]| {
+        let against = all.iter().filter_map(|chosen| {
+            let difference = chosen.difference.as_ref()?;
+            let interval = &difference.paired.interval;
+            let points = |share: f64| decimal(100.0 * share, 1);
+            let said = match difference.verdict() {
+                Verdict::Undecided => "nothing shown",
+                verdict => verdict.name(),
+            };
+            let (own, low, high) = (chosen.family.called(chosen.value), points(interval.low), points(interval.high));
+            Some(format!("{own} ({}) {said} ({}, 95 % {low} to {high})", chosen.at, difference.signed()))
+        });
+        let against: Vec<String> = against.collect();
+        let reference = all.iter().find(|chosen| chosen.value == 0)?;
+        let mut said = format!(
+            "{}: against {} ({}): {}.",
+            reference.family.name(),
+            reference.family.called(0),
+            reference.at,
+            against.join("; ")
+        );
+        let edges: Vec<String> =
+            all.iter().filter(|chosen| chosen.is_edge).map(|chosen| chosen.family.called(chosen.value)).collect();
+        if !edges.is_empty() {
+            said += &format!(" At the edge of the grid, so that a better radius may lie beyond it: {}.", edges.join(", "));
+        }
+        (!against.is_empty()).then_some(said)
+    };
+    all.chunk_by(same).filter_map(of_family).collect()
+}
+
+fn table(all: &[Chosen<'_>]) -> Result<Block, StatisticsError> {
+    let mut columns: Vec<String> =
+        ["arms", "value", "chosen", "arm", "test error (%)", "standard error"].map(String::from).into();
+    columns.extend(Difference::COLUMNS.map(String::from));
+    let mut rows = Vec::new();
+    for chosen in all {
+        let described = describe(&chosen.errors)?;
+        let points = |share: Option<f64>| Cell::number(share.map(|share| 100.0 * share), 2);
+        let at = if chosen.is_edge { format!("{} (edge)", chosen.at) } else { chosen.at.clone() };
+        let mut row = vec![
+            Cell::text(chosen.family.name()),
+            Cell::text(chosen.family.called(chosen.value)),
+            Cell::text(at),
+            Cell::text(chosen.which.arm.to_string()),
+            points(described.mean),
+            points(described.spread.map(|spread| spread.error)),
+        ];
+        match &chosen.difference {
+            Some(difference) => row.extend(difference.cells()),
+            None => row.extend(Difference::COLUMNS.map(|_| Cell::text(""))),
+        }
+        rows.push(row);
+    }
+    let caption = "Each at its own best radius: errors of the seeds on which it was not chosen, and differences from the first of each group.";
+    Ok(Block::Table(Table { caption: caption.into(), columns, rows }))
+}
+
+/// The radius of the least mean of a column over the first half of the seeds.
+fn choose<'a>(data: &Data<'_>, family: &'a Family, value: usize, by: &str) -> Option<Chosen<'a>> {
+    let (first, second) = halves(data);
+    let along = family.along(value);
+    let mean = |which: Which| {
+        let numbers = first.iter().map(|seed| data.number(which, *seed, by)).collect::<Option<Vec<f64>>>()?;
+        Some(numbers.iter().sum::<f64>() / numbers.len() as f64)
+    };
+    let (at, x, which) = (along.iter().enumerate())
+        .filter_map(|(at, (x, which))| Some((mean(*which)?, (at, *x, *which))))
+        .min_by(|a, b| a.0.total_cmp(&b.0))?
+        .1;
+    let errors = second.iter().map(|seed| data.number(which, *seed, "test_error")).collect::<Option<Vec<f64>>>()?;
+    let is_edge = along.len() > 2 && (at + 1 == along.len() || (at == 0 && x > 0.0));
+    let at = called(family.radius_key()?, &Value::from(x));
+    Some(Chosen { family, value, which, at, is_edge, errors, difference: None })
+}

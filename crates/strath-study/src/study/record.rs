@@ -1,0 +1,106 @@
+//! What a study's folder keeps of its plan, `plan.json`: enough to read `results.csv` by, without the base that it came from.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use super::setting::flattened;
+use super::{Plan, ReportTable, Setting, Settings, StudyFile};
+
+/// A study as it was planned.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name.
+    pub name: String,
+    /// What it asks.
+    pub question: String,
+    /// Where the question comes from.
+    pub source: String,
+    /// Whether it is the small version.
+    pub quick: bool,
+    /// What its report compares.
+    pub report: ReportTable,
+    /// Keys that change together, lists that are taken together in a grid.
+    pub together: Vec<Vec<String>>,
+    /// The seeds, in order.
+    pub seeds: Vec<u64>,
+    /// Keys that vary.
+    pub keys: Vec<String>,
+    /// The study's own variables.
+    pub variables: Vec<String>,
+    /// How many runs were planned.
+    pub runs: usize,
+    /// The arms.
+    pub arms: Vec<ArmRecord>,
+}
+
+/// An arm.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArmRecord {
+    /// Where it stands: in one grid, or in several.
+    pub places: Vec<PlaceRecord>,
+    /// What its runs have for the keys that vary.
+    pub values: Pairs,
+    /// Whether its radius is such that its lift is a reference's.
+    pub is_matched: bool,
+}
+
+/// Where an arm stands in a grid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlaceRecord {
+    /// The grid's name.
+    pub grid: String,
+    /// The values of its axes and paired lists.
+    pub coordinates: Pairs,
+}
+
+/// Keys with their values, in order.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pairs(pub Vec<(String, Json)>);
+
+impl Pairs {
+    fn of<'a>(settings: impl Iterator<Item = &'a Setting>) -> Self {
+        let json = |value: &toml::Value| serde_json::to_value(value).unwrap_or(Json::Null);
+        Self(settings.map(|setting| (setting.key.clone(), json(&setting.value))).collect())
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &str) -> Option<&Json> {
+        self.0.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+    }
+}
+
+impl Record {
+    /// Of a study and its plan.
+    pub fn of(file: &StudyFile, plan: &Plan) -> Self {
+        let (study, mut seeds) = (&file.study, Vec::new());
+        for run in &plan.runs {
+            if !seeds.contains(&run.seed) {
+                seeds.push(run.seed);
+            }
+        }
+        let lists = file.grid.iter().flat_map(|grid| &grid.paired);
+        let arm = |(arm, values): (&super::Arm, &Settings)| ArmRecord {
+            places: (arm.places.iter())
+                .map(|place| PlaceRecord {
+                    grid: place.grid.clone(),
+                    coordinates: Pairs::of(place.coordinates.iter()),
+                })
+                .collect(),
+            values: Pairs::of(values.iter().filter(|setting| plan.keys.contains(&setting.key))),
+            is_matched: arm.reference.is_some(),
+        };
+        Self {
+            name: study.name.clone(),
+            question: study.question.clone(),
+            source: study.source.clone(),
+            quick: study.quick,
+            report: file.report.clone(),
+            together: lists.map(|lists| flattened(lists).into_iter().map(|(key, _)| key).collect()).collect(),
+            seeds,
+            keys: plan.keys.clone(),
+            variables: plan.variables.clone(),
+            runs: plan.runs.len(),
+            arms: plan.arms.iter().zip(&plan.values).map(arm).collect(),
+        }
+    }
+}
