@@ -390,6 +390,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
                 SplitName::Train => Split::Train,
                 SplitName::Validation => Split::Validation,
                 SplitName::Test => Split::Test,
+                SplitName::Noisy => Split::Noisy,
             },
             loss: evaluation.loss,
             error: evaluation.error,
