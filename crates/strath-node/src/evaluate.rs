@@ -106,7 +106,9 @@ pub enum EvaluateError {
         split: &'static str,
     },
     /// There is nothing to evaluate.
-    #[error("there are 0 {split} examples, expected at least 1; raise data.train_limit, or the share that is asked for")]
+    #[error(
+        "there are 0 {split} examples, expected at least 1; raise data.train_limit, or the share that is asked for"
+    )]
     Empty {
         /// Of which split.
         split: &'static str,

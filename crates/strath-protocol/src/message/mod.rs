@@ -249,6 +249,8 @@ pub struct DataSummary {
     pub digest: Digest,
     /// Examples to train on.
     pub train_examples: u64,
+    /// Examples split off those.
+    pub validation_examples: u64,
     /// Examples to test on.
     pub test_examples: u64,
     /// Channels of an image.
