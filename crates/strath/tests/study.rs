@@ -57,6 +57,7 @@ fn a_study_that_is_stopped_and_killed_ends_in_the_table_of_an_undisturbed_one_wh
     let arms: Vec<&str> = want[1..].iter().map(|row| row[1].as_str()).collect();
     assert_eq!(arms, ["0", "0", "0.1", "0.05"].repeat(2), "sam.rho is derived");
 
+    assert!(std::fs::read(whole.join("results.parquet")).unwrap().ends_with(b"PAR1"));
     let column = |name: &str| want[0].iter().position(|column| column == name).unwrap();
     for row in &want[1..] {
         // A share of the wrong labels that are trained on: 144 without those split off for validation. Four epochs learn few of them.

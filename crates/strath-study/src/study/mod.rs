@@ -6,12 +6,14 @@
 //! grid         settings as products of axes and paired lists, without those that are excluded: the arms
 //! plan         arms x seeds, each run with its whole configuration and the name of its folder
 //! results      what came of them, a row a run
+//! parquet      the same as a Parquet file
 //! ```
 
 mod error;
 mod expression;
 mod file;
 mod grid;
+mod parquet;
 mod plan;
 mod results;
 mod setting;
@@ -19,6 +21,7 @@ mod setting;
 pub use error::StudyError;
 pub use file::{Compute, GridTable, Match, Measure, ReportTable, StudyFile, StudyTable};
 pub use grid::{Arm, Place, arms};
+pub use parquet::to_parquet;
 pub use plan::{Plan, PlannedRun, gradients_an_example};
 pub use results::{Cell, Finished, Results};
 pub use setting::{Setting, Settings};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use strath_core::config::Layers;
-use strath_study::study::{Plan, Results, StudyFile};
+use strath_study::study::{Plan, Results, StudyFile, to_parquet};
 
 use crate::configuration::environment;
 use crate::outcome::Failure;
@@ -29,7 +29,8 @@ Examples:
   strath study configs/studies/m-sharpness.toml --set study.quick=true
   strath study configs/studies/m-sharpness.toml --resume           goes on where it was
 
-A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv.")]
+A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv
+and, with typed columns, in results.parquet.")]
 pub struct Study {
     /// The study's file.
     #[arg(value_name = "STUDY")]
@@ -80,6 +81,7 @@ impl Study {
             let end = runner.run().await?;
             let results = Results::of(&plan, |run| folder.finished(run));
             folder.write("results.csv", results.csv().as_bytes())?;
+            folder.write("results.parquet", &to_parquet(&results).map_err(Failure::other)?)?;
             telling::print(&format!(
                 "{} of {} runs in {}\n",
                 results.rows.len(),
