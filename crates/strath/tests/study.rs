@@ -144,6 +144,23 @@ fn what_is_wrong_is_said_before_anything_runs() {
 }
 
 #[test]
+fn a_study_whose_data_are_not_there_can_be_looked_at_and_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let text = STUDY.replace("data.kind = \"digits\"", "data.kind = \"cifar10\"\ndata.path = \"nowhere\"");
+    let file = file(folder.path(), &text);
+    let listed = study(&file, &out, &["--dry-run"]).output().unwrap();
+    succeeded(&listed);
+    let printed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    assert_eq!(printed.lines().filter(|line| line.starts_with("       ? s  run.seed=")).count(), 8, "{printed}");
+    assert!(printed.contains("8 runs, ? of computing"), "{printed}");
+    assert_eq!(stderr(&listed).matches("data.path").count(), 1, "{}", stderr(&listed));
+    let refused = study(&file, &out, &[]).output().unwrap();
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("data.path") && !out.exists(), "{}", stderr(&refused));
+}
+
+#[test]
 fn every_study_that_ships_can_be_run() {
     let studies = support::repository().join("configs/studies");
     let mut seen = 0;
@@ -158,5 +175,5 @@ fn every_study_that_ships_can_be_run() {
         }
         seen += 1;
     }
-    assert!(seen >= 6);
+    assert!(seen >= 11);
 }

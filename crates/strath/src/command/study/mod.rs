@@ -61,6 +61,12 @@ impl Study {
         let (file, text, plan) = self.plan()?;
         let estimate = Estimate::of(&plan)?;
         let (jobs, workers) = self.at_once(&plan);
+        if let Some(error) = estimate.unknown() {
+            if !self.dry_run {
+                return Err(Failure::other(error));
+            }
+            log::warn(&format!("{error}; how long the runs take is not known without"));
+        }
         if self.dry_run {
             return telling::print(&listed(&file, &plan, &estimate, jobs));
         }
@@ -73,7 +79,7 @@ impl Study {
             plan.arms.len(),
             file.seeds().map_err(Failure::usage)?.len(),
             if workers == 1 { "" } else { "s" },
-            human(estimate.total() / jobs as f64),
+            human(estimate.total().map(|total| total / jobs as f64)),
         ));
         let runner =
             Runner { folder: &folder, plan: &plan, measures: &file.study.measure, estimate: &estimate, jobs, workers };
@@ -152,13 +158,14 @@ fn listed(file: &StudyFile, plan: &Plan, estimate: &Estimate, jobs: usize) -> St
         let arm = &plan.arms[run.arm].settings;
         let matched =
             run.reference.as_ref().map(|_| format!(" and for its lift sam.rho={}", run.config.sam.rho)).unwrap_or_default();
-        lines.push(format!("{seconds:8.1} s  run.seed={} {arm}{matched}{twice}", run.seed));
+        let seconds = seconds.map_or_else(|| "?".into(), |seconds| format!("{seconds:.1}"));
+        lines.push(format!("{seconds:>8} s  run.seed={} {arm}{matched}{twice}", run.seed));
     }
     let (runs, total) = (plan.runs.len(), estimate.total());
     lines.push(format!(
         "{runs} runs, {} of computing, about {} with {jobs} at once",
         human(total),
-        human(total / jobs as f64)
+        human(total.map(|total| total / jobs as f64))
     ));
     lines.join("\n") + "\n"
 }

@@ -106,7 +106,7 @@ impl Runner<'_> {
         let mut runs: Vec<usize> = (0..planned.len()).filter(is_left).collect();
         // As planned, the runs of a seed stand together.
         for of_seed in runs.chunk_by_mut(|a, b| planned[*a].seed == planned[*b].seed) {
-            of_seed.sort_by(|a, b| seconds[*b].total_cmp(&seconds[*a]));
+            of_seed.sort_by(|a, b| seconds[*b].unwrap_or(0.0).total_cmp(&seconds[*a].unwrap_or(0.0)));
         }
         runs
     }
