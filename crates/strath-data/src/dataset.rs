@@ -5,6 +5,7 @@ use strath_core::digest::Hasher;
 use strath_core::{Digest, ImageShape};
 
 use crate::error::DataError;
+use crate::examples::Examples;
 use crate::{noise, source, validation};
 
 /// Which part of a data set.
@@ -16,6 +17,8 @@ pub enum SplitName {
     Validation,
     /// The test examples.
     Test,
+    /// Those training examples whose label is not the one that they came with; none unless `data.label_noise` says so.
+    Noisy,
 }
 
 impl SplitName {
@@ -25,6 +28,7 @@ impl SplitName {
             Self::Train => "train",
             Self::Validation => "validation",
             Self::Test => "test",
+            Self::Noisy => "noisy",
         }
     }
 }
@@ -69,17 +73,19 @@ pub struct Split {
     shape: ImageShape,
     pixels: Pixels,
     labels: Vec<u32>,
+    /// Examples with another label than they came with, in order.
+    noisy: Vec<u32>,
 }
 
 impl Split {
     pub(crate) fn bytes(shape: ImageShape, values: Vec<u8>, labels: Vec<u32>, range: f32, by: &Normalisation) -> Self {
         let row = |(mean, std): (&f32, &f32)| std::array::from_fn(|pixel| (pixel as f32 / range - mean) / std);
         let table = by.mean.iter().zip(&by.std).map(row).collect();
-        Self { shape, pixels: Pixels::Bytes { values, table }, labels }
+        Self { shape, pixels: Pixels::Bytes { values, table }, labels, noisy: Vec::new() }
     }
 
     pub(crate) fn floats(shape: ImageShape, values: Vec<f32>, labels: Vec<u32>) -> Self {
-        Self { shape, pixels: Pixels::Floats(values), labels }
+        Self { shape, pixels: Pixels::Floats(values), labels, noisy: Vec::new() }
     }
 
     /// Number of examples.
@@ -122,6 +128,11 @@ impl Split {
         }
     }
 
+    /// Replaces a share of the labels.
+    fn add_noise(&mut self, classes: usize, share: f64, seed: u64) {
+        self.noisy = noise::replace_labels(&mut self.labels, classes, share, seed);
+    }
+
     /// These examples of it, in this order.
     pub(crate) fn part(&self, examples: &[u32]) -> Self {
         fn rows<T: Copy>(values: &[T], size: usize, examples: &[u32]) -> Vec<T> {
@@ -134,7 +145,9 @@ impl Split {
             }
             Pixels::Floats(values) => Pixels::Floats(rows(values, size, examples)),
         };
-        Self { shape: self.shape, pixels, labels: rows(&self.labels, 1, examples) }
+        let is_noisy = |place: &u32| self.noisy.binary_search(&examples[*place as usize]).is_ok();
+        let noisy = (0..examples.len() as u32).filter(is_noisy).collect();
+        Self { shape: self.shape, pixels, labels: rows(&self.labels, 1, examples), noisy }
     }
 
     fn truncate(&mut self, examples: usize) {
@@ -205,7 +218,7 @@ impl Dataset {
             }
             loaded.train.truncate(limit);
         }
-        noise::replace_labels(&mut loaded.train.labels, loaded.classes, table.label_noise, seed);
+        loaded.train.add_noise(loaded.classes, table.label_noise, seed);
         let validation = validation::split_off(&mut loaded.train, table.validation, seed)?;
         Ok(Self::new(loaded, validation))
     }
@@ -241,11 +254,12 @@ impl Dataset {
     }
 
     /// A split by name.
-    pub fn split(&self, name: SplitName) -> &Split {
+    pub fn split(&self, name: SplitName) -> Examples<'_> {
         match name {
-            SplitName::Train => &self.train,
-            SplitName::Validation => &self.validation,
-            SplitName::Test => &self.test,
+            SplitName::Train => Examples::all(&self.train),
+            SplitName::Validation => Examples::all(&self.validation),
+            SplitName::Test => Examples::all(&self.test),
+            SplitName::Noisy => Examples::of(&self.train, &self.train.noisy),
         }
     }
 

@@ -6,6 +6,7 @@
 mod augment;
 mod dataset;
 mod error;
+mod examples;
 mod fetch;
 mod loader;
 mod noise;
@@ -18,6 +19,7 @@ mod validation;
 pub use augment::augment;
 pub use dataset::{Dataset, Normalisation, Split, SplitName};
 pub use error::DataError;
+pub use examples::Examples;
 pub use fetch::{Checked, fetch, verify};
 pub use loader::{Batch, Loader};
 pub use order::{Entry, Order};

@@ -110,6 +110,29 @@ fn validation_is_split_off_after_limit_and_noise_and_its_labels_stay_as_noisy_as
 }
 
 #[test]
+fn the_noisy_examples_are_those_whose_label_was_replaced_without_those_split_off() {
+    let clean = DataTable { train_limit: Some(101), ..digits() };
+    let noisy = DataTable { label_noise: 0.25, ..clean.clone() };
+    let split = DataTable { validation: 0.3, ..noisy.clone() };
+    assert!(load(&clean).split(SplitName::Noisy).is_empty());
+    let of = |dataset: &Dataset, name| -> Vec<(Vec<f32>, u32)> {
+        images(dataset, name).into_iter().zip(labels(dataset, name)).collect()
+    };
+    // Which examples those are is found without it: by their images, of which no two are the same, in the data without noise.
+    let came_with = of(&load(&clean), SplitName::Train);
+    let label = |image: &[f32]| came_with.iter().find(|(other, _)| other == image).unwrap().1;
+    for (table, count) in [(noisy, 25), (split, 17)] {
+        let dataset = load(&table);
+        let want: Vec<_> =
+            of(&dataset, SplitName::Train).into_iter().filter(|(image, now)| label(image) != *now).collect();
+        assert_eq!(of(&dataset, SplitName::Noisy), want);
+        let apart = of(&dataset, SplitName::Validation).into_iter().filter(|(image, now)| label(image) != *now);
+        // 25 of 101 were replaced; some of those are among the 30 split off.
+        assert_eq!((want.len(), want.len() + apart.count()), (count, 25));
+    }
+}
+
+#[test]
 fn the_digest_changes_with_the_examples_and_with_nothing_else() {
     let plain = load(&digits()).digest();
     let same = [

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use strath_core::ImageShape;
 use strath_core::config::{DataKind, DataTable};
-use strath_data::{Dataset, Split, SplitName, verify};
+use strath_data::{Dataset, Examples, SplitName, verify};
 
 /// The package's folder, or a printed line and nothing where it is not installed.
 fn folder() -> Option<&'static Path> {
@@ -18,7 +18,7 @@ fn folder() -> Option<&'static Path> {
 }
 
 /// The sum of an image's raw pixels, from 0 to 255.
-fn raw_sum(split: &Split, example: usize) -> u32 {
+fn raw_sum(split: Examples<'_>, example: usize) -> u32 {
     let mut image = vec![0.0; 784];
     split.image(example, &mut image);
     image.iter().map(|value| ((value * 0.3530 + 0.2860) * 255.0).round() as u32).sum()
@@ -54,7 +54,7 @@ fn the_packaged_files_load_as_published() {
         assert_eq!(counts, [of_each; 10]);
     }
     // In Python: list(labels[:10]), sum(images[:784]), sum(images[-784:]) of the unpacked files after their headers.
-    let first = |split: &Split| -> Vec<u32> { (0..10).map(|example| split.label(example)).collect() };
+    let first = |split: Examples<'_>| -> Vec<u32> { (0..10).map(|example| split.label(example)).collect() };
     assert_eq!(first(train), [9, 0, 0, 3, 0, 2, 7, 2, 5, 5]);
     assert_eq!(first(test), [9, 2, 1, 1, 6, 1, 4, 6, 5, 7]);
     assert_eq!((raw_sum(train, 0), raw_sum(train, 59_999)), (76_247, 16_684));

@@ -20,7 +20,7 @@ use tokio::task::JoinHandle;
 use crate::local::{Ended, LocalWorkers};
 use crate::progress::{Happening, Observer};
 use crate::run_folder::{RunFolder, RunFolderError};
-use crate::summary::{Facts, Normalisation, Summary};
+use crate::summary::{Examples, Facts, Normalisation, Summary};
 
 use recording::RunRecord;
 
@@ -225,7 +225,11 @@ fn conclude(
             let decimal = |values: &[f32]| values.iter().map(|v| shortest(*v)).collect();
             let facts = Facts {
                 batch: config.batch.size,
-                train_examples: data.train_examples,
+                examples: Examples {
+                    train: data.train_examples,
+                    validation: data.validation_examples,
+                    test: data.test_examples,
+                },
                 ended_by: ended_by(config, steps, data.train_examples),
                 seconds: elapsed.as_secs_f64(),
                 normalisation: Normalisation { mean: decimal(&data.mean), std: decimal(&data.std) },

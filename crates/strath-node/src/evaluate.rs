@@ -105,6 +105,14 @@ pub enum EvaluateError {
         /// Of which split.
         split: &'static str,
     },
+    /// There is nothing to evaluate.
+    #[error(
+        "there are 0 {split} examples, expected at least 1; raise data.train_limit, or the share that is asked for"
+    )]
+    Empty {
+        /// Of which split.
+        split: &'static str,
+    },
     /// A peer was lost or disagreed.
     #[error(transparent)]
     Collective(#[from] CollectiveError),
@@ -130,6 +138,9 @@ pub fn evaluate(
     step: Step,
 ) -> Result<Evaluation, EvaluateError> {
     let examples = loader.len(split);
+    if examples == 0 {
+        return Err(EvaluateError::Empty { split: split.name() });
+    }
     // Of one step both may be evaluated, and a rank that is ahead must not be taken for one that is behind.
     let bucket = if split == SplitName::Validation { Bucket::VALIDATION } else { Bucket::EVALUATION };
     let (mut losses, mut wrong) = (Losses::default(), 0i64);

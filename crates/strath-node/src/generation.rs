@@ -311,6 +311,7 @@ impl Evaluating {
             Split::Train => SplitName::Train,
             Split::Validation => SplitName::Validation,
             Split::Test => SplitName::Test,
+            Split::Noisy => SplitName::Noisy,
         };
         let model = &self.prepared.model;
         let (step, rank, world_size) = (self.step, self.rank, self.world_size);

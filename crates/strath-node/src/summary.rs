@@ -14,6 +14,8 @@ pub struct Summary {
     pub steps: u64,
     /// Passes over the data, `steps * B / N`.
     pub epochs: f64,
+    /// How many each split has.
+    pub examples: Examples,
     /// The key that ended it: `run.steps` or `run.epochs`, or before those `run.stop_loss`.
     pub ended_by: &'static str,
     /// Share of the test split whose arg-max is wrong.
@@ -35,6 +37,17 @@ pub struct Summary {
     pub normalisation: Normalisation,
     /// SHA-256 over the final parameters and running statistics.
     pub weights_sha256: String,
+}
+
+/// How many examples each split has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Examples {
+    /// Trained on.
+    pub train: u64,
+    /// Split off those; 0 where none are.
+    pub validation: u64,
+    /// Tested on: N of them leave an error e with the binomial deviation `sqrt(e (1 - e) / N)`.
+    pub test: u64,
 }
 
 /// A run by its validation split: at the end, and where its error was least, the first of several times.
@@ -78,8 +91,8 @@ pub struct Normalisation {
 pub struct Facts {
     /// Examples of the batch.
     pub batch: usize,
-    /// Examples of the training split.
-    pub train_examples: u64,
+    /// Examples of each split.
+    pub examples: Examples,
     /// The key that ended the run.
     pub ended_by: &'static str,
     /// Seconds from the start of this session.
@@ -96,11 +109,12 @@ impl Summary {
         let losses: Vec<f64> = metrics.steps().map(|s| s.clean_loss).collect();
         let steps = metrics.steps().last().map_or(0, |s| s.step);
         let test = metrics.evaluations(Split::Test).next_back()?;
-        let per_epoch = steps_of_an_epoch(facts.train_examples, facts.batch as u64) as usize;
+        let per_epoch = steps_of_an_epoch(facts.examples.train, facts.batch as u64) as usize;
         let last_epoch = &losses[losses.len().saturating_sub(per_epoch)..];
         Some(Self {
             steps,
-            epochs: steps as f64 * facts.batch as f64 / facts.train_examples as f64,
+            epochs: steps as f64 * facts.batch as f64 / facts.examples.train as f64,
+            examples: facts.examples,
             ended_by: facts.ended_by,
             test_error: test.error,
             test_loss: test.loss,

@@ -113,7 +113,7 @@ macro_rules! enumeration {
     };
 }
 
-enumeration!(Split, split_out, split_in: Train Validation Test);
+enumeration!(Split, split_out, split_in: Train Validation Test Noisy);
 enumeration!(Purpose, purpose_out, purpose_in: Start Checkpoint Final Handover);
 enumeration!(Phase, phase_out, phase_in:
     Joining Preparing Waiting Connecting Ascent Exchange Descent Reduce Update Evaluate Checkpoint Finished);

@@ -8,6 +8,7 @@ pub(crate) fn prepared(train_examples: u64) -> Prepared {
     let data = DataSummary {
         digest: Digest([1; 32]),
         train_examples,
+        validation_examples: 0,
         test_examples: 100,
         channels: 1,
         height: 8,

@@ -11,6 +11,7 @@ pub enum SplitArgument {
     Train,
     Validation,
     Test,
+    Noisy,
 }
 
 impl SplitArgument {
@@ -19,11 +20,14 @@ impl SplitArgument {
     /// # Errors
     /// [`Failure::Usage`] where it splits nothing off.
     pub fn check(self, config: &Config) -> Result<(), Failure> {
-        if self == Self::Validation && config.data.validation == 0.0 {
-            return Err(Failure::usage(
+        match self {
+            Self::Validation if config.data.validation == 0.0 => Err(Failure::usage(
                 "--split validation: data.validation is 0, so nothing is split off; set it as the run had it",
-            ));
+            )),
+            Self::Noisy if config.data.label_noise == 0.0 => Err(Failure::usage(
+                "--split noisy: data.label_noise is 0, so no label was replaced; set it as the run had it",
+            )),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }

@@ -261,6 +261,7 @@ fn what_cannot_be_measured_is_refused_in_one_line() {
     assert_failed(&fails("sharpness", &["--rho", "0"]), 2, "above 0");
     assert_failed(&fails("spectrum", &["--limit", "0"]), 2, "--limit is 0");
     assert_failed(&fails("sharpness", &["--split", "validation"]), 2, "data.validation is 0");
+    assert_failed(&fails("sharpness", &["--split", "noisy"]), 2, "data.label_noise is 0");
     assert_failed(&fails("sharpness", &["--adaptive", "--eta", "nan"]), 2, "at least 0");
     assert_failed(&fails("bound", &["--split", "test"]), 2, "--split");
     assert_failed(&fails("landscape", &["--grid", "1", "--out", "x"]), 2, "--grid is 1");

@@ -97,6 +97,35 @@ fn eval_agrees_with_the_run_on_any_number_of_workers() {
 }
 
 #[test]
+fn the_noisy_examples_are_evaluated_to_the_same_bits_on_any_number_of_workers() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let sets = ["--set", "run.epochs=4", "--set", "data.label_noise=0.2"];
+    train(&repository().join("configs/digits.toml"), &out, &sets);
+    let (checkpoint, config) = (out.join("final.safetensors"), out.join("config.toml"));
+    let eval = ["eval", checkpoint.to_str().unwrap(), "--config", config.to_str().unwrap(), "--json"];
+    let on = |split: &str, workers: &str| {
+        let output = run(&[&eval[..], &["--split", split, "--workers", workers]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout
+    };
+    let found = on("noisy", "1");
+    assert_eq!(found, on("noisy", "3"));
+    let error = |line: &[u8]| serde_json::from_slice::<serde_json::Value>(line).unwrap()["error"].as_f64().unwrap();
+    // 0.2 * 1437 = 287.4 examples. So early nearly all that is wrong on the training examples is wrong there.
+    let wrong = error(&found) * 287.0;
+    assert!((wrong - wrong.round()).abs() < 1e-9, "{wrong}");
+    let of_all = error(&on("train", "1")) * 1437.0;
+    assert!(error(&found) > 0.7 && wrong <= of_all + 1e-9 && wrong > 0.5 * of_all, "{wrong} of {of_all}");
+
+    let refused = run(&[&eval[..], &["--split", "noisy", "--set", "data.label_noise=0"]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("data.label_noise is 0"), "{}", stderr(&refused));
+    let none = run(&[&eval[..], &["--split", "noisy", "--set", "data.label_noise=0.0001"]].concat());
+    assert!(!none.status.success() && stderr(&none).contains("there are 0 noisy examples"), "{}", stderr(&none));
+}
+
+#[test]
 fn f32_and_bf16_sums_train_and_ranks_agree() {
     // That ranks agree bitwise is checked by the coordinator at the end of every run: it refuses digests that differ.
     let folder = tempfile::tempdir().unwrap();

@@ -26,6 +26,7 @@ fn validation_is_evaluated_beside_the_test_split_for_any_number_of_workers() {
     let steps = metrics(&alone, "step").len() as f64;
     let batch = 64.0;
     assert!((summary["epochs"].as_f64().unwrap() / (steps * batch / 1294.0) - 1.0).abs() < 1e-12, "{summary}");
+    assert_eq!(summary["examples"], serde_json::json!({"train": 1294, "validation": 143, "test": 360}));
     let lines = metrics(&alone, "eval");
     let splits: Vec<&str> = lines.iter().map(|line| line["split"].as_str().unwrap()).collect();
     assert_eq!(splits, ["validation", "test"].repeat(3));
@@ -63,6 +64,7 @@ fn a_run_without_validation_says_nothing_of_it_and_a_share_of_no_example_is_refu
     let config = repository().join("configs/digits.toml");
     let summary = train(&config, &out, &["--set", "run.steps=2"]);
     assert!(summary.as_object().unwrap().keys().all(|key| !key.contains("validation")), "{summary}");
+    assert_eq!(summary["examples"], serde_json::json!({"train": 1437, "validation": 0, "test": 360}));
     let none = folder.path().join("none");
     let refused =
         run(&["train", config.to_str().unwrap(), "--out", none.to_str().unwrap(), "--set", "data.validation=0.0001"]);

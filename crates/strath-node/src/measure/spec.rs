@@ -34,6 +34,8 @@ pub enum Part {
     Validation,
     /// The test examples.
     Test,
+    /// Those training examples whose label is not the one that they came with.
+    Noisy,
 }
 
 /// What batch norm normalises by.
@@ -144,6 +146,7 @@ impl Part {
             Self::Train => SplitName::Train,
             Self::Validation => SplitName::Validation,
             Self::Test => SplitName::Test,
+            Self::Noisy => SplitName::Noisy,
         }
     }
 }

@@ -390,6 +390,7 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
                 SplitName::Train => Split::Train,
                 SplitName::Validation => Split::Validation,
                 SplitName::Test => Split::Test,
+                SplitName::Noisy => Split::Noisy,
             },
             loss: evaluation.loss,
             error: evaluation.error,
@@ -432,6 +433,7 @@ fn summarise(prepared: &Prepared) -> PreparedMessage {
         data: DataSummary {
             digest: dataset.digest(),
             train_examples: dataset.split(SplitName::Train).len() as u64,
+            validation_examples: dataset.split(SplitName::Validation).len() as u64,
             test_examples: dataset.split(SplitName::Test).len() as u64,
             channels: shape.channels as u32,
             height: shape.height as u32,

@@ -204,11 +204,13 @@ pub enum Split {
     Validation,
     /// The test examples.
     Test,
+    /// Those training examples whose label is not the one that they came with.
+    Noisy,
 }
 
 impl Split {
     /// Every split, in order.
-    pub const ALL: [Self; 3] = [Self::Train, Self::Validation, Self::Test];
+    pub const ALL: [Self; 4] = [Self::Train, Self::Validation, Self::Test, Self::Noisy];
 
     /// Its name in files and messages.
     pub fn name(self) -> &'static str {
@@ -216,6 +218,7 @@ impl Split {
             Self::Train => "train",
             Self::Validation => "validation",
             Self::Test => "test",
+            Self::Noisy => "noisy",
         }
     }
 }
@@ -246,6 +249,8 @@ pub struct DataSummary {
     pub digest: Digest,
     /// Examples to train on.
     pub train_examples: u64,
+    /// Examples split off those.
+    pub validation_examples: u64,
     /// Examples to test on.
     pub test_examples: u64,
     /// Channels of an image.

@@ -66,6 +66,7 @@ pub(crate) fn prepared() -> Prepared {
     let data = DataSummary {
         digest: Digest([1; 32]),
         train_examples: 100,
+        validation_examples: 0,
         test_examples: 10,
         channels: 1,
         height: 8,

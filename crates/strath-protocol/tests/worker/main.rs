@@ -42,6 +42,7 @@ fn prepared() -> Prepared {
     let data = DataSummary {
         digest: Digest([1; 32]),
         train_examples: 1,
+        validation_examples: 0,
         test_examples: 1,
         channels: 1,
         height: 1,

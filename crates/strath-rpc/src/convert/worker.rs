@@ -87,9 +87,20 @@ impl TryFrom<wire::Prepared> for Prepared {
 
 impl From<DataSummary> for wire::DataSummary {
     fn from(data: DataSummary) -> Self {
-        let DataSummary { digest, train_examples, test_examples, channels, height, width, classes, mean, std } = data;
+        let DataSummary {
+            digest,
+            train_examples,
+            validation_examples,
+            test_examples,
+            channels,
+            height,
+            width,
+            classes,
+            mean,
+            std,
+        } = data;
         let digest = digest.0.into();
-        Self { digest, train_examples, test_examples, channels, height, width, classes, mean, std }
+        Self { digest, train_examples, test_examples, channels, height, width, classes, mean, std, validation_examples }
     }
 }
 
@@ -107,6 +118,7 @@ impl TryFrom<wire::DataSummary> for DataSummary {
             classes,
             mean,
             std,
+            validation_examples,
         } = data;
         // In the order of the fields; `usize` holds the length of whatever has arrived.
         for (field, length) in [("DataSummary.mean", mean.len()), ("DataSummary.std", std.len())] {
@@ -121,6 +133,7 @@ impl TryFrom<wire::DataSummary> for DataSummary {
         Ok(Self {
             digest: digest(&sha256, "DataSummary.digest")?,
             train_examples,
+            validation_examples,
             test_examples,
             channels,
             height,

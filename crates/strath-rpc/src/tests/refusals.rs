@@ -170,7 +170,7 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     each_refused!(Admitted, wire::Admitted { configuration, lease_ms: 1, ..Default::default() },
         "Admitted.configuration": configuration = "x".repeat((1 << 20) + 1);
         "Admitted.evaluate": evaluate = Some(0);
-        "Admitted.evaluate": evaluate = Some(4);
+        "Admitted.evaluate": evaluate = Some(5);
         "Admitted.lease_ms": lease_ms = 0;
     );
     let member = wire::Member { worker: 0, ring_address: local.clone() };

@@ -199,11 +199,22 @@ fn halted() -> impl Strategy<Value = Halted> {
 
 fn data() -> impl Strategy<Value = DataSummary> {
     let channels = prop::collection::vec((value(), value()), 0..5);
-    (digest(), any::<[u64; 2]>(), any::<[u32; 3]>(), channels).prop_map(
-        |(digest, [train_examples, test_examples], [height, width, classes], channels)| {
+    (digest(), any::<[u64; 3]>(), any::<[u32; 3]>(), channels).prop_map(
+        |(digest, [train_examples, validation_examples, test_examples], [height, width, classes], channels)| {
             let (mean, std): (Vec<f32>, Vec<f32>) = channels.into_iter().unzip();
             let channels = mean.len() as u32;
-            DataSummary { digest, train_examples, test_examples, channels, height, width, classes, mean, std }
+            DataSummary {
+                digest,
+                train_examples,
+                validation_examples,
+                test_examples,
+                channels,
+                height,
+                width,
+                classes,
+                mean,
+                std,
+            }
         },
     )
 }

@@ -52,4 +52,10 @@ pub enum StudyError {
     /// A base configuration that is refused.
     #[error("{0}")]
     Base(Box<ConfigError>),
+    /// A table that could not be made a Parquet file.
+    #[error("results.parquet cannot be made: {reason}; results.csv holds the same")]
+    Parquet {
+        /// What the library that writes it says.
+        reason: String,
+    },
 }

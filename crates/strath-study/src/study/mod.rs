@@ -7,12 +7,14 @@
 //! plan         arms x seeds, each run with its whole configuration and the name of its folder
 //! record       what is kept of the plan beside the results
 //! results      what came of them, a row a run
+//! parquet      the same as a Parquet file
 //! ```
 
 mod error;
 mod expression;
 mod file;
 mod grid;
+mod parquet;
 mod plan;
 mod record;
 mod results;
@@ -21,6 +23,7 @@ mod setting;
 pub use error::StudyError;
 pub use file::{Compute, GridTable, Match, Measure, ReportTable, StudyFile, StudyTable};
 pub use grid::{Arm, Place, arms};
+pub use parquet::to_parquet;
 pub use plan::{Plan, PlannedRun, gradients_an_example};
 pub use record::{ArmRecord, Pairs, PlaceRecord, Record};
 pub use results::{Cell, Finished, Results};

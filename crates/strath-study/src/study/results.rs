@@ -88,6 +88,7 @@ const OF_EVERY_STUDY: [&str; 25] = [
     "validation_error",
     "test_loss",
     "test_error",
+    "test_examples",
     "gap",
     "best_epoch",
     "best_train_loss",
@@ -184,6 +185,7 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         number("validation_error"),
         number("test_loss"),
         Cell::of(test_error),
+        Cell::of(summary["examples"]["test"].as_f64()),
         Cell::of(gap),
         Cell::of(best.epoch),
         Cell::of(best.train_loss),
@@ -286,7 +288,7 @@ mod tests {
             eval(4, "test", 0.1),
         ];
         let summary = json!({"steps": 4, "epochs": 2.0, "test_error": 0.1, "test_loss": 0.2, "train_loss": 1.5, "seconds": 3.0,
-            "validation_error": 0.5, "ended_by": "run.epochs", "weights_sha256": "ab"});
+            "validation_error": 0.5, "examples": {"train": 9, "validation": 1, "test": 50}, "ended_by": "run.epochs", "weights_sha256": "ab"});
         Finished { summary, lines, measured: vec![("train_error".into(), 0.04), ("trace".into(), 7.0)] }
     }
 
@@ -301,6 +303,7 @@ mod tests {
             (cell("seed"), cell("arm"), cell("doubled")),
             (Cell::Number(1.0), Cell::Number(1.0), Cell::Text("false".into()))
         );
+        assert_eq!((cell("test_error"), cell("test_examples")), (Cell::Number(0.1), Cell::Number(50.0)));
         assert!((cell("gap").number().unwrap() - 0.06).abs() < 1e-12);
         assert_eq!(
             (cell("best_epoch"), cell("best_test_error"), cell("best_train_loss")),

@@ -48,6 +48,7 @@ impl Eval {
             SplitArgument::Train => Split::Train,
             SplitArgument::Validation => Split::Validation,
             SplitArgument::Test => Split::Test,
+            SplitArgument::Noisy => Split::Noisy,
         };
         runtime::block_on(async {
             let end = errand::run(config, &self.checkpoint, Job::Evaluate(split), Box::new(|_| ())).await;

@@ -118,6 +118,7 @@ impl Common {
             SplitArgument::Train => Part::Train,
             SplitArgument::Validation => Part::Validation,
             SplitArgument::Test => Part::Test,
+            SplitArgument::Noisy => Part::Noisy,
         };
         let mut measurement = Measurement { what, split, limit: self.limit, norms, seed: self.seed, progress: None };
         let checkpoint = std::fs::canonicalize(&self.checkpoint)

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Map, Value, json};
+use strath_core::config::Config;
 use strath_study::study::Measure;
 use tokio::process::Command;
 
@@ -11,15 +12,37 @@ use tokio::process::Command;
 struct Asked {
     arguments: Vec<String>,
     /// Names of columns, each with the place of its number in the answer.
-    columns: Vec<(String, &'static str)>,
+    columns: Vec<(String, Number)>,
 }
 
-fn commands(measures: &[Measure]) -> Vec<Asked> {
+/// A number of an answer.
+enum Number {
+    /// At this place.
+    At(&'static str),
+    /// What is left of 1 beside the one at this place.
+    Rest(&'static str),
+}
+
+impl Number {
+    fn of(&self, answer: &Value) -> Value {
+        let at = |key: &str| answer.pointer(&format!("/{key}")).cloned().unwrap_or(Value::Null);
+        match self {
+            Self::At(key) => at(key),
+            Self::Rest(key) => at(key).as_f64().map_or(Value::Null, |number| json!(1.0 - number)),
+        }
+    }
+}
+
+fn commands(config: &Config, measures: &[Measure]) -> Vec<Asked> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
     let mut commands = vec![Asked {
         arguments: words(&["eval", "--split", "train"]),
-        columns: vec![("train_loss".to_string(), "loss"), ("train_error".to_string(), "error")],
+        columns: vec![("train_loss".to_string(), Number::At("loss")), ("train_error".to_string(), Number::At("error"))],
     }];
+    if config.data.label_noise > 0.0 {
+        let columns = vec![("memorised".to_string(), Number::Rest("error"))];
+        commands.push(Asked { arguments: words(&["eval", "--split", "noisy"]), columns });
+    }
     let limited = |mut command: Vec<String>, limit: Option<usize>| {
         if let Some(limit) = limit {
             command.extend(["--limit".into(), limit.to_string()]);
@@ -30,14 +53,14 @@ fn commands(measures: &[Measure]) -> Vec<Asked> {
         match measure {
             Measure::Sharpness { m, rho, limit } => commands.extend(m.iter().map(|m| {
                 let command = words(&["measure", "sharpness", "--m", &m.to_string(), "--rho", &rho.to_string()]);
-                let columns = vec![(format!("sharpness_m{m}_rho{rho}"), "sharpness")];
+                let columns = vec![(format!("sharpness_m{m}_rho{rho}"), Number::At("sharpness"))];
                 Asked { arguments: limited(command, *limit), columns }
             })),
             Measure::Spectrum { top, trace_samples, limit } => {
                 let counts = [top.to_string(), trace_samples.to_string()];
                 let command = words(&["measure", "spectrum", "--top", &counts[0], "--trace-samples", &counts[1]]);
                 let columns = [("lambda_1", "eigenvalues/0"), ("lambda_1_5", "ratio_1_5"), ("trace", "trace")];
-                let columns = columns.map(|(column, key)| (column.into(), key)).into();
+                let columns = columns.map(|(column, key)| (column.into(), Number::At(key))).into();
                 commands.push(Asked { arguments: limited(command, *limit), columns });
             }
         }
@@ -46,9 +69,15 @@ fn commands(measures: &[Measure]) -> Vec<Asked> {
 }
 
 /// Measures the run in a folder; by column.
-pub(super) async fn measure(program: &Path, run: &Path, workers: usize, measures: &[Measure]) -> Result<Value, String> {
+pub(super) async fn measure(
+    program: &Path,
+    run: &Path,
+    config: &Config,
+    workers: usize,
+    measures: &[Measure],
+) -> Result<Value, String> {
     let mut found = Map::new();
-    for Asked { arguments, columns } in commands(measures) {
+    for Asked { arguments, columns } in commands(config, measures) {
         let mut command = Command::new(program);
         command.args(&arguments).args(["--workers", &workers.to_string(), "--json", "--config"]);
         command.arg(run.join("config.toml")).arg(run.join("final.safetensors"));
@@ -59,9 +88,8 @@ pub(super) async fn measure(program: &Path, run: &Path, workers: usize, measures
             return Err(format!("{}: {}", arguments.join(" "), said.lines().last().unwrap_or("no word")));
         }
         let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
-        for (column, key) in columns {
-            let value = answer.pointer(&format!("/{key}")).cloned().unwrap_or(json!(null));
-            found.insert(column, value);
+        for (column, number) in columns {
+            found.insert(column, number.of(&answer));
         }
     }
     Ok(Value::Object(found))

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use strath_core::ImageShape;
 use strath_core::config::{Config, RunLength};
-use strath_data::{Dataset, SplitName};
+use strath_data::{DataError, Dataset, SplitName};
 use strath_model::{Model, Work, convolution_method};
 use strath_study::study::{Plan, gradients_an_example};
 
@@ -17,9 +18,15 @@ const OF_A_STEP: f64 = 2e-4;
 /// Seconds of starting a run's processes and of looking at what it found.
 const OF_A_RUN: f64 = 0.3;
 
+/// Examples to train on, an image's shape, and the number of classes.
+type Size = (usize, ImageShape, usize);
+
 /// Seconds that each run of a plan takes on one processor, corrected by those that have run.
 pub(super) struct Estimate {
-    seconds: Vec<f64>,
+    /// `None`: its data could not be loaded.
+    seconds: Vec<Option<f64>>,
+    /// Why data could not be loaded, the first time.
+    unknown: Option<DataError>,
     /// Seconds estimated and measured of the runs that are done.
     done: Cell<(f64, f64)>,
 }
@@ -27,7 +34,8 @@ pub(super) struct Estimate {
 impl Estimate {
     /// Of a plan: data sets are loaded once for each `[data]`, to know their sizes.
     pub(super) fn of(plan: &Plan) -> Result<Self, Failure> {
-        let mut sizes: BTreeMap<String, (usize, strath_core::ImageShape, usize)> = BTreeMap::new();
+        let mut sizes: BTreeMap<String, Option<Size>> = BTreeMap::new();
+        let mut unknown = None;
         let mut seconds = Vec::with_capacity(plan.runs.len());
         for run in &plan.runs {
             let config = &run.config;
@@ -39,44 +47,56 @@ impl Estimate {
             let size = if let Some(size) = sizes.get(&key) {
                 *size
             } else {
-                let data = Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
-                let size = (data.split(SplitName::Train).len(), data.shape(), data.classes());
+                let size = match Dataset::load(&config.data, config.run.seed) {
+                    Ok(data) => Some((data.split(SplitName::Train).len(), data.shape(), data.classes())),
+                    Err(error) => {
+                        unknown.get_or_insert(error);
+                        None
+                    }
+                };
                 sizes.insert(key, size);
                 size
             };
-            seconds.push(of_run(config, size)?);
+            seconds.push(size.map(|size| of_run(config, size)).transpose()?);
         }
-        Ok(Self { seconds, done: Cell::new((0.0, 0.0)) })
+        Ok(Self { seconds, unknown, done: Cell::new((0.0, 0.0)) })
+    }
+
+    /// Why there are runs whose time is not known: their data cannot be loaded.
+    pub(super) fn unknown(&self) -> Option<&DataError> {
+        self.unknown.as_ref()
     }
 
     /// Of each run.
-    pub(super) fn seconds(&self) -> &[f64] {
+    pub(super) fn seconds(&self) -> &[Option<f64>] {
         &self.seconds
     }
 
-    /// Of all runs.
-    pub(super) fn total(&self) -> f64 {
-        self.seconds.iter().sum()
+    /// Of all runs, where each is known.
+    pub(super) fn total(&self) -> Option<f64> {
+        self.seconds.iter().copied().sum()
     }
 
     /// A run took so long.
     pub(super) fn took(&self, run: usize, seconds: f64) {
         let (estimated, measured) = self.done.get();
-        self.done.set((estimated + self.seconds[run], measured + seconds));
+        self.done.set((estimated + self.known(run), measured + seconds));
     }
 
     /// What the runs that are left take, by what the others took.
     pub(super) fn left(&self, runs: impl Iterator<Item = usize>) -> f64 {
         let (estimated, measured) = self.done.get();
         let factor = if estimated > 0.0 { measured / estimated } else { 1.0 };
-        runs.map(|run| factor * self.seconds[run]).fold(0.0, |all, seconds| all + seconds)
+        runs.map(|run| factor * self.known(run)).fold(0.0, |all, seconds| all + seconds)
+    }
+
+    /// Nothing where it is not known; such a study does not run.
+    fn known(&self, run: usize) -> f64 {
+        self.seconds[run].unwrap_or_default()
     }
 }
 
-fn of_run(
-    config: &Config,
-    (examples, shape, classes): (usize, strath_core::ImageShape, usize),
-) -> Result<f64, Failure> {
+fn of_run(config: &Config, (examples, shape, classes): Size) -> Result<f64, Failure> {
     let method = convolution_method(config.model.convolution);
     let model = Model::build(&config.model.kind, shape, classes, method).map_err(Failure::usage)?;
     let flops: f64 = model.work(1).map_err(Failure::other)?.iter().map(Work::pass_flops).sum();
@@ -93,8 +113,9 @@ fn of_run(
     Ok(OF_A_RUN + steps * step)
 }
 
-/// Seconds as people say them.
-pub(super) fn human(seconds: f64) -> String {
+/// Seconds as people say them; a question mark where they are not known.
+pub(super) fn human(seconds: impl Into<Option<f64>>) -> String {
+    let Some(seconds) = seconds.into() else { return "?".into() };
     match seconds {
         s if s < 90.0 => format!("{s:.0} s"),
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),

@@ -1,4 +1,4 @@
-//! A study's folder: `study.toml`, a folder for each run below `runs`, `results.csv`.
+//! A study's folder: `study.toml`, a folder for each run below `runs`, `results.csv` and the same as `results.parquet`.
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use strath_core::config::Layers;
-use strath_study::study::{Plan, Record, Results, StudyFile};
+use strath_study::study::{Plan, Record, Results, StudyFile, to_parquet};
 
 use super::report;
 use crate::configuration::environment;
@@ -30,7 +30,8 @@ Examples:
   strath study configs/studies/m-sharpness.toml --set study.quick=true
   strath study configs/studies/m-sharpness.toml --resume           goes on where it was
 
-A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv and in report.html.")]
+A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv,
+results.parquet and report.html.")]
 pub struct Study {
     /// The study's file.
     #[arg(value_name = "STUDY")]
@@ -61,6 +62,12 @@ impl Study {
         let (file, text, plan) = self.plan()?;
         let estimate = Estimate::of(&plan)?;
         let (jobs, workers) = self.at_once(&plan);
+        if let Some(error) = estimate.unknown() {
+            if !self.dry_run {
+                return Err(Failure::other(error));
+            }
+            log::warn(&format!("{error}; how long the runs take is not known without"));
+        }
         if self.dry_run {
             return telling::print(&listed(&file, &plan, &estimate, jobs));
         }
@@ -75,7 +82,7 @@ impl Study {
             plan.arms.len(),
             file.seeds().map_err(Failure::usage)?.len(),
             if workers == 1 { "" } else { "s" },
-            human(estimate.total() / jobs as f64),
+            human(estimate.total().map(|total| total / jobs as f64)),
         ));
         let runner =
             Runner { folder: &folder, plan: &plan, measures: &file.study.measure, estimate: &estimate, jobs, workers };
@@ -83,6 +90,7 @@ impl Study {
             let end = runner.run().await?;
             let results = Results::of(&plan, |run| folder.finished(run));
             folder.write("results.csv", results.csv().as_bytes())?;
+            folder.write("results.parquet", &to_parquet(&results).map_err(Failure::other)?)?;
             let table = telling::short(&folder.path("results.csv"));
             telling::print(&format!("{} of {} runs in {table}\n", results.rows.len(), plan.runs.len()))?;
             if !results.rows.is_empty() {
@@ -153,13 +161,14 @@ fn listed(file: &StudyFile, plan: &Plan, estimate: &Estimate, jobs: usize) -> St
         let arm = &plan.arms[run.arm].settings;
         let matched =
             run.reference.as_ref().map(|_| format!(" and for its lift sam.rho={}", run.config.sam.rho)).unwrap_or_default();
-        lines.push(format!("{seconds:8.1} s  run.seed={} {arm}{matched}{twice}", run.seed));
+        let seconds = seconds.map_or_else(|| "?".into(), |seconds| format!("{seconds:.1}"));
+        lines.push(format!("{seconds:>8} s  run.seed={} {arm}{matched}{twice}", run.seed));
     }
     let (runs, total) = (plan.runs.len(), estimate.total());
     lines.push(format!(
         "{runs} runs, {} of computing, about {} with {jobs} at once",
         human(total),
-        human(total / jobs as f64)
+        human(total.map(|total| total / jobs as f64))
     ));
     lines.join("\n") + "\n"
 }

@@ -106,7 +106,7 @@ impl Runner<'_> {
         let mut runs: Vec<usize> = (0..planned.len()).filter(is_left).collect();
         // As planned, the runs of a seed stand together.
         for of_seed in runs.chunk_by_mut(|a, b| planned[*a].seed == planned[*b].seed) {
-            of_seed.sort_by(|a, b| seconds[*b].total_cmp(&seconds[*a]));
+            of_seed.sort_by(|a, b| seconds[*b].unwrap_or(0.0).total_cmp(&seconds[*a].unwrap_or(0.0)));
         }
         runs
     }
@@ -124,7 +124,7 @@ impl Runner<'_> {
         let said = self.folder.path("logs").join(format!("{}.log", planned.folder));
         let (out, errors) = (File::create(&said).map_err(Failure::other)?, said.clone());
         let (folder, program) = (self.folder.run(planned), std::env::current_exe().map_err(Failure::other)?);
-        let (workers, measures) = (self.workers, self.measures.to_vec());
+        let (workers, measures, of) = (self.workers, self.measures.to_vec(), planned.config.clone());
         let mut command = Command::new(&program);
         command.arg("train").arg(&config).arg("--out").arg(&folder).args(["--workers", &workers.to_string()]);
         command.arg("--orphan-stops");
@@ -161,7 +161,7 @@ impl Runner<'_> {
                 Err(error) => return took(Try::Failed(error.to_string())),
             }
             tokio::select! {
-                found = afterwards::measure(&program, &folder, workers, &measures) => match found {
+                found = afterwards::measure(&program, &folder, &of, workers, &measures) => match found {
                     Ok(found) => {
                         let kept = strath_node::files::write_whole(&folder.join(super::folder::MEASURED), format!("{found}\n").as_bytes());
                         took(kept.map_or_else(|error| Try::Failed(error.to_string()), |()| Try::Done))
