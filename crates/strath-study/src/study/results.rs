@@ -75,7 +75,7 @@ pub struct Results {
 }
 
 /// Columns that every study has, after the keys that vary and its own variables.
-const OF_EVERY_STUDY: [&str; 25] = [
+const OF_EVERY_STUDY: [&str; 26] = [
     "grid",
     "arm",
     "seed",
