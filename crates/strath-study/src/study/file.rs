@@ -121,7 +121,7 @@ pub enum Measure {
         /// Only the first so many examples.
         limit: Option<usize>,
     },
-    /// The columns `lambda_1`, `lambda_5` and `trace`.
+    /// The columns `lambda_1`, `lambda_2`, ... of the largest eigenvalues, `lambda_1_5` and `trace`.
     Spectrum {
         /// How many eigenvalues.
         top: usize,

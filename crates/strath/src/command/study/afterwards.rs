@@ -18,7 +18,7 @@ struct Asked {
 /// A number of an answer.
 enum Number {
     /// At this place.
-    At(&'static str),
+    At(String),
     /// What is left of 1 beside the one at this place.
     Rest(&'static str),
 }
@@ -37,7 +37,7 @@ fn commands(config: &Config, measures: &[Measure]) -> Vec<Asked> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
     let mut commands = vec![Asked {
         arguments: words(&["eval", "--split", "train"]),
-        columns: vec![("train_loss".to_string(), Number::At("loss")), ("train_error".to_string(), Number::At("error"))],
+        columns: vec![("train_loss".to_string(), Number::At("loss".into())), ("train_error".to_string(), Number::At("error".into()))],
     }];
     if config.data.label_noise > 0.0 {
         let columns = vec![("memorised".to_string(), Number::Rest("error"))];
@@ -53,14 +53,16 @@ fn commands(config: &Config, measures: &[Measure]) -> Vec<Asked> {
         match measure {
             Measure::Sharpness { m, rho, limit } => commands.extend(m.iter().map(|m| {
                 let command = words(&["measure", "sharpness", "--m", &m.to_string(), "--rho", &rho.to_string()]);
-                let columns = vec![(format!("sharpness_m{m}_rho{rho}"), Number::At("sharpness"))];
+                let columns = vec![(format!("sharpness_m{m}_rho{rho}"), Number::At("sharpness".into()))];
                 Asked { arguments: limited(command, *limit), columns }
             })),
             Measure::Spectrum { top, trace_samples, limit } => {
                 let counts = [top.to_string(), trace_samples.to_string()];
                 let command = words(&["measure", "spectrum", "--top", &counts[0], "--trace-samples", &counts[1]]);
-                let columns = [("lambda_1", "eigenvalues/0"), ("lambda_1_5", "ratio_1_5"), ("trace", "trace")];
-                let columns = columns.map(|(column, key)| (column.into(), Number::At(key))).into();
+                let eigenvalue = |k: usize| (format!("lambda_{k}"), Number::At(format!("eigenvalues/{}", k - 1)));
+                let mut columns: Vec<(String, Number)> = (1..=*top).map(eigenvalue).collect();
+                let rest = [("lambda_1_5", "ratio_1_5"), ("trace", "trace")];
+                columns.extend(rest.map(|(column, key)| (column.into(), Number::At(key.into()))));
                 commands.push(Asked { arguments: limited(command, *limit), columns });
             }
         }
