@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use strath_core::plan::PlanError;
 use strath_core::config::{Config, WeightDecay};
 use strath_core::fixed::OutOfRange;
+use strath_core::plan::PlanError;
 use strath_data::{Dataset, Loader};
 use strath_kernels::vector;
 use strath_model::{Model, ModelError, convolution_method};

@@ -86,6 +86,18 @@ fn a_study_that_is_stopped_and_killed_ends_in_the_table_of_an_undisturbed_one_wh
     assert!(stderr(&again).contains("holds a study already"), "{}", stderr(&again));
     succeeded(&study(&file, &broken, &["--resume", "--workers", "3", "--jobs", "1"]).output().unwrap());
     assert_eq!(table(&broken), want);
+    // The report is of the table alone, and of what the runs recorded.
+    let shown = |out: &Path| {
+        let json: serde_json::Value =
+            serde_json::from_str(&std::fs::read_to_string(out.join("report.json")).unwrap()).unwrap();
+        let mut json = json;
+        json["facts"].as_object_mut().unwrap().remove("training time of all runs").unwrap();
+        json
+    };
+    assert_eq!(shown(&broken), shown(&whole));
+    assert!(shown(&whole).to_string().contains("training-loss-1"));
+    let page = std::fs::read_to_string(whole.join("report.html")).unwrap();
+    assert!(page.contains("data:image/svg+xml") && !page.contains("http"));
     // A study that is finished is left as it is.
     let modified = |out: &Path| {
         std::fs::metadata(
@@ -158,6 +170,57 @@ fn a_study_whose_data_are_not_there_can_be_looked_at_and_not_run() {
     let refused = study(&file, &out, &[]).output().unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("data.path") && !out.exists(), "{}", stderr(&refused));
+}
+
+#[test]
+fn radii_are_matched_by_the_lift_of_the_first_batch_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    let grid = "[[grid]]\nsam.m = [32, 8]\nsam.norm = [2, \"inf\"]\nsam.rho = 0.1\nmatch = \"lift\"\nreference = { sam.m = 32, sam.norm = 2 }\n";
+    let text = format!("{}{grid}", STUDY.split("[[grid]]").next().unwrap());
+    let file = file(folder.path(), &text);
+    let output = study(&file, &folder.path().join("out"), &["--dry-run"]).output().unwrap();
+    succeeded(&output);
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+    let radius = |seed: u64, m: u64, norm: &str| -> f64 {
+        let mut lines = printed.lines().filter(|line| line.contains(&format!("run.seed={seed} ")));
+        let line = lines.find(|line| line.contains(&format!("sam.m={m} sam.norm={norm} "))).unwrap();
+        line.rsplit("for its lift sam.rho=").next().unwrap().parse().unwrap()
+    };
+    for seed in [0, 1] {
+        assert!((radius(seed, 32, "2") - 0.1).abs() < 1e-6, "the reference itself: {printed}");
+        let small = radius(seed, 8, "2");
+        assert!(small > 0.03 && small < 0.1, "a lane's gradient is longer than the batch's: {printed}");
+        assert!(radius(seed, 32, "inf") < 0.1 * 0.1, "||g||_1 is many times ||g||_2: {printed}");
+    }
+    assert!(radius(0, 8, "2") != radius(1, 8, "2"), "each seed has its own weights and batch");
+    for (from, says) in [
+        ("match = \"lift\"\n", "grid.match is missing"),
+        ("reference = { sam.m = 32, sam.norm = 2 }\n", "grid.reference is missing"),
+    ] {
+        let file = self::file(folder.path(), &text.replace(from, ""));
+        let output = study(&file, &folder.path().join("out"), &["--dry-run"]).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_report_is_of_a_study_or_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let trained =
+        strath().args(["train", "--set", "run.epochs=2", "--workers", "1", "--out"]).arg(&run).output().unwrap();
+    succeeded(&trained);
+    assert!(String::from_utf8_lossy(&trained.stdout).contains("report.html"));
+    let page = std::fs::read_to_string(run.join("report.html")).unwrap();
+    assert!(page.contains("of 360 examples") && page.contains("data:image/svg+xml"));
+    // A run that was killed has no summary.
+    std::fs::remove_file(run.join("summary.json")).unwrap();
+    succeeded(&strath().arg("report").arg(&run).output().unwrap());
+    assert!(std::fs::read_to_string(run.join("report.html")).unwrap().contains("The run has not ended"));
+    let nothing = strath().arg("report").arg(folder.path()).output().unwrap();
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(stderr(&nothing).contains("neither a study nor a run"), "{}", stderr(&nothing));
 }
 
 #[test]

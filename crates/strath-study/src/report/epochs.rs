@@ -86,7 +86,8 @@ mod tests {
                 "ascent_s": 0.0, "epsilon_s": 0.0, "exchange_s": 0.0, "descent_s": 0.0, "reduce_s": 0.0, "update_s": 0.0,
             })
         };
-        let eval = json!({"kind": "eval", "step": 2, "epoch": 1.0, "time": 0.0, "split": "test", "loss": 1.0, "error": 0.25});
+        let eval =
+            json!({"kind": "eval", "step": 2, "epoch": 1.0, "time": 0.0, "split": "test", "loss": 1.0, "error": 0.25});
         let lines = [step(0.5, 4.0), step(1.0, 2.0), eval, step(1.5, 1.0)];
         let epochs = Epochs::of(lines.into_iter().map(|line| serde_json::from_value(line).unwrap()));
         assert_eq!(epochs.curve(|means| means.clean_loss), [(1.0, 3.0), (2.0, 1.0)]);

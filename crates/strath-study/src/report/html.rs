@@ -2,104 +2,103 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::document::{Block, Cell, Document, Section, Table};
+use super::document::{Block, Cell, Document, Drawing, Section, Table};
 
 /// The style of the page.
 const STYLE: &str = include_str!("style.css");
 
 /// The page; `svg` gives the drawing of a figure, by its stem, or why there is none.
 pub fn page(document: &Document, svg: impl Fn(&str) -> Result<String, String>) -> String {
-    let title = escaped(&document.title);
-    let mut body = format!("<header>\n<h1>{title}</h1>\n<p class=\"lead\">{}</p>\n<dl>\n", escaped(&document.lead));
-    for (name, fact) in &document.facts {
-        body += &format!("<div><dt>{}</dt><dd>{}</dd></div>\n", escaped(name), escaped(fact));
-    }
-    body += "</dl>\n</header>\n<main>\n";
-    for section in &document.sections {
-        body += &self::section(section, &svg);
-    }
-    format!(
-        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n\
-         <body>\n{body}</main>\n</body>\n</html>\n"
-    )
-}
-
-fn section(section: &Section, svg: &impl Fn(&str) -> Result<String, String>) -> String {
-    let mut html = format!("<section>\n<h2>{}</h2>\n", escaped(&section.title));
-    // Figures that follow each other stand side by side where there is room.
-    for blocks in section.blocks.chunk_by(|a, b| is_drawing(a) == is_drawing(b)) {
-        let are_drawings = is_drawing(&blocks[0]);
-        html += if are_drawings { "<div class=\"figures\">\n" } else { "" };
-        for block in blocks {
-            html += &match block {
-                Block::Text(text) => format!("<p>{}</p>\n", escaped(text)),
-                Block::List(list) => {
-                    let items: String = list.iter().map(|item| format!("<li>{}</li>\n", escaped(item))).collect();
-                    format!("<ul>\n{items}</ul>\n")
+    let page = html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (document.title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                header {
+                    h1 { (document.title) }
+                    p.lead { (document.lead) }
+                    dl { @for (name, fact) in &document.facts { div { dt { (name) } dd { (fact) } } } }
                 }
-                Block::Table(table) => self::table(table),
-                Block::Drawing(drawing) => {
-                    let caption = escaped(&drawing.caption);
-                    let drawn = match svg(&drawing.stem) {
-                        Ok(svg) => {
-                            let data = STANDARD.encode(svg);
-                            format!("<img alt=\"{caption}\" src=\"data:image/svg+xml;base64,{data}\">")
-                        }
-                        Err(reason) => format!("<p class=\"missing\">not drawn: {}</p>", escaped(&reason)),
-                    };
-                    let name = escaped(&drawing.stem);
-                    format!(
-                        "<figure id=\"{name}\">{drawn}<figcaption>{caption} <span>figures/{name}</span></figcaption></figure>\n"
-                    )
-                }
-            };
+                main { @for section in &document.sections { (self::section(section, &svg)) } }
+            }
         }
-        html += if are_drawings { "</div>\n" } else { "" };
-    }
-    html + "</section>\n"
-}
-
-fn is_drawing(block: &Block) -> bool {
-    matches!(block, Block::Drawing(_))
-}
-
-fn table(table: &Table) -> String {
-    let head: String = table.columns.iter().map(|name| format!("<th>{}</th>", escaped(name))).collect();
-    let cell = |cell: &Cell| {
-        let class = if cell.number.is_some() || cell.shown == "–" { " class=\"number\"" } else { "" };
-        format!("<td{class}>{}</td>", escaped(&cell.shown))
     };
-    let rows: String =
-        table.rows.iter().map(|row| format!("<tr>{}</tr>\n", row.iter().map(cell).collect::<String>())).collect();
-    format!(
-        "<div class=\"table\"><table>\n<caption>{}</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n",
-        escaped(&table.caption)
-    )
+    page.into_string()
 }
 
-/// A text in which nothing is markup.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+fn section(section: &Section, svg: &impl Fn(&str) -> Result<String, String>) -> Markup {
+    let is_drawing = |block: &Block| matches!(block, Block::Drawing(_));
+    html! {
+        section {
+            h2 { (section.title) }
+            // Figures that follow each other stand side by side where there is room.
+            @for blocks in section.blocks.chunk_by(|a, b| is_drawing(a) == is_drawing(b)) {
+                @if is_drawing(&blocks[0]) {
+                    div.figures { @for block in blocks { (self::block(block, svg)) } }
+                } @else {
+                    @for block in blocks { (self::block(block, svg)) }
+                }
+            }
+        }
+    }
+}
+
+fn block(block: &Block, svg: &impl Fn(&str) -> Result<String, String>) -> Markup {
+    match block {
+        Block::Text(text) => html! { p { (text) } },
+        Block::List(list) => html! { ul { @for item in list { li { (item) } } } },
+        Block::Table(table) => self::table(table),
+        Block::Drawing(Drawing { stem, caption, .. }) => html! {
+            figure id=(stem) {
+                @match svg(stem) {
+                    Ok(svg) => img alt=(caption) src={ "data:image/svg+xml;base64," (STANDARD.encode(svg)) };,
+                    Err(reason) => p.missing { "not drawn: " (reason) },
+                }
+                figcaption { (caption) " " span { "figures/" (stem) } }
+            }
+        },
+    }
+}
+
+fn table(table: &Table) -> Markup {
+    let is_number = |cell: &Cell| cell.number.is_some() || cell.shown == "–";
+    html! {
+        div.table {
+            table {
+                caption { (table.caption) }
+                thead { tr { @for name in &table.columns { th { (name) } } } }
+                tbody {
+                    @for row in &table.rows {
+                        tr { @for cell in row { td.number[is_number(cell)] { (cell.shown) } } }
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::document::Drawing;
     use super::*;
     use crate::figure::{Figure, Stems};
 
     #[test]
     fn the_page_holds_everything_and_what_a_study_calls_itself_is_no_markup() {
-        let figure =
-            Figure::Stems(Stems { x: "k".into(), y: crate::figure::Axis::linear("lambda"), sets: Vec::new() });
-        let drawing = |stem: &str| {
-            Block::Drawing(Drawing { stem: stem.into(), caption: "<b>".into(), figure: figure.clone() })
+        let figure = Figure::Stems(Stems { x: "k".into(), y: crate::figure::Axis::linear("lambda"), sets: Vec::new() });
+        let drawing =
+            |stem: &str| Block::Drawing(Drawing { stem: stem.into(), caption: "<b>".into(), figure: figure.clone() });
+        let section = Section {
+            title: "a & b".into(),
+            blocks: vec![drawing("one"), drawing("two"), Block::Text("<script>".into())],
         };
-        let section =
-            Section { title: "a & b".into(), blocks: vec![drawing("one"), drawing("two"), Block::Text("<script>".into())] };
         let document =
             Document { title: "\"t\"".into(), lead: String::new(), facts: Vec::new(), sections: vec![section] };
         let page = page(&document, |stem| if stem == "one" { Ok("<svg/>".into()) } else { Err("it is empty".into()) });

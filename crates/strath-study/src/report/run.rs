@@ -13,7 +13,15 @@ use crate::statistics::binomial;
 
 /// Keys of the configuration that stand in the head of the page.
 const SHOWN: [&str; 9] = [
-    "data.kind", "model.kind", "batch.size", "batch.micro", "sam.m", "sam.rho", "optimizer.lr", "run.epochs", "run.seed",
+    "data.kind",
+    "model.kind",
+    "batch.size",
+    "batch.micro",
+    "sam.m",
+    "sam.rho",
+    "optimizer.lr",
+    "run.epochs",
+    "run.seed",
 ];
 
 /// What a run found, from its folder: `metrics.jsonl`, `config.toml`, and `summary.json` where it has ended.
@@ -21,12 +29,14 @@ const SHOWN: [&str; 9] = [
 /// # Errors
 /// [`ReportError`] where one of the first two is missing or is not what it should be.
 pub fn of_run(folder: &Path) -> Result<Document, ReportError> {
-    let lines: Vec<Line> = read(folder.join("metrics.jsonl"))?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines: Vec<Line> =
+        read(folder.join("metrics.jsonl"))?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
     let path = folder.join("config.toml");
-    let config: toml::Table = toml::from_str(&read(path.clone())?)
-        .map_err(|error| ReportError::Read { path, reason: error.to_string() })?;
+    let config: toml::Table =
+        toml::from_str(&read(path.clone())?).map_err(|error| ReportError::Read { path, reason: error.to_string() })?;
     // A run that goes on, or that was killed, has none.
-    let summary: Value = read(folder.join("summary.json")).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    let summary: Value =
+        read(folder.join("summary.json")).ok().and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
     let value = |key: &str| {
         let (table, name) = key.split_once('.')?;
         let value = config.get(table)?.get(name)?;
@@ -37,20 +47,23 @@ pub fn of_run(folder: &Path) -> Result<Document, ReportError> {
     let text = |key: &str| summary[key].as_str().map(|text| (key.to_string(), text.to_string()));
     facts.extend(["ended_by", "weights_sha256"].iter().filter_map(|key| text(key)));
     let name = value("run.name").unwrap_or_else(|| "run".into());
-    let steps: Vec<&StepLine> = lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None }).collect();
-    let mut sections = vec![found(&summary, &lines)];
+    let steps: Vec<&StepLine> =
+        lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None }).collect();
+    let (said, evaluations) = found(&summary, &lines);
+    let mut sections = vec![Section { title: "What it found".into(), blocks: said }];
     sections.push(Section { title: "Training".into(), blocks: training(&Epochs::read(folder)?) });
     let lanes = lanes(&steps);
     if !lanes.is_empty() {
         sections.push(Section { title: "Lanes".into(), blocks: lanes });
     }
+    sections.push(Section { title: "Evaluations".into(), blocks: evaluations });
     sections.retain(|section| !section.blocks.is_empty());
     Ok(Document { title: name, lead: "A training run.".into(), facts, sections })
 }
 
-/// What came out, and how well it is known.
-fn found(summary: &Value, lines: &[Line]) -> Section {
-    let mut blocks = Vec::new();
+/// What came out, and how well it is known; and the table of all evaluations.
+fn found(summary: &Value, lines: &[Line]) -> (Vec<Block>, Vec<Block>) {
+    let (mut blocks, mut table) = (Vec::new(), Vec::new());
     let evaluations = lines.iter().filter_map(|line| if let Line::Eval(line) = line { Some(line) } else { None });
     let evaluations: Vec<_> = evaluations.collect();
     if summary.is_null() {
@@ -81,13 +94,13 @@ fn found(summary: &Value, lines: &[Line]) -> Section {
         ]
     };
     if !evaluations.is_empty() {
-        blocks.push(Block::Table(Table {
+        table.push(Block::Table(Table {
             caption: "Every evaluation: mean cross-entropy without smoothing, and the share of wrong arg-max.".into(),
             columns: ["epoch", "split", "loss (nats)", "error (%)"].map(String::from).into(),
             rows: evaluations.iter().map(row).collect(),
         }));
     }
-    Section { title: "What it found".into(), blocks }
+    (blocks, table)
 }
 
 fn line(name: &str, points: Vec<(f64, f64)>) -> Series {
@@ -96,7 +109,10 @@ fn line(name: &str, points: Vec<(f64, f64)>) -> Series {
 
 fn drawing(stem: &str, caption: &str, label: &str, x: &str, series: Vec<Series>) -> Option<Block> {
     let series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
-    let figure = Figure::Lines(Lines { y: Axis::linear(label), panels: vec![Panel { x: Axis::linear(x), series: series.clone() }] });
+    let figure = Figure::Lines(Lines {
+        y: Axis::linear(label),
+        panels: vec![Panel { x: Axis::linear(x), series: series.clone() }],
+    });
     (!series.is_empty()).then(|| Block::Drawing(Drawing { stem: stem.into(), caption: caption.into(), figure }))
 }
 
@@ -109,7 +125,13 @@ fn training(epochs: &Epochs) -> Vec<Block> {
     let sharpness = vec![line("", epochs.curve(|means| means.sharpness))];
     [
         drawing("loss", "Training loss, mean over each epoch's steps.", "loss (nats)", "epoch", losses),
-        drawing("sharpness", "What epsilon adds to the training loss, mean over each epoch's steps.", "sharpness (nats)", "epoch", sharpness),
+        drawing(
+            "sharpness",
+            "What epsilon adds to the training loss, mean over each epoch's steps.",
+            "sharpness (nats)",
+            "epoch",
+            sharpness,
+        ),
         drawing("error", "Error on the splits that are held out.", "error (%)", "epoch", errors.into()),
     ]
     .into_iter()
@@ -126,9 +148,27 @@ fn lanes(steps: &[&StepLine]) -> Vec<Block> {
     let noise = vec![line("", told(&|step| step.lanes.noise_scale))];
     let ratio = vec![line("", told(&|step| step.lanes.lift_ratio))];
     [
-        drawing("rho-equivalent", "The radius that m = batch would need for the same first-order lift.", "equivalent ρ", "epoch", equivalent),
-        drawing("noise-scale", "The noise scale of the gradient (McCandlish et al. 2018).", "noise scale (examples)", "epoch", noise),
-        drawing("lift-ratio", "What epsilon adds to the loss, over what the gradient alone predicts: 1 where the loss is linear.", "lift ratio", "epoch", ratio),
+        drawing(
+            "rho-equivalent",
+            "The radius that m = batch would need for the same first-order lift.",
+            "equivalent ρ",
+            "epoch",
+            equivalent,
+        ),
+        drawing(
+            "noise-scale",
+            "The noise scale of the gradient (McCandlish et al. 2018).",
+            "noise scale (examples)",
+            "epoch",
+            noise,
+        ),
+        drawing(
+            "lift-ratio",
+            "What epsilon adds to the loss, over what the gradient alone predicts: 1 where the loss is linear.",
+            "lift ratio",
+            "epoch",
+            ratio,
+        ),
     ]
     .into_iter()
     .flatten()

@@ -64,7 +64,9 @@ pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result
             }
             let reference = overrides.as_ref().map(|overrides| {
                 let mut other = coordinates.clone();
-                overrides.iter().for_each(|(key, value)| other.set(key, value.clone()));
+                for (key, value) in overrides {
+                    other.set(key, value.clone());
+                }
                 derived.complete(other, &base)
             });
             let reference = reference.transpose()?;
@@ -125,11 +127,7 @@ impl Derived {
     }
 
     /// Settings with what follows from them.
-    fn complete(
-        &self,
-        mut settings: Settings,
-        base: impl Fn(&str) -> Option<Value>,
-    ) -> Result<Settings, StudyError> {
+    fn complete(&self, mut settings: Settings, base: impl Fn(&str) -> Option<Value>) -> Result<Settings, StudyError> {
         for (key, expression, text) in &self.0 {
             let value_of = |key: &str| settings.get(key).cloned().or_else(|| base(key));
             let value = expression.number(value_of).map_err(|reason| wrong(key, text, reason))?;

@@ -150,9 +150,11 @@ impl Plan {
             if wanted > 0.0 {
                 let rounded = format!("{:.5e}", wanted / own);
                 let settings = || format!("{} run.seed={}", self.arms[run.arm].settings, run.seed);
-                rho = rounded.parse().ok().filter(|rho: &f64| rho.is_finite() && *rho > 0.0).ok_or_else(|| {
-                    StudyError::NoLift { settings: settings(), found: own }
-                })?;
+                rho = rounded
+                    .parse()
+                    .ok()
+                    .filter(|rho: &f64| rho.is_finite() && *rho > 0.0)
+                    .ok_or_else(|| StudyError::NoLift { settings: settings(), found: own })?;
             }
             self.runs[at].config.sam.rho = rho;
         }
@@ -254,7 +256,8 @@ mod tests {
 
     #[test]
     fn a_matched_run_has_the_radius_that_its_seed_needs() {
-        let text = TEXT.replace("exclude = [{ sam.rho = 0, sam.m = 16 }]", "match = \"lift\"\nreference = { sam.m = 64 }");
+        let text =
+            TEXT.replace("exclude = [{ sam.rho = 0, sam.m = 16 }]", "match = \"lift\"\nreference = { sam.m = 64 }");
         let mut plan = plan(&text).unwrap();
         let before: Vec<String> = plan.runs.iter().map(|run| run.folder.clone()).collect();
         // A gradient is twice as long over a quarter of the examples, and differs a little from seed to seed.

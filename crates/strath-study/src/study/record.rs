@@ -81,10 +81,7 @@ impl Record {
         let lists = file.grid.iter().flat_map(|grid| &grid.paired);
         let arm = |(arm, values): (&super::Arm, &Settings)| ArmRecord {
             places: (arm.places.iter())
-                .map(|place| PlaceRecord {
-                    grid: place.grid.clone(),
-                    coordinates: Pairs::of(place.coordinates.iter()),
-                })
+                .map(|place| PlaceRecord { grid: place.grid.clone(), coordinates: Pairs::of(place.coordinates.iter()) })
                 .collect(),
             values: Pairs::of(values.iter().filter(|setting| plan.keys.contains(&setting.key))),
             is_matched: arm.reference.is_some(),

@@ -169,9 +169,8 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     };
     let evaluations = steps.len() as f64 * run.config.batch.size as f64 * gradients_an_example(&run.config) as f64;
-    let mut row: Vec<Cell> = (plan.keys.iter().chain(&plan.variables))
-        .map(|key| Cell::of_value(plan.value(run, key).as_ref()))
-        .collect();
+    let mut row: Vec<Cell> =
+        (plan.keys.iter().chain(&plan.variables)).map(|key| Cell::of_value(plan.value(run, key).as_ref())).collect();
     row.extend([
         Cell::Text(arm.grids().join(" ")),
         Cell::Number(run.arm as f64),

@@ -80,7 +80,7 @@ impl Coordinator {
                 local: None,
             };
             let end = strath_node::coordinator::run(settings, telling::observer(), runtime::stop_signals()?).await;
-            finish(end?, &path, &config)
+            finish(end?, &path, &config, true)
         })
     }
 }

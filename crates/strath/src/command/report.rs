@@ -34,16 +34,23 @@ impl Report {
     }
 }
 
-/// Writes the report of a folder, and returns the page's path.
-pub(super) fn write(folder: &Path, out: &Path) -> Result<PathBuf, Failure> {
-    let shown = folder.display();
-    let document = if folder.join("plan.json").exists() {
-        report::of_study(folder)
+/// Writes the report of a study or of a run, and returns the page's path.
+fn write(folder: &Path, out: &Path) -> Result<PathBuf, Failure> {
+    if folder.join("plan.json").exists() {
+        of_study(folder, out)
     } else if folder.join("metrics.jsonl").exists() {
-        report::of_run(folder)
+        of_run(folder, out)
     } else {
-        let expected = "expected the folder of a study (with plan.json) or of a run (with metrics.jsonl)";
-        return Err(Failure::Usage(format!("{shown} holds neither a study nor a run; {expected}")));
-    };
-    document.and_then(|document| report::write(&document, out)).map_err(Failure::other)
+        let (shown, expected) =
+            (folder.display(), "expected the folder of a study (with plan.json) or of a run (with metrics.jsonl)");
+        Err(Failure::Usage(format!("{shown} holds neither a study nor a run; {expected}")))
+    }
+}
+
+pub(super) fn of_study(folder: &Path, out: &Path) -> Result<PathBuf, Failure> {
+    report::of_study(folder).and_then(|document| report::write(&document, out)).map_err(Failure::other)
+}
+
+pub(super) fn of_run(folder: &Path, out: &Path) -> Result<PathBuf, Failure> {
+    report::of_run(folder).and_then(|document| report::write(&document, out)).map_err(Failure::other)
 }

@@ -1,15 +1,16 @@
 //! `strath train`
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use strath_core::config::{Effective, LaneSizes, Reduce};
+use strath_core::config::{Config, Effective, LaneSizes, Reduce};
 use strath_node::coordinator::{CoordinatorSettings, RunEnd};
 use strath_node::local::{LocalWorkers, part};
 use strath_node::summary::Summary;
 use strath_protocol::Gather;
 use strath_protocol::message::Job;
 
+use super::report;
 use crate::configuration::{Changes, OutArguments, workers_flag};
 use crate::opening::{Opened, open};
 use crate::outcome::Failure;
@@ -36,6 +37,9 @@ pub struct Train {
     /// Stop after a step once standard input ends: whoever started this run has ended.
     #[arg(long, hide = true)]
     orphan_stops: bool,
+    /// Write no report.html at the end.
+    #[arg(long)]
+    no_report: bool,
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
@@ -86,14 +90,22 @@ impl Train {
                 trace.display()
             ));
         }
-        finish(end?, &path, &config)
+        finish(end?, &path, &config, !self.no_report)
     }
 }
 
-/// The last words of a run that ended in order.
-pub fn finish(end: RunEnd, path: &std::path::Path, config: &strath_core::config::Config) -> Result<(), Failure> {
+/// The report and the last words of a run that ended in order.
+pub fn finish(end: RunEnd, path: &Path, config: &Config, reports: bool) -> Result<(), Failure> {
     match end {
-        RunEnd::Done(summary) => telling::print(&last_words(&summary, path, config)),
+        RunEnd::Done(summary) => {
+            // What was trained is not lost by a page that could not be written.
+            let report = reports.then(|| report::of_run(path, path));
+            let is_reported = matches!(report, Some(Ok(_)));
+            if let Some(Err(Failure::Other(reason))) = report {
+                log::warn(&format!("no report was written: {reason}"));
+            }
+            telling::print(&last_words(&summary, path, config, is_reported))
+        }
         RunEnd::Stopped(Some(step)) => {
             Err(Failure::Stopped(format!("stopped after step {step}; continue with --resume --out {}", path.display())))
         }
@@ -103,7 +115,7 @@ pub fn finish(end: RunEnd, path: &std::path::Path, config: &strath_core::config:
 }
 
 /// What was learned, where the files are and what to try next.
-fn last_words(summary: &Summary, path: &std::path::Path, config: &strath_core::config::Config) -> String {
+fn last_words(summary: &Summary, path: &Path, config: &Config, is_reported: bool) -> String {
     let mut lines = Vec::new();
     let folder = telling::short(path);
     let worlds: Vec<String> = summary.world_sizes.iter().map(ToString::to_string).collect();
@@ -129,6 +141,9 @@ fn last_words(summary: &Summary, path: &std::path::Path, config: &strath_core::c
     lines.push(
         "  config.toml         the whole configuration; training with it repeats this run to the same bits".into(),
     );
+    if is_reported {
+        lines.push("  report.html         its curves and numbers on one page".into());
+    }
     lines.push(String::new());
     lines.push("Next:".into());
     let m = match &config.sam.m {

@@ -21,8 +21,10 @@ const MORE: [(&str, &str, f64, usize); 9] = [
 /// Every arm: errors with their spread over seeds, beside the arm without SAM and all else equal.
 pub(super) fn table(data: &Data<'_>) -> Result<Block, StatisticsError> {
     let all = data.all();
-    let against: Vec<Option<Paired>> =
-        all.iter().map(|which| baseline(data, &all, *which).map_or(Ok(None), |other| against(data, *which, other))).collect::<Result<_, _>>()?;
+    let against: Vec<Option<Paired>> = all
+        .iter()
+        .map(|which| baseline(data, &all, *which).map_or(Ok(None), |other| against(data, *which, other)))
+        .collect::<Result<_, _>>()?;
     let p: Vec<Option<f64>> = against.iter().map(|found| Some(found.as_ref()?.test?.p)).collect();
     let adjusted = holm(&p)?;
     let more: Vec<_> = MORE.iter().filter(|(column, ..)| data.has(column)).collect();
@@ -80,13 +82,17 @@ fn baseline(data: &Data<'_>, all: &[Which], which: Which) -> Option<Which> {
         return None;
     }
     let own = beside(which);
-    all.iter().copied().find(|other| !other.is_doubled && *other != which && data.is_plain(*other) && beside(*other) == own)
+    all.iter()
+        .copied()
+        .find(|other| !other.is_doubled && *other != which && data.is_plain(*other) && beside(*other) == own)
 }
 
 fn against(data: &Data<'_>, which: Which, other: Which) -> Result<Option<Paired>, StatisticsError> {
-    let both = data.record.seeds.iter().filter_map(|seed| {
-        Some((data.number(which, *seed, LAST.0)?, data.number(other, *seed, LAST.0)?))
-    });
+    let both = data
+        .record
+        .seeds
+        .iter()
+        .filter_map(|seed| Some((data.number(which, *seed, LAST.0)?, data.number(other, *seed, LAST.0)?)));
     let (own, its): (Vec<f64>, Vec<f64>) = both.unzip();
     if own.len() < 2 { Ok(None) } else { paired(&own, &its).map(Some) }
 }

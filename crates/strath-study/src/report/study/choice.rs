@@ -82,18 +82,19 @@ fn sentences(all: &[Chosen<'_>]) -> Vec<String> {
         });
         let against: Vec<String> = against.collect();
         let reference = all.iter().find(|chosen| chosen.value == 0)?;
-        let mut said = format!(
-            "{}: against {} ({}): {}.",
+        let edges: Vec<String> =
+            all.iter().filter(|chosen| chosen.is_edge).map(|chosen| chosen.family.called(chosen.value)).collect();
+        let edge = match edges.as_slice() {
+            [] => String::new(),
+            _ => format!(" At the edge of the grid, so that a better radius may lie beyond it: {}.", edges.join(", ")),
+        };
+        let said = format!(
+            "{}: against {} ({}): {}.{edge}",
             reference.family.name(),
             reference.family.called(0),
             reference.at,
             against.join("; ")
         );
-        let edges: Vec<String> =
-            all.iter().filter(|chosen| chosen.is_edge).map(|chosen| chosen.family.called(chosen.value)).collect();
-        if !edges.is_empty() {
-            said += &format!(" At the edge of the grid, so that a better radius may lie beyond it: {}.", edges.join(", "));
-        }
         (!against.is_empty()).then_some(said)
     };
     all.chunk_by(same).filter_map(of_family).collect()

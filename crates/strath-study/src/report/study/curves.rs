@@ -9,6 +9,9 @@ use super::data::{Data, Which, called, rest, short};
 use super::families::Family;
 use crate::figure::{Axis, Figure, Join, Lines, Marks, Panel, Sample, Series, Spread};
 
+/// Lines by their value, and the arm without SAM.
+type Facet = (BTreeMap<String, (Value, Vec<Which>)>, Option<Which>);
+
 /// Curves of which a figure can tell so many apart, the mark of an edge and the baseline among them.
 const MOST_LINES: usize = 5;
 /// Figures of one kind.
@@ -63,8 +66,7 @@ pub(super) fn against_rho(data: &Data<'_>) -> Vec<Block> {
     let compared = data.compared();
     let Some(line) = compared.iter().find(|key| *key == "sam.m").or(compared.first()) else { return Vec::new() };
     let companions = data.companions(line);
-    // By what else varies: lines by their value, and the baseline.
-    type Facet = (BTreeMap<String, (Value, Vec<Which>)>, Option<Which>);
+    // By what else varies.
     let mut facets: Vec<(String, Facet)> = Vec::new();
     for which in data.all().into_iter().filter(|which| !which.is_doubled && !data.is_matched(*which)) {
         let values = &data.arm(which).values;
@@ -194,7 +196,10 @@ pub(super) fn against_key(
         }
         blocks.push(Block::Drawing(Drawing {
             stem: format!("{stem}-{}", blocks.len() + 1),
-            caption: format!("{}: {label}, a line for each radius. Means and standard errors over seeds.", family.name()),
+            caption: format!(
+                "{}: {label}, a line for each radius. Means and standard errors over seeds.",
+                family.name()
+            ),
             figure: Figure::Lines(Lines {
                 y: Axis::linear(label),
                 panels: vec![Panel { x: Axis::log(short(&family.key)), series }],
@@ -226,8 +231,16 @@ pub(super) fn against_noise(data: &Data<'_>) -> Vec<Block> {
     }
     let columns = [
         (LAST.0, "test error (%)", "Clean test error after the last epoch"),
-        (BEST.0, "test error (%)", "Clean test error at the best validation epoch, which is what stopping early would give"),
-        ("memorised", "wrong labels memorised (%)", "Share of the training examples with a wrong label that the last model gives that label"),
+        (
+            BEST.0,
+            "test error (%)",
+            "Clean test error at the best validation epoch, which is what stopping early would give",
+        ),
+        (
+            "memorised",
+            "wrong labels memorised (%)",
+            "Share of the training examples with a wrong label that the last model gives that label",
+        ),
     ];
     let drawn = columns.into_iter().filter(|(column, ..)| data.has(column)).enumerate();
     let draw = |(at, (column, label, caption)): (usize, (&str, &str, &str))| {
@@ -238,7 +251,9 @@ pub(super) fn against_noise(data: &Data<'_>) -> Vec<Block> {
         let series = arms.iter().take(MOST_LINES + 2).map(line).collect();
         Block::Drawing(Drawing {
             stem: format!("label-noise-{}", at + 1),
-            caption: format!("{caption}, against the share of the training labels that were replaced. Means and standard errors over seeds."),
+            caption: format!(
+                "{caption}, against the share of the training labels that were replaced. Means and standard errors over seeds."
+            ),
             figure: Figure::Lines(Lines {
                 y: Axis::linear(label),
                 panels: vec![Panel { x: Axis::linear("labels replaced (%)"), series }],

@@ -119,7 +119,8 @@ impl<'a> Data<'a> {
     pub(super) fn companions(&self, key: &str) -> Vec<&'a str> {
         let lists = self.record.together.iter().filter(|list| list.iter().any(|name| name == key));
         let mut companions: Vec<&str> = lists.flatten().map(|name| &name[..]).collect();
-        companions.extend(self.record.keys.iter().chain(&self.record.variables).find(|name| *name == key).map(|s| &s[..]));
+        companions
+            .extend(self.record.keys.iter().chain(&self.record.variables).find(|name| *name == key).map(|s| &s[..]));
         companions
     }
 
@@ -133,7 +134,9 @@ impl<'a> Data<'a> {
         let values = &self.arm(which).values;
         let plain = self.is_plain(which);
         // Without SAM there is no m.
-        let left_out = |key: &str| (plain && key.starts_with("sam.") && key != "sam.rho") || (self.is_matched(which) && key == "sam.rho");
+        let left_out = |key: &str| {
+            (plain && key.starts_with("sam.") && key != "sam.rho") || (self.is_matched(which) && key == "sam.rho")
+        };
         let mut parts: Vec<String> =
             values.0.iter().filter(|(key, _)| !left_out(key)).map(|(key, value)| called(key, value)).collect();
         if self.is_matched(which) {
@@ -175,10 +178,13 @@ pub(super) fn short(key: &str) -> &str {
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Number(number) => number.as_f64().map_or_else(|| number.to_string(), |number| {
-            let rounded: f64 = format!("{number:.3e}").parse().unwrap_or(number);
-            rounded.to_string()
-        }),
+        Value::Number(number) => number.as_f64().map_or_else(
+            || number.to_string(),
+            |number| {
+                let rounded: f64 = format!("{number:.3e}").parse().unwrap_or(number);
+                rounded.to_string()
+            },
+        ),
         other => other.to_string(),
     }
 }

@@ -80,9 +80,8 @@ impl Difference {
     }
 
     /// The names of the columns of [`cells`](Self::cells).
-    pub(super) const COLUMNS: [&'static str; 9] = [
-        "seeds", "difference (points)", "standard error", "95 % from", "to", "p", "p (Holm)", "p (alike)", "verdict",
-    ];
+    pub(super) const COLUMNS: [&'static str; 9] =
+        ["seeds", "difference (points)", "standard error", "95 % from", "to", "p", "p (Holm)", "p (alike)", "verdict"];
 
     /// Its numbers.
     pub(super) fn cells(&self) -> Vec<Cell> {

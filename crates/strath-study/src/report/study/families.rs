@@ -41,12 +41,14 @@ impl Family {
                 let is_other = |key: &str| !companions.contains(&key) && data.varies(key);
                 let setting = rest(&place.coordinates, |key, value| is_other(key) && !is_radius(key, value));
                 let name = rest(&place.coordinates, |key, value| is_other(key) && is_radius(key, value));
-                let mut numbers = place.coordinates.0.iter().filter(|(key, value)| is_other(key) && is_radius(key, value));
+                let mut numbers =
+                    place.coordinates.0.iter().filter(|(key, value)| is_other(key) && is_radius(key, value));
                 let number = match (numbers.next(), numbers.next()) {
                     (Some((key, value)), None) => value.as_f64().map(|number| (key.clone(), number)),
                     _ => None,
                 };
-                let known = families.iter_mut().position(|family| family.grid == place.grid && family.setting == setting);
+                let known =
+                    families.iter_mut().position(|family| family.grid == place.grid && family.setting == setting);
                 let at = known.unwrap_or_else(|| {
                     let (grid, key) = (place.grid.clone(), key.to_string());
                     families.push(Self { grid, setting, key, values: Vec::new(), radii: Vec::new() });

@@ -7,14 +7,16 @@ use crate::figure::{Axis, Figure, HeatMap};
 /// Maps.
 const MOST: usize = 6;
 
+/// Micro, m and the arm.
+type Place = (f64, f64, Which);
+
 /// Test error by micro-batch and m, a map for each setting of the rest.
 pub(super) fn maps(data: &Data<'_>) -> Vec<Block> {
     const KEYS: [&str; 2] = ["batch.micro", "sam.m"];
     if !KEYS.iter().all(|key| data.varies(key)) {
         return Vec::new();
     }
-    // By setting: micro, m and the arm.
-    let mut maps: Vec<(String, Vec<(f64, f64, Which)>)> = Vec::new();
+    let mut maps: Vec<(String, Vec<Place>)> = Vec::new();
     for (arm, record) in data.record.arms.iter().enumerate() {
         for place in &record.places {
             let number = |key: &str| place.coordinates.get(key)?.as_f64();
@@ -27,7 +29,7 @@ pub(super) fn maps(data: &Data<'_>) -> Vec<Block> {
             }
         }
     }
-    let sorted = |of: &dyn Fn(&(f64, f64, Which)) -> f64, cells: &[(f64, f64, Which)]| {
+    let sorted = |of: &dyn Fn(&Place) -> f64, cells: &[Place]| {
         let mut values: Vec<f64> = cells.iter().map(of).collect();
         values.sort_by(|a, b| b.total_cmp(a));
         values.dedup();
@@ -40,9 +42,8 @@ pub(super) fn maps(data: &Data<'_>) -> Vec<Block> {
             let cell = cells.iter().find(|cell| (cell.0, cell.1) == (micro, m))?;
             Some(100.0 * data.mean(cell.2, "test_error")?)
         };
-        let values: Vec<f64> = (rows.iter())
-            .flat_map(|micro| columns.iter().map(|m| value(*micro, *m).unwrap_or(f64::NAN)))
-            .collect();
+        let values: Vec<f64> =
+            (rows.iter()).flat_map(|micro| columns.iter().map(|m| value(*micro, *m).unwrap_or(f64::NAN))).collect();
         if values.iter().filter(|value| value.is_finite()).count() < 2 {
             continue;
         }

@@ -33,8 +33,8 @@ pub fn of_study(folder: &Path) -> Result<Document, ReportError> {
     let record: Record = serde_json::from_str(&read(plan.clone())?)
         .map_err(|error| ReportError::Read { path: plan, reason: error.to_string() })?;
     let table = folder.join("results.csv");
-    let results = Results::of_csv(&read(table.clone())?)
-        .map_err(|reason| ReportError::Read { path: table.clone(), reason })?;
+    let results =
+        Results::of_csv(&read(table.clone())?).map_err(|reason| ReportError::Read { path: table.clone(), reason })?;
     let data = Data::new(&record, &results);
     sections(&data, &folder.join("runs"))
         .map(|sections| document(&data, sections))
@@ -44,9 +44,10 @@ pub fn of_study(folder: &Path) -> Result<Document, ReportError> {
 fn document(data: &Data<'_>, sections: Vec<Section>) -> Document {
     let record = data.record;
     let finished = data.results.rows.len();
-    let seconds: f64 = data.results.column("seconds").map_or(0.0, |at| {
-        data.results.rows.iter().filter_map(|row| row[at].number()).sum()
-    });
+    let seconds: f64 = data
+        .results
+        .column("seconds")
+        .map_or(0.0, |at| data.results.rows.iter().filter_map(|row| row[at].number()).sum());
     let mut facts = vec![
         ("source".into(), record.source.clone()),
         ("arms".into(), record.arms.len().to_string()),

@@ -3,9 +3,7 @@
 use super::super::document::{Block, Cell, Drawing, Table, decimal};
 use super::data::{Data, Which};
 use crate::figure::{Axis, Figure, Lines, Panel, Series};
-use crate::statistics::{
-    Convention, Model, StatisticsError, information, kendall, permutation_null, spearman,
-};
+use crate::statistics::{Convention, Model, StatisticsError, information, kendall, permutation_null, spearman};
 
 /// Redistributions of the permutation null.
 const REDISTRIBUTIONS: usize = 1000;
@@ -68,7 +66,11 @@ pub(super) fn sections(data: &Data<'_>) -> Result<Vec<Block>, StatisticsError> {
          counts it is biased upwards, which the permutation null shows: sharpness values are dealt out to the models anew, {REDISTRIBUTIONS} times.",
         models.len(),
         data.record.keys.join(", "),
-        if left_out > 0 { format!(" {left_out} that did not reach the loss at which training stops are left out.") } else { String::new() },
+        if left_out > 0 {
+            format!(" {left_out} that did not reach the loss at which training stops are left out.")
+        } else {
+            String::new()
+        },
     ))];
     blocks.push(Block::List(words(&powers)));
     blocks.push(figure(&powers));
@@ -110,8 +112,10 @@ fn models(data: &Data<'_>) -> (Vec<Found>, usize) {
 fn words(powers: &[Power]) -> Vec<String> {
     let mut said = Vec::new();
     for (at, (_, name)) in CONVENTIONS.iter().enumerate() {
-        let beyond: Vec<&Power> =
-            powers.iter().filter(|power| power.information[at].is_some_and(|[_, _, _, p]| p < 0.05 / powers.len() as f64)).collect();
+        let beyond: Vec<&Power> = powers
+            .iter()
+            .filter(|power| power.information[at].is_some_and(|[_, _, _, p]| p < 0.05 / powers.len() as f64))
+            .collect();
         said.push(match beyond.as_slice() {
             [] => format!("By {name}, no measure is shown to tell more of the gap than chance does (permutation p < 0.05, Bonferroni over {} measures).", powers.len()),
             some => format!(
@@ -121,7 +125,7 @@ fn words(powers: &[Power]) -> Vec<String> {
         });
     }
     let with: Vec<(f64, f64)> = powers.iter().filter_map(|power| Some((power.m?, power.tau?))).collect();
-    if let (Some(first), Some(last)) = (with.first(), with.last()).into() && with.len() > 1 {
+    if let [first, .., last] = with.as_slice() {
         let falls = with.windows(2).filter(|pair| pair[1].1 < pair[0].1).count();
         said.push(format!(
             "Kendall's tau with the gap goes from {} at m = {} to {} at m = {}; from one m to the next larger it falls {falls} times of {}. No test is made of that order.",
@@ -148,7 +152,8 @@ fn figure(powers: &[Power]) -> Block {
     series.retain(|series| !series.points.is_empty());
     Block::Drawing(Drawing {
         stem: "predictive-power".into(),
-        caption: "How well the sharpness that is measured over lanes of m examples predicts the generalization gap.".into(),
+        caption: "How well the sharpness that is measured over lanes of m examples predicts the generalization gap."
+            .into(),
         figure: Figure::Lines(Lines {
             y: Axis::linear("predictive power"),
             panels: vec![Panel { x: Axis::log("m of the measure (examples)"), series }],
@@ -157,8 +162,7 @@ fn figure(powers: &[Power]) -> Block {
 }
 
 fn table(powers: &[Power]) -> Block {
-    let mut columns: Vec<String> =
-        ["measure", "Kendall's τ", "p", "Spearman's ρ"].map(String::from).into();
+    let mut columns: Vec<String> = ["measure", "Kendall's τ", "p", "Spearman's ρ"].map(String::from).into();
     for (_, name) in CONVENTIONS {
         columns.extend([name.to_string(), "null mean".into(), "null 95 %".into(), "p (null)".into()]);
     }
@@ -175,5 +179,9 @@ fn table(powers: &[Power]) -> Block {
         }
         row
     };
-    Block::Table(Table { caption: "Predictive power of each measure.".into(), columns, rows: powers.iter().map(row).collect() })
+    Block::Table(Table {
+        caption: "Predictive power of each measure.".into(),
+        columns,
+        rows: powers.iter().map(row).collect(),
+    })
 }

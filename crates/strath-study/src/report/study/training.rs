@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::super::document::{Block, Drawing};
 use super::super::epochs::Epochs;
-use super::data::{Data, Which, rest};
 use super::curves::LAST;
+use super::data::{Data, Which, rest};
 use crate::figure::{Axis, Figure, Lines, Marks, Panel, Sample, Series};
 use crate::statistics::describe;
 
@@ -28,7 +28,8 @@ pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
             let of_arm = data.record.seeds.iter().filter_map(|seed| folders.get(&(*which, *seed)));
             of_arm.filter_map(|folder| Epochs::read(folder).ok()).collect()
         };
-        let arms: Vec<(String, Vec<Epochs>)> = arms.iter().map(|which| (data.name_beside(*which, &setting), read(which))).collect();
+        let arms: Vec<(String, Vec<Epochs>)> =
+            arms.iter().map(|which| (data.name_beside(*which, &setting), read(which))).collect();
         let place = blocks.len() / 3 + 1;
         let of = if setting.is_empty() { String::new() } else { format!("{setting}: ") };
         let panel = |curve: &dyn Fn(&Epochs) -> Vec<(f64, f64)>| {
@@ -43,12 +44,31 @@ pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
         };
         let about = "Means over seeds with their standard errors.";
         let loss = panel(&|run| run.curve(|means| means.clean_loss));
-        draw("training-loss", "loss (nats)", format!("{of}training loss at w, mean over each epoch's steps. {about}"), vec![loss]);
+        draw(
+            "training-loss",
+            "loss (nats)",
+            format!("{of}training loss at w, mean over each epoch's steps. {about}"),
+            vec![loss],
+        );
         let sharpness = panel(&|run| run.curve(|means| means.sharpness));
-        draw("training-sharpness", "sharpness (nats)", format!("{of}what epsilon adds to the training loss, mean over each epoch's steps: arms of different ρ climb different balls. {about}"), vec![sharpness]);
+        draw(
+            "training-sharpness",
+            "sharpness (nats)",
+            format!(
+                "{of}what epsilon adds to the training loss, mean over each epoch's steps: arms of different ρ climb different balls. {about}"
+            ),
+            vec![sharpness],
+        );
         let test = panel(&|run| run.errors("test"));
         let validation = panel(&|run| run.errors("validation"));
-        let (panels, sides) = if validation.series.is_empty() { (vec![test], "test error") } else { (vec![test, validation], "test error and, right, validation error (its labels are as noisy as the training set's)") };
+        let (panels, sides) = if validation.series.is_empty() {
+            (vec![test], "test error")
+        } else {
+            (
+                vec![test, validation],
+                "test error and, right, validation error (its labels are as noisy as the training set's)",
+            )
+        };
         draw("training-error", "error (%)", format!("{of}{sides}. {about}"), panels);
     }
     blocks
@@ -60,12 +80,14 @@ fn folders(data: &Data<'_>, runs: &Path) -> BTreeMap<(Which, u64), std::path::Pa
     all.filter_map(|(which, seed)| Some(((which, seed), runs.join(data.text(which, seed, "run")?)))).collect()
 }
 
+/// A value with its least error and the arm that has it.
+type Best = (String, f64, Which);
+
 /// By setting: the arm of the least test error for each value of what is compared, and the baselines.
 fn chosen(data: &Data<'_>) -> Vec<(String, Vec<Which>)> {
     let compared = data.compared();
     let key = compared.iter().find(|key| *key == "sam.m").or(compared.first());
     let companions = key.map(|key| data.companions(key)).unwrap_or_default();
-    type Best = (Option<(f64, Which)>, String);
     let mut settings: Vec<(String, Vec<Best>, Vec<Which>)> = Vec::new();
     for which in data.all() {
         let values = &data.arm(which).values;
@@ -81,14 +103,14 @@ fn chosen(data: &Data<'_>) -> Vec<(String, Vec<Which>)> {
         }
         let value = rest(values, |key, _| companions.contains(&key));
         let best = &mut settings[at].1;
-        match best.iter_mut().find(|(_, known)| *known == value) {
-            Some((least, _)) if least.is_none_or(|(least, _)| error < least) => *least = Some((error, which)),
+        match best.iter_mut().find(|(known, ..)| *known == value) {
+            Some((_, least, arm)) if error < *least => (*least, *arm) = (error, which),
             Some(_) => {}
-            None => best.push((Some((error, which)), value)),
+            None => best.push((value, error, which)),
         }
     }
     let arms = |best: Vec<Best>, plain: Vec<Which>| {
-        let best = best.into_iter().filter_map(|(best, _)| Some(best?.1)).take(MOST_LINES - plain.len().min(2));
+        let best = best.into_iter().map(|(.., which)| which).take(MOST_LINES - plain.len().min(2));
         best.chain(plain.into_iter().take(2)).collect()
     };
     settings.into_iter().map(|(setting, best, plain)| (setting, arms(best, plain))).collect()

@@ -37,7 +37,10 @@ fn commands(config: &Config, measures: &[Measure]) -> Vec<Asked> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
     let mut commands = vec![Asked {
         arguments: words(&["eval", "--split", "train"]),
-        columns: vec![("train_loss".to_string(), Number::At("loss".into())), ("train_error".to_string(), Number::At("error".into()))],
+        columns: vec![
+            ("train_loss".to_string(), Number::At("loss".into())),
+            ("train_error".to_string(), Number::At("error".into())),
+        ],
     }];
     if config.data.label_noise > 0.0 {
         let columns = vec![("memorised".to_string(), Number::Rest("error"))];

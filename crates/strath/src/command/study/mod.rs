@@ -94,7 +94,7 @@ impl Study {
             let table = telling::short(&folder.path("results.csv"));
             telling::print(&format!("{} of {} runs in {table}\n", results.rows.len(), plan.runs.len()))?;
             if !results.rows.is_empty() {
-                let page = report::write(&folder.path(""), &folder.path(""))?;
+                let page = report::of_study(&folder.path(""), &folder.path(""))?;
                 telling::print(&format!("report: {}\n", telling::short(&page)))?;
             }
             match end {
@@ -159,8 +159,11 @@ fn listed(file: &StudyFile, plan: &Plan, estimate: &Estimate, jobs: usize) -> St
     for (run, seconds) in plan.runs.iter().zip(estimate.seconds()) {
         let twice = if run.is_doubled { " twice the epochs" } else { "" };
         let arm = &plan.arms[run.arm].settings;
-        let matched =
-            run.reference.as_ref().map(|_| format!(" and for its lift sam.rho={}", run.config.sam.rho)).unwrap_or_default();
+        let matched = run
+            .reference
+            .as_ref()
+            .map(|_| format!(" and for its lift sam.rho={}", run.config.sam.rho))
+            .unwrap_or_default();
         let seconds = seconds.map_or_else(|| "?".into(), |seconds| format!("{seconds:.1}"));
         lines.push(format!("{seconds:>8} s  run.seed={} {arm}{matched}{twice}", run.seed));
     }

@@ -127,7 +127,7 @@ impl Runner<'_> {
         let (workers, measures, of) = (self.workers, self.measures.to_vec(), planned.config.clone());
         let mut command = Command::new(&program);
         command.arg("train").arg(&config).arg("--out").arg(&folder).args(["--workers", &workers.to_string()]);
-        command.arg("--orphan-stops");
+        command.args(["--orphan-stops", "--no-report"]);
         if folder.exists() {
             command.arg("--resume");
         }

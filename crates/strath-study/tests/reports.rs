@@ -1,0 +1,155 @@
+//! What a report says of a study whose truth is known.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use serde_json::{Value, json};
+use strath_study::report::{Block, Document, of_study, write};
+
+const SEEDS: u64 = 8;
+
+/// A study of two lane sizes and three radii: m 4 is better by 5 points at the smallest radius, no different at the middle one, and worse by 20 at
+/// the largest, where seeds differ much. Without SAM the error is 30 %.
+fn study(folder: &Path, change: impl Fn(&mut Value)) {
+    let mut arms = vec![json!({
+        "places": [{"grid": "equal", "coordinates": [["sam.m", 64], ["sam.rho", 0.0]]}],
+        "values": [["sam.m", 64], ["sam.rho", 0.0]], "is_matched": false,
+    })];
+    for m in [64, 4] {
+        for rho in [0.1, 0.2, 0.4] {
+            arms.push(json!({
+                "places": [{"grid": "equal", "coordinates": [["sam.m", m], ["sam.rho", rho]]}],
+                "values": [["sam.m", m], ["sam.rho", rho]], "is_matched": false,
+            }));
+        }
+    }
+    let mut plan = json!({
+        "name": "known", "question": "What is known?", "source": "", "quick": false, "report": {}, "together": [],
+        "seeds": (0..SEEDS).collect::<Vec<u64>>(), "keys": ["sam.m", "sam.rho"], "variables": [], "runs": arms.len() as u64 * SEEDS, "arms": arms,
+    });
+    change(&mut plan);
+    let mut csv = "sam.m,sam.rho,grid,arm,seed,doubled,validation_error,test_error,test_examples,gap,rho_equivalent,seconds,ended_by,run\n".to_string();
+    for (arm, record) in plan["arms"].as_array().unwrap().iter().enumerate() {
+        let value = |at: usize| record["values"][at][1].as_f64().unwrap();
+        let (m, rho) = (value(0), value(1));
+        for seed in 0..SEEDS {
+            // Seeds differ by points, and pairs of them by tenths of a point.
+            let (own, shared) = ((seed * 7 + arm as u64 * 3) % 5, (seed * 3) % 7);
+            let error = match (m as u64, (10.0 * rho) as u64) {
+                (_, 0) => 0.30,
+                (64, 1) => 0.20,
+                (64, 4) => 0.18,
+                (_, 1 | 2) => 0.15,
+                _ => 0.38 + if seed % 2 == 0 { 0.3 } else { -0.3 },
+            };
+            let error: f64 = error + 0.01 * shared as f64 + 0.001 * own as f64;
+            writeln!(
+                csv,
+                "{m},{rho},equal,{arm},{seed},false,{},{error},1000,{},{},1,run.epochs,r",
+                error + 0.2,
+                error - 0.1,
+                rho * if m < 64.0 { 4.0 } else { 1.0 }
+            )
+            .unwrap();
+        }
+    }
+    std::fs::write(folder.join("plan.json"), plan.to_string()).unwrap();
+    std::fs::write(folder.join("results.csv"), csv).unwrap();
+}
+
+fn report(change: impl Fn(&mut Value)) -> (tempfile::TempDir, Document) {
+    let folder = tempfile::tempdir().unwrap();
+    study(folder.path(), change);
+    let document = of_study(folder.path()).unwrap();
+    (folder, document)
+}
+
+/// All statements of a section.
+fn statements(document: &Document, title: &str) -> Vec<String> {
+    let section = document.sections.iter().find(|section| section.title == title);
+    let blocks = section.iter().flat_map(|section| &section.blocks);
+    blocks.filter_map(|block| if let Block::List(list) = block { Some(list.clone()) } else { None }).flatten().collect()
+}
+
+#[test]
+fn what_is_there_is_said_and_what_is_not_shown_is_not() {
+    let (_folder, document) = report(|_| {});
+    let said = statements(&document, "What the numbers support");
+    let by_radius = said.iter().find(|text| text.starts_with("equal: m 4 against m 64")).unwrap();
+    assert!(by_radius.contains("lower at ρ 0.1 (−5.0)"), "{by_radius}");
+    assert!(by_radius.contains("alike at ρ 0.2 (0.0)") || by_radius.contains("alike at ρ 0.2 (+0.0)"), "{by_radius}");
+    assert!(by_radius.contains("nothing shown at ρ 0.4 (+20.0)"), "{by_radius}");
+    // Each at its best: 0.2 for m 64, and a tie of 0.1 and 0.2 for m 4.
+    let tuned = said.iter().find(|text| text.contains("against m 64 (ρ 0.2)")).unwrap();
+    assert!(tuned.contains("alike"), "{tuned}");
+}
+
+#[test]
+fn a_best_radius_at_the_edge_of_its_grid_is_marked() {
+    let (_folder, document) = report(|plan| {
+        // Without a larger radius than 0.2, the best of m 64.
+        plan["arms"][3]["places"][0]["coordinates"][1][1] = json!(0.05);
+    });
+    let said = statements(&document, "What the numbers support").join("\n");
+    assert!(said.contains("At the edge of the grid"), "{said}");
+}
+
+#[test]
+fn arms_stand_beside_the_one_without_sam() {
+    let (_folder, document) = report(|_| {});
+    let json = document.json();
+    let tables: Vec<&Value> = (json["sections"].as_array().unwrap().iter())
+        .flat_map(|section| section["blocks"].as_array().unwrap())
+        .filter_map(|block| block.get("table"))
+        .collect();
+    let arms = tables.iter().find(|table| table["caption"].as_str().unwrap().starts_with("All arms")).unwrap();
+    let columns: Vec<&str> = arms["columns"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+    let at = columns.iter().position(|name| *name == "against no SAM (points)").unwrap();
+    let rows = arms["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 7);
+    assert_eq!(rows[0][at], "–", "the baseline has none");
+    assert!((rows[2][at].as_f64().unwrap() + 15.0).abs() < 0.5, "{}", rows[2]);
+    // 1000 examples: sqrt(.3 * .7 / 1000) is 1.5 points.
+    assert!(arms["caption"].as_str().unwrap().contains("of 1000 examples, 1.5 points"), "{}", arms["caption"]);
+}
+
+#[test]
+fn what_is_missing_is_told_and_one_seed_claims_nothing() {
+    let (folder, _) = report(|_| {});
+    let table = folder.path().join("results.csv");
+    let csv = std::fs::read_to_string(&table).unwrap();
+    let keep = |line: &&str| line.starts_with("sam.m") || line.split(',').nth(4) == Some("0");
+    std::fs::write(&table, csv.lines().filter(keep).collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let document = of_study(folder.path()).unwrap();
+    assert!(statements(&document, "What the numbers support").is_empty());
+    let text = document.json().to_string();
+    assert!(text.contains("49 of 56 runs are missing"), "{text}");
+    std::fs::write(&table, "sam.m,arm\n1\n").unwrap();
+    let error = of_study(folder.path()).unwrap_err().to_string();
+    assert!(error.contains("results.csv") && error.contains("line: 2"), "{error}");
+}
+
+#[test]
+fn a_page_needs_nothing_else_and_its_figures_lie_beside_it() {
+    let (folder, document) = report(|_| {});
+    let page = write(&document, folder.path()).unwrap();
+    let html = std::fs::read_to_string(page).unwrap();
+    for outside in ["http:", "https:", "<script", "<link", "not drawn"] {
+        assert!(!html.contains(outside), "{outside}");
+    }
+    let drawn = document.drawings().count();
+    assert!(drawn >= 2 && html.matches("<figure").count() == drawn);
+    for drawing in document.drawings() {
+        for ending in ["svg", "png", "pdf", "csv"] {
+            assert!(folder.path().join(format!("figures/{}.{ending}", drawing.stem)).exists());
+        }
+    }
+    let json: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.path().join("report.json")).unwrap()).unwrap();
+    assert_eq!(json, document.json());
+    // Against rho there are two lines and the baseline, against the equivalent rho too.
+    let figure = document.drawings().find(|drawing| drawing.stem == "error-against-rho-1").unwrap();
+    assert!(figure.figure.data()["rows"].as_array().unwrap().len() > 12);
+}
