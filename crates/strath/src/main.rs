@@ -23,7 +23,7 @@ use crate::log::LogFormat;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Sharpness-aware training (SAM) with m-sharpness, data-parallel, to the same bits for any number of workers.
+/// Sharpness-aware training (SAM) with m-sharpness, to the same bits for any number of workers.
 #[derive(Debug, Parser)]
 #[command(
     name = "strath",

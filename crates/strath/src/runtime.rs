@@ -16,7 +16,7 @@ use crate::outcome::Failure;
 ///
 /// # Errors
 /// The future's, or [`Failure::Other`] where the system grants no threads.
-pub fn block_on(future: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().map_err(Failure::other)?;
     let done = runtime.block_on(future);

@@ -173,6 +173,44 @@ fn a_study_whose_data_are_not_there_can_be_looked_at_and_not_run() {
 }
 
 #[test]
+fn a_study_by_the_workers_of_a_cluster_ends_in_the_same_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let file =
+        file(folder.path(), &STUDY.replace("seeds = 2", "seeds = 1").replace("run.epochs = 4", "run.epochs = 2"));
+    let (here, there) = (folder.path().join("here"), folder.path().join("there"));
+    succeeded(&study(&file, &here, &[]).output().unwrap());
+    let address = support::vacant().to_string();
+    let worker = || {
+        let mut command = strath();
+        command.args(["worker", "--coordinator", &address, "--again", "--connect-timeout", "20"]);
+        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let mut workers = [worker(), worker()];
+    let output = study(&file, &there, &["--listen", &address, "--workers", "2"]).output().unwrap();
+    succeeded(&output);
+    assert_eq!(table(&there), table(&here));
+    for worker in &mut workers {
+        // They would wait for a further run.
+        assert!(worker.try_wait().unwrap().is_none(), "a worker goes on to the next run");
+        Command::new("kill").arg(worker.id().to_string()).status().unwrap();
+        worker.wait().unwrap();
+    }
+    let run = std::fs::read_dir(there.join("runs")).unwrap().next().unwrap().unwrap().path();
+    let summary: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(run.join("summary.json")).unwrap()).unwrap();
+    assert!(summary["world_sizes"].to_string().contains('2'), "{summary}");
+    for (more, says) in [
+        (&["--listen", "0.0.0.0:7700"][..], "not loopback"),
+        (&["--listen", "127.0.0.1:0"], "port 0"),
+        (&["--listen", "127.0.0.1:7700", "--jobs", "2"], "--jobs"),
+    ] {
+        let output = study(&file, &folder.path().join("none"), more).output().unwrap();
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains(says), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn radii_are_matched_by_the_lift_of_the_first_batch_before_anything_runs() {
     let folder = tempfile::tempdir().unwrap();
     let grid = "[[grid]]\nsam.m = [32, 8]\nsam.norm = [2, \"inf\"]\nsam.rho = 0.1\nmatch = \"lift\"\nreference = { sam.m = 32, sam.norm = 2 }\n";

@@ -1,5 +1,6 @@
 //! `strath coordinator`
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -41,6 +42,12 @@ pub struct Coordinator {
     /// Listen beyond loopback without certificates: whoever reaches the port can join and read the run.
     #[arg(long)]
     insecure: bool,
+    /// Stop after a step once standard input ends: whoever started this run has ended.
+    #[arg(long, hide = true)]
+    orphan_stops: bool,
+    /// Write no report.html at the end.
+    #[arg(long, hide = true)]
+    no_report: bool,
     #[command(flatten)]
     changes: Changes,
     #[command(flatten)]
@@ -56,12 +63,7 @@ impl Coordinator {
         let config = effective.config;
         let address = runtime::parse(&self.listen)?;
         let tls = self.certs.as_deref().map(ServerTls::read).transpose().map_err(Failure::usage)?;
-        if !address.ip().is_loopback() && tls.is_none() && !self.insecure {
-            return Err(Failure::Usage(format!(
-                "--listen {address} is not loopback and there are no certificates: name some with --certs (strath certs DIR \
-                 makes them), listen on 127.0.0.1, or add --insecure on a network that you trust"
-            )));
-        }
+        check_fence(address, tls.is_some(), self.insecure)?;
         runtime::block_on(async {
             let listener = runtime::listen(address)?;
             let Some(Opened { folder, start }) = open(&config, &self.out)? else { return Ok(()) };
@@ -79,8 +81,20 @@ impl Coordinator {
                 start,
                 local: None,
             };
-            let end = strath_node::coordinator::run(settings, telling::observer(), runtime::stop_signals()?).await;
-            finish(end?, &path, &config, true)
+            let stop = if self.orphan_stops { runtime::stop_signals_or_orphaned() } else { runtime::stop_signals() }?;
+            let end = strath_node::coordinator::run(settings, telling::observer(), stop).await;
+            finish(end?, &path, &config, !self.no_report)
         })
     }
+}
+
+/// Refuses to listen beyond loopback without a fence.
+pub(super) fn check_fence(address: SocketAddr, is_certified: bool, insecure: bool) -> Result<(), Failure> {
+    if address.ip().is_loopback() || is_certified || insecure {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "--listen {address} is not loopback and there are no certificates: name some with --certs (strath certs DIR makes them), listen on \
+         127.0.0.1, or add --insecure on a network that you trust"
+    )))
 }

@@ -15,7 +15,7 @@ use crate::living::{Meant, meant};
 use crate::outcome::Failure;
 use crate::{log, runtime, telling};
 
-/// Show a running cluster: generation, workers, what they hold, where they are, who is late, what was decided
+/// Show a running cluster: workers, what they hold, who is late and why, what was decided
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:

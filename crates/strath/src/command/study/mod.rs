@@ -1,6 +1,7 @@
 //! `strath study`
 
 mod afterwards;
+mod cluster;
 mod estimate;
 mod folder;
 mod matching;
@@ -29,9 +30,9 @@ Examples:
   strath study configs/studies/m-sharpness.toml --dry-run          what would run, and for how long
   strath study configs/studies/m-sharpness.toml --set study.quick=true
   strath study configs/studies/m-sharpness.toml --resume           goes on where it was
+  strath study STUDY.toml --listen 10.0.0.1:7700 --certs DIR --workers 4     by other machines
 
-A run that failed is tried once more, then reported; the others go on. What came of the runs lies in results.csv,
-results.parquet and report.html.")]
+A run that failed is tried once more. What came of all: results.csv, results.parquet, report.html.")]
 pub struct Study {
     /// The study's file.
     #[arg(value_name = "STUDY")]
@@ -51,6 +52,8 @@ pub struct Study {
     /// Worker processes of each run [default: what --jobs leaves over]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     workers: Option<u16>,
+    #[command(flatten)]
+    cluster: cluster::ClusterArguments,
     /// Sets one key of the study (study.quick=true) or of its base.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
@@ -61,7 +64,12 @@ impl Study {
     pub fn run(self) -> Result<(), Failure> {
         let (file, text, plan) = self.plan()?;
         let estimate = Estimate::of(&plan)?;
-        let (jobs, workers) = self.at_once(&plan);
+        let cluster = self.cluster.checked()?;
+        let (jobs, workers) = match cluster {
+            // All workers that there are take part in each run.
+            Some(_) => (1, self.workers.map_or(1, usize::from)),
+            None => self.at_once(&plan),
+        };
         if let Some(error) = estimate.unknown() {
             if !self.dry_run {
                 return Err(Failure::other(error));
@@ -84,8 +92,10 @@ impl Study {
             if workers == 1 { "" } else { "s" },
             human(estimate.total().map(|total| total / jobs as f64)),
         ));
+        let (measures, measuring) =
+            (&file.study.measure[..], if cluster.is_some() { self.at_once(&plan).0 } else { workers });
         let runner =
-            Runner { folder: &folder, plan: &plan, measures: &file.study.measure, estimate: &estimate, jobs, workers };
+            Runner { folder: &folder, plan: &plan, measures, estimate: &estimate, jobs, workers, measuring, cluster };
         runtime::block_on(async {
             let end = runner.run().await?;
             let results = Results::of(&plan, |run| folder.finished(run));

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::afterwards;
+use super::cluster::Cluster;
 use super::estimate::{Estimate, human};
 use super::folder::StudyFolder;
 use crate::outcome::Failure;
@@ -29,6 +30,10 @@ pub(super) struct Runner<'a> {
     pub(super) jobs: usize,
     /// Worker processes of each.
     pub(super) workers: usize,
+    /// Worker processes by which what came of a run is measured, on this machine.
+    pub(super) measuring: usize,
+    /// Whose workers train; none: this machine's.
+    pub(super) cluster: Option<Cluster>,
 }
 
 /// How it ended.
@@ -124,9 +129,18 @@ impl Runner<'_> {
         let said = self.folder.path("logs").join(format!("{}.log", planned.folder));
         let (out, errors) = (File::create(&said).map_err(Failure::other)?, said.clone());
         let (folder, program) = (self.folder.run(planned), std::env::current_exe().map_err(Failure::other)?);
-        let (workers, measures, of) = (self.workers, self.measures.to_vec(), planned.config.clone());
+        let (workers, measuring) = (self.workers, self.measuring);
+        let (measures, of) = (self.measures.to_vec(), planned.config.clone());
         let mut command = Command::new(&program);
-        command.arg("train").arg(&config).arg("--out").arg(&folder).args(["--workers", &workers.to_string()]);
+        match &self.cluster {
+            Some(cluster) => {
+                command.arg("coordinator").arg("--config").arg(&config).arg("--out").arg(&folder);
+                command.args(cluster.arguments(workers));
+            }
+            None => {
+                command.arg("train").arg(&config).arg("--out").arg(&folder).args(["--workers", &workers.to_string()]);
+            }
+        }
         command.args(["--orphan-stops", "--no-report"]);
         if folder.exists() {
             command.arg("--resume");
@@ -161,7 +175,7 @@ impl Runner<'_> {
                 Err(error) => return took(Try::Failed(error.to_string())),
             }
             tokio::select! {
-                found = afterwards::measure(&program, &folder, &of, workers, &measures) => match found {
+                found = afterwards::measure(&program, &folder, &of, measuring, &measures) => match found {
                     Ok(found) => {
                         let kept = strath_node::files::write_whole(&folder.join(super::folder::MEASURED), format!("{found}\n").as_bytes());
                         took(kept.map_or_else(|error| Try::Failed(error.to_string()), |()| Try::Done))
