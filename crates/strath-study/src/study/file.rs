@@ -130,6 +130,17 @@ pub enum Measure {
         /// Only the first so many examples.
         limit: Option<usize>,
     },
+    /// No column: the report draws it.
+    Landscape {
+        /// Axes: 1 or 2.
+        dims: u8,
+        /// Points along each.
+        grid: usize,
+        /// They go from -extent to extent, in lengths of the weights.
+        extent: f64,
+        /// Only the first so many examples.
+        limit: Option<usize>,
+    },
 }
 
 /// `[[grid]]`.

@@ -75,7 +75,7 @@ pub struct Results {
 }
 
 /// Columns that every study has, after the keys that vary and its own variables.
-const OF_EVERY_STUDY: [&str; 26] = [
+const OF_EVERY_STUDY: [&str; 27] = [
     "grid",
     "arm",
     "seed",
@@ -92,6 +92,7 @@ const OF_EVERY_STUDY: [&str; 26] = [
     "gap",
     "best_epoch",
     "best_train_loss",
+    "best_validation_loss",
     "best_validation_error",
     "best_test_loss",
     "best_test_error",
@@ -188,6 +189,7 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         Cell::of(gap),
         Cell::of(best.epoch),
         Cell::of(best.train_loss),
+        Cell::of(best.validation_loss),
         Cell::of(best.validation_error),
         Cell::of(best.test_loss),
         Cell::of(best.test_error),
@@ -215,6 +217,7 @@ fn last_epoch<'a, 'b>(steps: &'a [&'b StepLine]) -> &'a [&'b StepLine] {
 struct Best {
     epoch: Option<f64>,
     train_loss: Option<f64>,
+    validation_loss: Option<f64>,
     validation_error: Option<f64>,
     test_loss: Option<f64>,
     test_error: Option<f64>,
@@ -238,6 +241,7 @@ impl Best {
         Self {
             epoch: Some(best.epoch),
             train_loss: (!epoch.is_empty()).then_some(loss),
+            validation_loss: Some(best.loss),
             validation_error: Some(best.error),
             test_loss: test.map(|line| line.loss),
             test_error: test.map(|line| line.error),

@@ -7,6 +7,7 @@ mod curves;
 mod data;
 mod difference;
 mod families;
+mod landscapes;
 mod micro;
 mod power;
 mod spectra;
@@ -81,6 +82,7 @@ fn sections(data: &Data<'_>, runs: &Path) -> Result<Vec<Section>, StatisticsErro
     add("Micro-batch against m", micro::maps(data));
     add("Gap", curves::against_key(data, &families, ("gap", "test less training error (points)", 100.0), "gap"));
     add("Spectrum", spectra::figures(data, &families));
+    add("Landscapes", landscapes::figures(data, runs));
     add("Training", training::figures(data, runs));
     let mut tables = vec![arms::table(data)?];
     for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {

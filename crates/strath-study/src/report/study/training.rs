@@ -75,7 +75,7 @@ pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
 }
 
 /// The folders of runs by arm and seed, as the results name them.
-fn folders(data: &Data<'_>, runs: &Path) -> BTreeMap<(Which, u64), std::path::PathBuf> {
+pub(super) fn folders(data: &Data<'_>, runs: &Path) -> BTreeMap<(Which, u64), std::path::PathBuf> {
     let all = data.all().into_iter().flat_map(|which| data.record.seeds.iter().map(move |seed| (which, *seed)));
     all.filter_map(|(which, seed)| Some(((which, seed), runs.join(data.text(which, seed, "run")?)))).collect()
 }
@@ -84,7 +84,7 @@ fn folders(data: &Data<'_>, runs: &Path) -> BTreeMap<(Which, u64), std::path::Pa
 type Best = (String, f64, Which);
 
 /// By setting: the arm of the least test error for each value of what is compared, and the baselines.
-fn chosen(data: &Data<'_>) -> Vec<(String, Vec<Which>)> {
+pub(super) fn chosen(data: &Data<'_>) -> Vec<(String, Vec<Which>)> {
     let compared = data.compared();
     let key = compared.iter().find(|key| *key == "sam.m").or(compared.first());
     let companions = key.map(|key| data.companions(key)).unwrap_or_default();

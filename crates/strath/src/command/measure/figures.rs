@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use strath_study::figure::{
-    Axis, Contour, Curve, Density, Figure, Grid, Lines, Mark, Marks, Panel, Series, Stem, Stems, Surface,
-};
+use strath_study::figure::{Axis, Curve, Density, Figure, Stem, Stems};
+use strath_study::landscape::Landscape;
 
 use crate::outcome::Failure;
 
@@ -13,30 +12,9 @@ const DENSITY_POINTS: usize = 801;
 /// Nodes of a density are drawn as bells whose standard deviation is so much of the range of eigenvalues.
 const BELL: f64 = 0.005;
 
-/// A point of a landscape: alpha, beta, loss.
-pub(super) type Place = [f64; 3];
-
-/// Draws a landscape into a folder: a line in one dimension, `landscape`; isolines and, as `surface`, the view from the side in two.
-pub(super) fn landscape(folder: &Path, points: &[Place], along: &str) -> Result<(), Failure> {
-    let losses = || points.iter().map(|[.., loss]| *loss);
-    let (alpha, beta) = (distinct(points.iter().map(|p| p[0])), distinct(points.iter().map(|p| p[1])));
-    // A landscape of less than a factor of ten is seen better as it is.
-    let finite = || losses().filter(|loss| loss.is_finite() && *loss > 0.0);
-    let (least, most) = (finite().fold(f64::INFINITY, f64::min), finite().fold(0.0, f64::max));
-    let value = if most > 10.0 * least { Axis::log("loss (nats)") } else { Axis::linear("loss (nats)") };
-    if beta.len() == 1 {
-        let series = Series { marks: Marks::None, ..Series::new("", points.iter().map(|p| (p[0], p[2]))) };
-        let panels = vec![Panel { x: Axis::linear(along), series: vec![series] }];
-        return write(&Figure::Lines(Lines { y: value, panels }), folder, "landscape");
-    }
-    let grid = Grid { alpha, beta, values: losses().collect() };
-    let (x, y) = ("alpha (length of the weights)".to_string(), "beta (length of the weights)".to_string());
-    let marks = vec![Mark { x: 0.0, y: 0.0, name: "w".into() }];
-    let contour = Contour { x, y, value: value.clone(), grid: grid.clone(), levels: None, marks };
-    write(&Figure::Contour(contour), folder, "landscape")?;
-    // A view from the side has no room for units at its edges; they are those of the other figure.
-    let (x, y) = ("alpha".to_string(), "beta".to_string());
-    write(&Figure::Surface(Surface { x, y, value, grid }), folder, "surface")
+/// Draws a landscape into a folder.
+pub(super) fn landscape(folder: &Path, landscape: &Landscape, along: &str) -> Result<(), Failure> {
+    landscape.figures(along).iter().try_for_each(|(stem, figure)| write(figure, folder, stem))
 }
 
 /// Draws a spectrum into a folder: the largest eigenvalues, `eigenvalues`, and where it was measured the density, `density`.
@@ -69,14 +47,6 @@ fn bells(nodes: &[[f64; 2]]) -> Vec<(f64, f64)> {
     (0..DENSITY_POINTS).map(|k| (at(k), nodes.iter().map(|[node, weight]| weight * bell(at(k), *node)).sum())).collect()
 }
 
-/// Ascending, each once.
-fn distinct(values: impl Iterator<Item = f64>) -> Vec<f64> {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.dedup();
-    values
-}
-
 fn write(figure: &Figure, folder: &Path, stem: &str) -> Result<(), Failure> {
     figure.write(folder, stem).map(|_| ()).map_err(Failure::other)
 }
@@ -97,10 +67,10 @@ mod tests {
     #[test]
     fn landscapes_of_both_dimensions_and_spectra_become_files() {
         let folder = tempfile::tempdir().unwrap();
-        let line = [[-1.0, 0.0, 2.0], [0.0, 0.0, 0.1], [1.0, 0.0, f64::INFINITY]];
+        let line = Landscape { points: vec![[-1.0, 0.0, 2.0], [0.0, 0.0, 0.1], [1.0, 0.0, f64::INFINITY]] };
         landscape(folder.path(), &line, "alpha").unwrap();
-        let plane: Vec<Place> = (0..9).map(|at| [f64::from(at % 3), f64::from(at / 3), f64::from(at) + 0.1]).collect();
-        landscape(folder.path(), &plane, "alpha").unwrap();
+        let points = (0..9).map(|at| [f64::from(at % 3), f64::from(at / 3), f64::from(at) + 0.1]);
+        landscape(folder.path(), &Landscape { points: points.collect() }, "alpha").unwrap();
         spectrum(folder.path(), &[3.0, 1.0], &[[0.0, 0.9], [3.0, 0.1]]).unwrap();
         for stem in ["landscape", "surface", "eigenvalues", "density"] {
             for kind in ["svg", "png", "pdf", "csv"] {

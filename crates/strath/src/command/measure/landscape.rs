@@ -62,7 +62,8 @@ impl Landscape {
         let points = found["points"].as_array().cloned().unwrap_or_default();
         let write = |name: &str, bytes: &[u8]| files::write_whole(&self.out.join(name), bytes).map_err(Failure::other);
         let number = |point: &Value, at: usize| point[at].as_f64().unwrap_or(f64::INFINITY);
-        let drawn: Vec<_> = points.iter().map(|p| [number(p, 0), number(p, 1), number(p, 2)]).collect();
+        let drawn = points.iter().map(|p| [number(p, 0), number(p, 1), number(p, 2)]);
+        let drawn = strath_study::landscape::Landscape { points: drawn.collect() };
         let along = match of.to {
             Some(_) => "share of the way to the other checkpoint",
             None => "alpha (length of the weights)",

@@ -33,7 +33,7 @@ impl Number {
     }
 }
 
-fn commands(config: &Config, measures: &[Measure]) -> Vec<Asked> {
+fn commands(config: &Config, run: &Path, measures: &[Measure]) -> Vec<Asked> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
     let mut commands = vec![Asked {
         arguments: words(&["eval", "--split", "train"]),
@@ -68,6 +68,13 @@ fn commands(config: &Config, measures: &[Measure]) -> Vec<Asked> {
                 columns.extend(rest.map(|(column, key)| (column.into(), Number::At(key.into()))));
                 commands.push(Asked { arguments: limited(command, *limit), columns });
             }
+            Measure::Landscape { dims, grid, extent, limit } => {
+                let [dims, grid, extent] = [dims.to_string(), grid.to_string(), extent.to_string()];
+                let mut command =
+                    words(&["measure", "landscape", "--dims", &dims, "--grid", &grid, "--extent", &extent, "--out"]);
+                command.push(run.join("landscape").display().to_string());
+                commands.push(Asked { arguments: limited(command, *limit), columns: Vec::new() });
+            }
         }
     }
     commands
@@ -82,7 +89,7 @@ pub(super) async fn measure(
     measures: &[Measure],
 ) -> Result<Value, String> {
     let mut found = Map::new();
-    for Asked { arguments, columns } in commands(config, measures) {
+    for Asked { arguments, columns } in commands(config, run, measures) {
         let mut command = Command::new(program);
         command.args(&arguments).args(["--workers", &workers.to_string(), "--json", "--config"]);
         command.arg(run.join("config.toml")).arg(run.join("final.safetensors"));
