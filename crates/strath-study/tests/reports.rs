@@ -153,3 +153,36 @@ fn a_page_needs_nothing_else_and_its_figures_lie_beside_it() {
     let figure = document.drawings().find(|drawing| drawing.stem == "error-against-rho-1").unwrap();
     assert!(figure.figure.data()["rows"].as_array().unwrap().len() > 12);
 }
+
+#[test]
+fn what_is_taken_together_is_called_by_the_text_that_stands_for_it() {
+    let (_folder, document) = report(|plan| {
+        plan["report"] = json!({"compare": ["let.ball"]});
+        plan["together"] = json!([["let.ball", "sam.m"]]);
+        plan["variables"] = json!(["let.ball"]);
+        for arm in plan["arms"].as_array_mut().unwrap() {
+            let ball = if arm["values"][0][1] == 4 { "<small>" } else { "large" };
+            let coordinates = arm["places"][0]["coordinates"].as_array_mut().unwrap();
+            coordinates.insert(0, json!(["let.ball", ball]));
+        }
+    });
+    let said = statements(&document, "What the numbers support");
+    assert!(
+        said.iter().any(|text| text.starts_with("equal: <small> against large: lower at ρ 0.1 (−5.0)")),
+        "{said:?}"
+    );
+    let text = document.json().to_string();
+    assert!(text.contains("\"<small>, ρ 0.4\"") && !text.contains("m 4,"), "{text}");
+}
+
+#[test]
+fn a_radius_is_not_chosen_on_too_few_seeds() {
+    let (folder, _) = report(|plan| plan["report"] = json!({"choose": "sam.rho"}));
+    let file = folder.path().join("plan.json");
+    let mut plan: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    plan["seeds"] = json!([0, 1, 2, 3]);
+    std::fs::write(&file, plan.to_string()).unwrap();
+    let text = of_study(folder.path()).unwrap().json().to_string();
+    assert!(text.contains("for which 4 are too few: at least 6 are needed"), "{text}");
+    assert!(!text.contains("Each at its own best radius"), "{text}");
+}

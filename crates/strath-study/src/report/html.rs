@@ -73,7 +73,7 @@ fn table(table: &Table) -> Markup {
     html! {
         div.table {
             table {
-                caption { (table.caption) }
+                caption { span { (table.caption) } }
                 thead { tr { @for name in &table.columns { th { (name) } } } }
                 tbody {
                     @for row in &table.rows {

@@ -59,7 +59,11 @@ pub struct Pairs(pub Vec<(String, Json)>);
 
 impl Pairs {
     fn of<'a>(settings: impl Iterator<Item = &'a Setting>) -> Self {
-        let json = |value: &toml::Value| serde_json::to_value(value).unwrap_or(Json::Null);
+        // JSON has no infinity: a ball's p is a text then, as in the file.
+        let json = |value: &toml::Value| match value {
+            toml::Value::Float(number) if !number.is_finite() => number.to_string().into(),
+            value => serde_json::to_value(value).unwrap_or(Json::Null),
+        };
         Self(settings.map(|setting| (setting.key.clone(), json(&setting.value))).collect())
     }
 
@@ -99,5 +103,33 @@ impl Record {
             runs: plan.runs.len(),
             arms: plan.arms.iter().zip(&plan.values).map(arm).collect(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use strath_core::config::Layers;
+
+    use super::*;
+
+    #[test]
+    fn a_record_is_read_back_as_it_was_written() {
+        let text = "[study]\nname = \"s\"\nseeds = 2\n[base]\n[[grid]]\nname = \"g\"\nsam.rho = 0.1\nmatch = \"lift\"\nreference = { sam.norm = 2 }\n\
+                    [[grid.paired]]\nsam.norm = [2, inf]\nlet.ball = [\"p = 2\", \"p = inf\"]\n";
+        let base = "[run]\nepochs = 1\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [8]\n[batch]\nsize = 8\n[sam]\nm = 4\n[optimizer]\nlr = 0.1\n";
+        let here = Path::new("/");
+        let file = StudyFile::parse(text, "s", &[""; 0]).unwrap();
+        let plan = Plan::of(&file, Layers::new().file(base, "base", here).unwrap(), here).unwrap();
+        let record = Record::of(&file, &plan);
+        let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
+        assert_eq!(again, record);
+        assert_eq!((record.runs, &record.seeds[..], record.arms.len()), (4, &[0, 1][..], 2));
+        assert_eq!(record.together, [["let.ball", "sam.norm"]]);
+        let arm = &record.arms[1];
+        assert!(arm.is_matched);
+        assert_eq!(arm.values.get("sam.norm").and_then(Json::as_str), Some("inf"), "JSON has no infinity");
+        assert_eq!(arm.places[0].coordinates.get("sam.rho").and_then(Json::as_f64), Some(0.1));
     }
 }

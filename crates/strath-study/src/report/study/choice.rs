@@ -9,6 +9,9 @@ use super::difference::{Difference, Verdict};
 use super::families::Family;
 use crate::statistics::{StatisticsError, describe};
 
+/// Seeds on which a choice is judged.
+const LEAST: usize = 3;
+
 /// What was chosen for one value of a family's key.
 struct Chosen<'a> {
     family: &'a Family,
@@ -28,14 +31,19 @@ fn halves<'a>(data: &Data<'a>) -> (&'a [u64], &'a [u64]) {
     seeds.split_at(seeds.len().div_ceil(2))
 }
 
-/// What stands above the statements, the statements and the table; nothing where there are too few seeds, or nothing to choose.
-pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<Vec<Block>, StatisticsError> {
+/// What was chosen: what is said of it, and its table; nothing where there are too few seeds, or nothing to choose.
+pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<(Vec<Block>, Option<Block>), StatisticsError> {
     let (first, second) = halves(data);
-    if second.len() < 2 {
-        return Ok(Vec::new());
+    let asked = data.record.report.choose.as_deref();
+    if second.len() < LEAST {
+        let few = format!(
+            "A radius is to be chosen on one half of the seeds and judged on the other, for which {} are too few: at least {} are needed.",
+            data.record.seeds.len(),
+            2 * LEAST
+        );
+        return Ok((asked.map(|_| Block::Text(few)).into_iter().collect(), None));
     }
     let by = ["validation_error", "test_error"].into_iter().find(|column| data.has(column)).unwrap_or("test_error");
-    let asked = data.record.report.choose.as_deref();
     let mut all: Vec<Chosen<'_>> = Vec::new();
     for family in families {
         let key = family.radius_key();
@@ -55,7 +63,7 @@ pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<Vec<Block>,
     }
     Difference::correct(all.iter_mut().filter_map(|chosen| chosen.difference.as_mut()))?;
     if all.is_empty() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), None));
     }
     let seeds = first.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let about = format!(
@@ -63,7 +71,7 @@ pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<Vec<Block>,
         by.replace('_', " "),
         second.len()
     );
-    Ok(vec![Block::Text(about), Block::List(sentences(&all)), table(&all)?])
+    Ok((vec![Block::Text(about), Block::List(sentences(&all))], Some(table(&all)?)))
 }
 
 fn sentences(all: &[Chosen<'_>]) -> Vec<String> {

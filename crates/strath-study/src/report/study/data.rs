@@ -133,12 +133,18 @@ impl<'a> Data<'a> {
     pub(super) fn name(&self, which: Which) -> String {
         let values = &self.arm(which).values;
         let plain = self.is_plain(which);
+        // A text of the study's own stands for what it was chosen to tell of.
+        let places = self.arm(which).places.iter().flat_map(|place| &place.coordinates.0);
+        let mut told: Vec<&(String, Value)> =
+            places.filter(|(key, value)| key.starts_with("let.") && value.is_string()).collect();
+        told.dedup();
+        let companions: Vec<&str> = told.iter().flat_map(|(key, _)| self.companions(key)).collect();
         // Without SAM there is no m.
         let left_out = |key: &str| {
             (plain && key.starts_with("sam.") && key != "sam.rho") || (self.is_matched(which) && key == "sam.rho")
         };
-        let mut parts: Vec<String> =
-            values.0.iter().filter(|(key, _)| !left_out(key)).map(|(key, value)| called(key, value)).collect();
+        let rest = values.0.iter().filter(|(key, _)| !left_out(key) && !companions.contains(&&key[..]));
+        let mut parts: Vec<String> = told.into_iter().chain(rest).map(|(key, value)| called(key, value)).collect();
         if self.is_matched(which) {
             // The radius that it was matched at is its reference's.
             parts.extend(self.radius_of_reference(which).map(|rho| format!("lift of ρ {}", shown(rho))));

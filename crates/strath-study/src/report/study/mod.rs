@@ -73,7 +73,8 @@ fn sections(data: &Data<'_>, runs: &Path) -> Result<Vec<Section>, StatisticsErro
             sections.push(Section { title: title.into(), blocks });
         }
     };
-    add("What the numbers support", supported(data, &families)?);
+    let (chosen, table_of_chosen) = choice::blocks(data, &families)?;
+    add("What the numbers support", supported(data, &families, chosen)?);
     add("Predictive power", power::sections(data)?);
     let mut errors = curves::against_rho(data);
     errors.extend(curves::against_variable(data, &families));
@@ -85,6 +86,7 @@ fn sections(data: &Data<'_>, runs: &Path) -> Result<Vec<Section>, StatisticsErro
     add("Landscapes", landscapes::figures(data, runs));
     add("Training", training::figures(data, runs));
     let mut tables = vec![arms::table(data)?];
+    tables.extend(table_of_chosen);
     for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
         let comparisons = Comparison::all(data, &families, column)?;
         if !comparisons.is_empty() {
@@ -97,7 +99,7 @@ fn sections(data: &Data<'_>, runs: &Path) -> Result<Vec<Section>, StatisticsErro
 }
 
 /// By rule: what may be said, and what may not.
-fn supported(data: &Data<'_>, families: &[Family]) -> Result<Vec<Block>, StatisticsError> {
+fn supported(data: &Data<'_>, families: &[Family], mut said: Vec<Block>) -> Result<Vec<Block>, StatisticsError> {
     let mut blocks = Vec::new();
     if data.record.seeds.len() < 2 {
         blocks.push(Block::Text("One seed: no spread is known, and no difference between two arms is claimed.".into()));
@@ -109,7 +111,6 @@ fn supported(data: &Data<'_>, families: &[Family]) -> Result<Vec<Block>, Statist
             data.record.runs
         )));
     }
-    let mut said = choice::blocks(data, families)?;
     for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
         let comparisons = Comparison::all(data, families, column)?;
         if !comparisons.is_empty() {
