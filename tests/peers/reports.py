@@ -27,6 +27,7 @@ from statsmodels.stats.weightstats import ttost_paired
 VALUE, P_VALUE = 1e-9, 1e-6
 NAMES = {"sam.rho": "ρ", "model.kind": "model", "data.label_noise": "label noise", "batch.size": "batch"}
 TABLES = {"Test error after the last epoch, radius by radius.": "test_error", "Test error at the best validation epoch, radius by radius.": "best_test_error"}
+SHARES = ("gap", "memorised")
 
 
 class Study:
@@ -50,8 +51,10 @@ def called(key, value):
         return name if value else f"not {name}"
     if isinstance(value, str):
         return value
-    if isinstance(value, (int, float)):
-        return f"{name} {float(f'{value:.3e}'):.12g}"
+    if isinstance(value, int):
+        return f"{name} {value}"
+    if isinstance(value, float):
+        return f"{name} {float(f'{value:.5e}'):.12g}"
     return f"{name} {json.dumps(value, separators=(',', ':'))}"
 
 
@@ -59,9 +62,9 @@ def is_radius(key, value):
     return isinstance(value, (int, float)) and not isinstance(value, bool) and (key == "sam.rho" or key.startswith("let."))
 
 
-def both(study, own, reference, column, doubled=False):
+def both(study, own, reference, column, doubled=False, longer=False):
     """The pairs of two arms."""
-    a, b = study.values(own, column, doubled), study.values(reference, column)
+    a, b = study.values(own, column, doubled), study.values(reference, column, longer)
     seeds = [seed for seed in study.plan["seeds"] if seed in a and seed in b]
     return np.array([a[seed] for seed in seeds]), np.array([b[seed] for seed in seeds])
 
@@ -101,9 +104,9 @@ def comparisons(study, table, column, found):
     places = {}
     keys = study.plan["report"].get("compare") or ["sam.m"]
     for key in keys:
-        together = {name for names in study.plan["together"] if key in names for name in names} | {key}
         for arm, record in enumerate(study.plan["arms"]):
             for place in record["places"]:
+                together = {name for names in place.get("together", []) if key in names for name in names} | {key}
                 coordinates = place["coordinates"]
                 others = [(name, value) for name, value in coordinates if name not in together and study.varies(name)]
                 setting = ", ".join(called(name, value) for name, value in others if not is_radius(name, value))
@@ -112,25 +115,31 @@ def comparisons(study, table, column, found):
                 for name, value in coordinates:
                     if name == key:
                         places[arms, called(key, value), radius] = arm
-    p_values, pairs = [], []
+    # The same two arms in several grids are one test.
+    pairs, tests = [], {}
     for row in table["rows"]:
         arms, own, reference, radius = row[:4]
-        pairs.append(both(study, places[arms, own, radius], places[arms, reference, radius], column))
-        p_values.append(tested(*pairs[-1]))
+        pairs.append((places[arms, own, radius], places[arms, reference, radius]))
+        tests[pairs[-1]] = tested(*both(study, *pairs[-1], column))
+    adjusted_p = dict(zip(tests, holm(tests.values())))
     margin = study.plan["report"].get("margin") or 0.01
-    for row, (a, b), p, adjusted in zip(table["rows"], pairs, p_values, holm(p_values)):
+    is_share = column.endswith("_error") or column in SHARES
+    factor = 100 if is_share else 1
+    for row, pair in zip(table["rows"], pairs):
+        (a, b), p, adjusted = both(study, *pair, column), tests[pair], adjusted_p[pair]
         names = dict(zip(table["columns"], row))
         found.add("seeds", names["seeds"], len(a))
-        found.add("difference", names["difference (points)"], 100 * np.mean(a - b))
+        found.add("difference", names["difference (points)" if is_share else f"difference ({column})"], factor * np.mean(a - b))
         found.add("p", names["p"], p, True)
         found.add("p (Holm)", names["p (Holm)"], adjusted, True)
         if p is None:
             found.add("p (alike)", names["p (alike)"], None)
             continue
-        found.add("standard error", names["standard error"], 100 * stats.sem(a - b))
+        found.add("standard error", names["standard error"], factor * stats.sem(a - b))
         for name, end in zip(["95 % from", "to"], stats.ttest_rel(a, b).confidence_interval(0.95)):
-            found.add("interval", names[name], 100 * end)
-        found.add("p (alike)", names["p (alike)"], ttost_paired(a, b, -margin, margin)[0], True)
+            found.add("interval", names[name], factor * end)
+        # A margin is stated of errors alone.
+        found.add("p (alike)", names["p (alike)"], ttost_paired(a, b, -margin, margin)[0] if column.endswith("_error") else None, True)
 
 
 def arms(study, table, found):
@@ -139,18 +148,28 @@ def arms(study, table, found):
     values = [dict(map(tuple, record["values"])) for record in study.plan["arms"]]
     beside = [{key: value for key, value in of.items() if not key.startswith("sam.")} for of in values]
     plain = [arm for arm, doubled in present if not doubled and values[arm].get("sam.rho") == 0]
-    p_values, differences = [], []
-    for arm, doubled in present:
-        others = [] if arm in plain and not doubled else [other for other in plain if beside[other] == beside[arm]]
-        pair = both(study, arm, others[0], "test_error", doubled) if others else ([], [])
-        is_one = len(pair[0]) > 1
-        differences.append(100 * np.mean(pair[0] - pair[1]) if is_one else None)
-        p_values.append(tested(*pair) if is_one else None)
-    for row, (arm, doubled), difference, adjusted in zip(table["rows"], present, differences, holm(p_values)):
+    # Beside the arm without SAM, and beside the same trained twice as long.
+    for name, longer in [("no SAM", False), ("no SAM, twice the epochs", True)]:
+        baselines = [arm for arm in plain if (arm, longer) in present]
+        tests, differences = {}, {}
+        for arm, doubled in present:
+            others = [other for other in baselines if beside[other] == beside[arm] and (other, longer) != (arm, doubled)][:1]
+            pair = both(study, arm, others[0], "test_error", doubled, longer) if others else ([], [])
+            if len(pair[0]) > 1:
+                tests[arm, doubled], differences[arm, doubled] = tested(*pair), 100 * np.mean(pair[0] - pair[1])
+        if not tests:
+            continue
+        adjusted = dict(zip(tests, holm(tests.values())))
+        at = table["columns"].index(f"against {name} (points)")
+        for row, key in zip(table["rows"], present):
+            found.add(f"arm: against {name}", row[at], differences.get(key))
+            found.add(f"arm: against {name}, p", row[at + 1], adjusted.get(key), True)
+    for row, (arm, doubled) in zip(table["rows"], present):
         names, errors = dict(zip(table["columns"], row)), np.array(list(study.values(arm, "test_error", doubled).values()))
         found.add("arm: mean", names["test error (%)"], 100 * errors.mean())
-        found.add("arm: against no SAM", names["against no SAM (points)"], difference)
-        found.add("arm: p (Holm)", names["p (Holm)"], adjusted, True)
+        if "of the test set alone" in names:
+            examples = next(iter(study.values(arm, "test_examples", doubled).values()))
+            found.add("arm: of the test set alone", names["of the test set alone"], 100 * math.sqrt(errors.mean() * (1 - errors.mean()) / examples))
         if len(errors) > 1 and errors.std() > 0:
             found.add("arm: standard error", names["standard error"], 100 * stats.sem(errors))
             for name, end in zip(["95 % from", "to"], stats.t.interval(0.95, len(errors) - 1, errors.mean(), stats.sem(errors))):
@@ -182,7 +201,8 @@ def main(strath, folders):
             report = json.loads((Path(out) / "report.json").read_text())
         for block in (block for section in report["sections"] for block in section["blocks"] if "table" in block):
             table = block["table"]
-            column = next((column for start, column in TABLES.items() if table["caption"].startswith(start)), None)
+            also = {f"{column.replace('_', ' ')}, radius by radius.": column for column in study.plan["report"].get("also", [])}
+            column = next((column for start, column in (TABLES | also).items() if table["caption"].startswith(start)), None)
             if column:
                 comparisons(study, table, column, found)
             elif table["caption"].startswith("All arms"):

@@ -88,6 +88,8 @@ pub enum WorkerError {
 pub enum WorkerEnd {
     /// The run is complete.
     Done,
+    /// It left a run that goes on: by a signal, or because it was drained.
+    Released,
     /// The run was stopped after a checkpoint.
     Stopped,
 }
@@ -131,7 +133,8 @@ pub async fn run(
         };
         let outcome = take_part(&settings, session, &here, &mut left, &mut stop, &mut leave).await?;
         match outcome {
-            WorkerOutcome::Done | WorkerOutcome::Released => return Ok(WorkerEnd::Done),
+            WorkerOutcome::Done => return Ok(WorkerEnd::Done),
+            WorkerOutcome::Released => return Ok(WorkerEnd::Released),
             WorkerOutcome::Stopped => return Ok(WorkerEnd::Stopped),
             WorkerOutcome::Lost { message } if left.prepared.is_some() || lost_early < MOST_LOST_EARLY => {
                 lost_early = if left.prepared.is_some() { 0 } else { lost_early + 1 };

@@ -26,7 +26,7 @@ fn study(folder: &Path, change: impl Fn(&mut Value)) {
         }
     }
     let mut plan = json!({
-        "name": "known", "question": "What is known?", "source": "", "quick": false, "report": {}, "together": [],
+        "name": "known", "question": "What is known?", "source": "", "quick": false, "report": {},
         "seeds": (0..SEEDS).collect::<Vec<u64>>(), "keys": ["sam.m", "sam.rho"], "variables": [], "runs": arms.len() as u64 * SEEDS, "arms": arms,
     });
     change(&mut plan);
@@ -88,12 +88,25 @@ fn what_is_there_is_said_and_what_is_not_shown_is_not() {
 
 #[test]
 fn a_best_radius_at_the_edge_of_its_grid_is_marked() {
-    let (_folder, document) = report(|plan| {
-        // Without a larger radius than 0.2, the best of m 64.
-        plan["arms"][3]["places"][0]["coordinates"][1][1] = json!(0.05);
-    });
-    let said = statements(&document, "What the numbers support").join("\n");
-    assert!(said.contains("At the edge of the grid"), "{said}");
+    let edges = |change: &dyn Fn(&mut Value)| {
+        let (_folder, document) = report(change);
+        let said = statements(&document, "What the numbers support").join("\n");
+        let tuned = said.lines().find(|line| line.contains("95 %")).unwrap().to_string();
+        tuned.split_once("may lie beyond it: ").map(|(_, edges)| edges.to_string())
+    };
+    assert_eq!(edges(&|_| {}), None, "both bests are 0.2, between 0.1 and 0.4");
+    // Without the arms of 0.4 that of m 64 is the largest; m 4's is 0.1, and below it there is the arm without SAM.
+    let without = |plan: &mut Value| {
+        let arms = plan["arms"].as_array_mut().unwrap();
+        arms.remove(6);
+        arms.remove(3);
+    };
+    assert_eq!(edges(&without).as_deref(), Some("m 64."));
+    // Without an arm without SAM, 0.1 is the smallest of m 4.
+    let no_baseline = |plan: &mut Value| {
+        plan["arms"].as_array_mut().unwrap().remove(0);
+    };
+    assert_eq!(edges(&no_baseline).as_deref(), Some("m 4."));
 }
 
 #[test]
@@ -107,12 +120,57 @@ fn arms_stand_beside_the_one_without_sam() {
     let arms = tables.iter().find(|table| table["caption"].as_str().unwrap().starts_with("All arms")).unwrap();
     let columns: Vec<&str> = arms["columns"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
     let at = columns.iter().position(|name| *name == "against no SAM (points)").unwrap();
+    let alone = columns.iter().position(|name| *name == "of the test set alone").unwrap();
     let rows = arms["rows"].as_array().unwrap();
     assert_eq!(rows.len(), 7);
     assert_eq!(rows[0][at], "–", "the baseline has none");
     assert!((rows[2][at].as_f64().unwrap() + 15.0).abs() < 0.5, "{}", rows[2]);
-    // 1000 examples: sqrt(.3 * .7 / 1000) is 1.5 points.
-    assert!(arms["caption"].as_str().unwrap().contains("of 1000 examples, 1.5 points"), "{}", arms["caption"]);
+    // 1000 examples: sqrt(.33 * .67 / 1000) is 1.5 points.
+    assert!((rows[0][alone].as_f64().unwrap() - 1.49).abs() < 0.01, "{}", rows[0]);
+    let said = statements(&document, "What the numbers support").join("\n");
+    assert!(
+        said.contains("against no SAM: lower: ρ 0.1, m 64 (−10.0)")
+            || said.contains("against no SAM: lower: m 64, ρ 0.1 (−10.0)"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_row_of_another_plan_is_none_of_this_one() {
+    let (_folder, document) = report(|plan| {
+        plan["arms"][4]["values"][0][1] = json!(16);
+        plan["arms"][4]["places"][0]["coordinates"][0][1] = json!(16);
+    });
+    // The table was written by the same plan here, so that nothing is missing; then the plan is another.
+    assert!(!document.json().to_string().contains("runs are missing"));
+    let (folder, _) = report(|_| {});
+    let file = folder.path().join("plan.json");
+    let mut plan: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    plan["arms"][4]["values"][0][1] = json!(16);
+    plan["arms"][4]["places"][0]["coordinates"][0][1] = json!(16);
+    std::fs::write(&file, plan.to_string()).unwrap();
+    let text = of_study(folder.path()).unwrap().json().to_string();
+    assert!(text.contains("8 of 56 runs are missing") && text.contains("m 16, ρ 0.1 (0 of 8 seeds)"), "{text}");
+}
+
+#[test]
+fn arms_that_learned_nothing_are_not_called_alike() {
+    let (folder, _) = report(|_| {});
+    let table = folder.path().join("results.csv");
+    let csv = std::fs::read_to_string(&table).unwrap();
+    let lines = csv.lines().enumerate().map(|(at, line)| {
+        let error = if at == 0 {
+            "train_error"
+        } else if line.contains(",0.2,equal") {
+            "0.9"
+        } else {
+            "0.1"
+        };
+        format!("{line},{error}")
+    });
+    std::fs::write(&table, lines.collect::<Vec<_>>().join("\n") + "\n").unwrap();
+    let said = statements(&of_study(folder.path()).unwrap(), "What the numbers support").join("\n");
+    assert!(said.contains("neither learned at ρ 0.2"), "{said}");
 }
 
 #[test]
@@ -125,7 +183,11 @@ fn what_is_missing_is_told_and_one_seed_claims_nothing() {
     let document = of_study(folder.path()).unwrap();
     assert!(statements(&document, "What the numbers support").is_empty());
     let text = document.json().to_string();
-    assert!(text.contains("49 of 56 runs are missing"), "{text}");
+    assert!(
+        text.contains("49 of 56 runs are missing")
+            && text.contains("m 4, ρ 0.4 (1 of 8 seeds)") == text.contains("m 64, ρ 0.1 (1 of 8 seeds)"),
+        "{text}"
+    );
     std::fs::write(&table, "sam.m,arm\n1\n").unwrap();
     let error = of_study(folder.path()).unwrap_err().to_string();
     assert!(error.contains("results.csv") && error.contains("line: 2"), "{error}");
@@ -158,10 +220,10 @@ fn a_page_needs_nothing_else_and_its_figures_lie_beside_it() {
 fn what_is_taken_together_is_called_by_the_text_that_stands_for_it() {
     let (_folder, document) = report(|plan| {
         plan["report"] = json!({"compare": ["let.ball"]});
-        plan["together"] = json!([["let.ball", "sam.m"]]);
         plan["variables"] = json!(["let.ball"]);
         for arm in plan["arms"].as_array_mut().unwrap() {
             let ball = if arm["values"][0][1] == 4 { "<small>" } else { "large" };
+            arm["places"][0]["together"] = json!([["let.ball", "sam.m"]]);
             let coordinates = arm["places"][0]["coordinates"].as_array_mut().unwrap();
             coordinates.insert(0, json!(["let.ball", ball]));
         }

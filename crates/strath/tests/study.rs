@@ -81,6 +81,10 @@ fn a_study_that_is_stopped_and_killed_ends_in_the_table_of_an_undisturbed_one_wh
         let status = child.wait().unwrap();
         assert!(!status.success(), "it was stopped");
     }
+    // What is measured beside it later is measured of the runs that are there.
+    let more = STUDY.replace("m = [8]", "m = [8, 16]");
+    let also = folder.path().join("also.toml");
+    std::fs::write(&also, more).unwrap();
     let again = study(&file, &broken, &[]).output().unwrap();
     assert_eq!(again.status.code(), Some(2));
     assert!(stderr(&again).contains("holds a study already"), "{}", stderr(&again));
@@ -110,6 +114,11 @@ fn a_study_that_is_stopped_and_killed_ends_in_the_table_of_an_undisturbed_one_wh
     let before = modified(&broken);
     succeeded(&study(&file, &broken, &["--resume"]).output().unwrap());
     assert_eq!((modified(&broken), table(&broken)), (before, want));
+    succeeded(&study(&also, &broken, &["--resume"]).output().unwrap());
+    assert_eq!(modified(&broken), before, "nothing is trained anew");
+    let measured = table(&broken);
+    let column = measured[0].iter().position(|name| name == "sharpness_m16_rho0.1").unwrap();
+    assert!(measured[1..].iter().all(|row| !row[column].is_empty()), "{measured:?}");
 }
 
 #[test]
@@ -208,6 +217,35 @@ fn a_study_by_the_workers_of_a_cluster_ends_in_the_same_table() {
         assert_eq!(output.status.code(), Some(2));
         assert!(stderr(&output).contains(says), "{}", stderr(&output));
     }
+}
+
+#[test]
+fn a_worker_of_several_runs_leaves_when_it_is_told_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let (out, address) = (folder.path().join("run"), support::vacant().to_string());
+    let config = support::digits_in_shared_lanes(folder.path(), 200_000, "gather_ms = 300\n");
+    let mut coordinator = strath();
+    coordinator
+        .args(["coordinator", "--listen", &address, "--min-workers", "2", "--config"])
+        .arg(config)
+        .arg("--out")
+        .arg(&out);
+    let mut coordinator =
+        coordinator.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let worker = |more: &[&str]| {
+        let mut command = strath();
+        command.args(["worker", "--coordinator", &address]).args(more).stdout(std::process::Stdio::null());
+        command.stderr(std::process::Stdio::null()).spawn().unwrap()
+    };
+    let (other, again) = (worker(&[]), worker(&["--again"]));
+    support::reach(&out, 5);
+    support::signal(again.id(), "-TERM");
+    let ended = support::finish(again, Duration::from_secs(30));
+    assert!(ended.status.success(), "{:?}", ended.status);
+    support::signal(coordinator.id(), "-KILL");
+    support::signal(other.id(), "-KILL");
+    coordinator.wait().unwrap();
+    support::finish(other, Duration::from_secs(5));
 }
 
 #[test]

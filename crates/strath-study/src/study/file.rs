@@ -30,6 +30,7 @@
 //! [report]
 //! compare = "sam.m"                          # whose values are compared where all else is equal; or a list of keys
 //! choose = "let.radius"                      # on the first half of the seeds; what it gives is told of the other half
+//! also = ["trace"]                           # columns that are compared beside the test error
 //! margin = 0.01                              # of the test error: two arms that differ by less are alike
 //! ```
 
@@ -93,6 +94,9 @@ pub struct ReportTable {
     /// The radius, `sam.rho` or a variable from which it follows, whose best value is chosen on the first half of the seeds, and told of the other
     /// half; without it that of each grid.
     pub choose: Option<String>,
+    /// Columns that are compared beside the test error, such as `trace` or `memorised`.
+    #[serde(default)]
+    pub also: Vec<String>,
     /// What two errors may differ by and still be called alike, a share in 0..=1; 0.01 without it.
     pub margin: Option<f64>,
 }

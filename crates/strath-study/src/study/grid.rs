@@ -27,6 +27,8 @@ pub struct Place {
     pub grid: String,
     /// The values of its axes and paired lists, the study's own variables among them; nothing that derives.
     pub coordinates: Settings,
+    /// Keys that are taken together, list by list.
+    pub together: Vec<Vec<String>>,
 }
 
 impl Arm {
@@ -52,6 +54,8 @@ pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result
         let derived = Derived::of(grid)?;
         let exclusions = grid.exclude.iter().map(Exclusion::of).collect::<Result<Vec<_>, _>>()?;
         let overrides = reference(grid)?;
+        let keys = |table| flattened(table).into_iter().map(|(key, _)| key).collect();
+        let together: Vec<Vec<String>> = grid.paired.iter().map(keys).collect();
         for coordinates in combinations(grid)? {
             let settings = derived.complete(coordinates.clone(), &base)?;
             let value_of = |key: &str| settings.get(key).cloned().or_else(|| base(key));
@@ -75,7 +79,7 @@ pub fn arms(grids: &[GridTable], base: impl Fn(&str) -> Option<Value>) -> Result
             run.extend(
                 reference.iter().flat_map(Settings::of_configuration).map(|setting| format!("reference {setting}")),
             );
-            let place = Place { grid: name.clone(), coordinates };
+            let place = Place { grid: name.clone(), coordinates, together: together.clone() };
             match places.entry(run) {
                 Entry::Vacant(entry) => {
                     entry.insert(arms.len());

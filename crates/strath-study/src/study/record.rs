@@ -3,7 +3,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 
-use super::setting::flattened;
 use super::{Plan, ReportTable, Setting, Settings, StudyFile};
 
 /// A study as it was planned.
@@ -19,8 +18,6 @@ pub struct Record {
     pub quick: bool,
     /// What its report compares.
     pub report: ReportTable,
-    /// Keys that change together, lists that are taken together in a grid.
-    pub together: Vec<Vec<String>>,
     /// The seeds, in order.
     pub seeds: Vec<u64>,
     /// Keys that vary.
@@ -51,6 +48,18 @@ pub struct PlaceRecord {
     pub grid: String,
     /// The values of its axes and paired lists.
     pub coordinates: Pairs,
+    /// Keys that the grid takes together, list by list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub together: Vec<Vec<String>>,
+}
+
+impl PlaceRecord {
+    /// Keys that the grid takes together with a key, and itself.
+    pub fn companions<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
+        let lists = self.together.iter().filter(move |list| list.iter().any(|name| name == key)).flatten();
+        let own = self.coordinates.0.iter().map(|(name, _)| name).filter(move |name| *name == key);
+        lists.chain(own).map(String::as_str)
+    }
 }
 
 /// Keys with their values, in order.
@@ -82,10 +91,13 @@ impl Record {
                 seeds.push(run.seed);
             }
         }
-        let lists = file.grid.iter().flat_map(|grid| &grid.paired);
         let arm = |(arm, values): (&super::Arm, &Settings)| ArmRecord {
             places: (arm.places.iter())
-                .map(|place| PlaceRecord { grid: place.grid.clone(), coordinates: Pairs::of(place.coordinates.iter()) })
+                .map(|place| PlaceRecord {
+                    grid: place.grid.clone(),
+                    coordinates: Pairs::of(place.coordinates.iter()),
+                    together: place.together.clone(),
+                })
                 .collect(),
             values: Pairs::of(values.iter().filter(|setting| plan.keys.contains(&setting.key))),
             is_matched: arm.reference.is_some(),
@@ -96,7 +108,6 @@ impl Record {
             source: study.source.clone(),
             quick: study.quick,
             report: file.report.clone(),
-            together: lists.map(|lists| flattened(lists).into_iter().map(|(key, _)| key).collect()).collect(),
             seeds,
             keys: plan.keys.clone(),
             variables: plan.variables.clone(),
@@ -126,7 +137,7 @@ mod tests {
         let again: Record = serde_json::from_str(&serde_json::to_string(&record).unwrap()).unwrap();
         assert_eq!(again, record);
         assert_eq!((record.runs, &record.seeds[..], record.arms.len()), (4, &[0, 1][..], 2));
-        assert_eq!(record.together, [["let.ball", "sam.norm"]]);
+        assert_eq!(record.arms[0].places[0].together, [["let.ball", "sam.norm"]]);
         let arm = &record.arms[1];
         assert!(arm.is_matched);
         assert_eq!(arm.values.get("sam.norm").and_then(Json::as_str), Some("inf"), "JSON has no infinity");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use strath_node::worker::{WorkerEnd, WorkerError, WorkerSettings};
-use strath_rpc::ClientTls;
+use strath_rpc::{ClientTls, RpcError};
 use tokio::sync::mpsc;
 
 use crate::outcome::Failure;
@@ -20,7 +20,7 @@ use crate::{log, runtime};
 Examples:
   strath worker --coordinator 127.0.0.1:7700
   strath worker --coordinator 10.0.0.1:7700 --data /data/fashion-mnist
-  strath worker --coordinator 10.0.0.1:7700 --again --connect-timeout 600      for all runs of a study
+  strath worker --coordinator 10.0.0.1:7700 --again      for all runs of a study
 
 The configuration comes from the coordinator, the data from this machine's disk. The ring
 listens on the local address of the connection to the coordinator, unless --listen or
@@ -41,15 +41,15 @@ pub struct Worker {
     /// The address that other workers dial, IP:PORT; port 0 is the port that was had.
     #[arg(long, value_name = "ADDR")]
     advertise: Option<SocketAddr>,
-    /// Seconds to wait for a coordinator that is not there yet.
-    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(..=86_400))]
-    connect_timeout: u64,
+    /// Seconds to wait for a coordinator that is not there yet [default: 30, with --again 3600]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(..=86_400))]
+    connect_timeout: Option<u64>,
     /// After a run, look for the next one at the same address; ends when none has come for --connect-timeout.
     #[arg(long)]
     again: bool,
-    /// Runs that this worker has been through.
-    #[arg(long, hide = true, default_value_t = 0)]
-    runs_before: u64,
+    /// Runs that this worker has been through, and how many of the last of them failed.
+    #[arg(long, hide = true, default_value = "0,0", value_parser = Before::parse)]
+    before: Before,
     /// Write this rank's part of a trace here.
     #[arg(long, hide = true)]
     trace: Option<PathBuf>,
@@ -75,28 +75,33 @@ impl Worker {
             data,
             listen: self.listen,
             advertise: self.advertise,
-            connect_timeout: Duration::from_secs(self.connect_timeout),
+            connect_timeout: Duration::from_secs(self.connect_timeout.unwrap_or(if self.again { 3600 } else { 30 })),
             trace: self.trace.clone(),
         };
+        let Before { runs, failed } = self.before;
         let end = runtime::block_on(async {
             match strath_node::worker::run(settings, runtime::stop_signals()?, left).await {
-                Err(WorkerError::Rpc(_)) if self.runs_before > 0 => Ok(End::NoMore),
-                Ok(WorkerEnd::Done) => Ok(End::Run),
+                Err(WorkerError::Rpc(RpcError::Absent { .. })) if runs > 0 => Ok(End::NoMore),
+                Ok(WorkerEnd::Done) => Ok(End::Next(Before { runs: runs + 1, failed: 0 })),
+                Ok(WorkerEnd::Released) => Ok(End::Left),
                 Ok(WorkerEnd::Stopped) => Err(Failure::Stopped("stopped with the run".into())),
                 // What was wrong with one run need not be wrong with the next.
-                Err(error @ WorkerError::Failed(_)) if self.again => {
+                Err(error @ WorkerError::Failed(_)) if self.again && failed + 1 < MOST_FAILED => {
                     log::warn(&format!("{error}; looking for the next run"));
-                    tokio::time::sleep(PAUSE).await;
-                    Ok(End::Run)
+                    let mut stop = runtime::stop_signals()?;
+                    tokio::select! {
+                        () = tokio::time::sleep(PAUSE) => Ok(End::Next(Before { runs: runs + 1, failed: failed + 1 })),
+                        Some(()) = stop.recv() => Ok(End::Left),
+                    }
                 }
                 Err(error) => Err(Failure::other(error)),
             }
         })?;
         match end {
-            End::Run if self.again => Err(again(self.runs_before + 1)),
-            End::Run => Ok(()),
+            End::Next(before) if self.again => Err(again(before)),
+            End::Next(_) | End::Left => Ok(()),
             End::NoMore => {
-                log::say(&format!("{} runs, and no further one", self.runs_before));
+                log::say(&format!("{runs} runs, and no further one"));
                 Ok(())
             }
         }
@@ -105,19 +110,38 @@ impl Worker {
 
 /// Before a worker whose run failed looks for the next.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Runs that fail one after the other, after which the fault is taken for this worker's.
+const MOST_FAILED: u64 = 3;
+
+/// What a worker of several runs has been through.
+#[derive(Debug, Clone, Copy)]
+struct Before {
+    runs: u64,
+    /// Of the last ones.
+    failed: u64,
+}
+
+impl Before {
+    fn parse(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once(',').and_then(|(runs, failed)| Some((runs.parse().ok()?, failed.parse().ok()?)));
+        numbers.map(|(runs, failed)| Self { runs, failed }).ok_or_else(|| "expected two numbers, such as 3,0".into())
+    }
+}
 
 /// How a worker's part ended.
 enum End {
     /// With the run.
-    Run,
+    Next(Before),
+    /// It was asked to leave.
+    Left,
     /// No run came.
     NoMore,
 }
 
 /// Goes on to the next run in a process as new as the first: what a run pinned, kept or opened is none of the next one's. Comes back only where that
 /// fails.
-fn again(runs: u64) -> Failure {
-    const FLAG: &str = "--runs-before";
+fn again(before: Before) -> Failure {
+    const FLAG: &str = "--before";
     let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
     if let Some(at) = arguments.iter().position(|argument| argument == FLAG) {
         arguments.drain(at..(at + 2).min(arguments.len()));
@@ -126,7 +150,8 @@ fn again(runs: u64) -> Failure {
         Ok(program) => program,
         Err(error) => return Failure::other(error),
     };
-    let error = std::process::Command::new(program).args(arguments).arg(FLAG).arg(runs.to_string()).exec();
+    let count = format!("{},{}", before.runs, before.failed);
+    let error = std::process::Command::new(program).args(arguments).args([FLAG, &count]).exec();
     Failure::Other(format!("cannot start again for the next run: {error}"))
 }
 

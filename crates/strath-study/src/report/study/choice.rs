@@ -5,9 +5,12 @@ use serde_json::Value;
 use super::super::document::{Block, Cell, Table, decimal};
 use super::compare::margin;
 use super::data::{Data, Which, called};
-use super::difference::{Difference, Verdict};
+use super::difference::{Difference, Quantity};
 use super::families::Family;
 use crate::statistics::{StatisticsError, describe};
+
+/// What is judged.
+const ERROR: Quantity<'_> = Quantity { column: "test_error", factor: 100.0, unit: "points", decimals: 1 };
 
 /// Seeds on which a choice is judged.
 const LEAST: usize = 3;
@@ -19,7 +22,7 @@ struct Chosen<'a> {
     which: Which,
     at: String,
     is_edge: bool,
-    /// Test errors of the other half, in the order of its seeds.
+    /// Test errors of the other half.
     errors: Vec<f64>,
     /// From the family's first value.
     difference: Option<Difference>,
@@ -50,14 +53,13 @@ pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<(Vec<Block>
         if key.is_none() || family.radii.len() < 2 || asked.is_some_and(|asked| key != Some(asked)) {
             continue;
         }
-        let mut reference: Option<Vec<f64>> = None;
-        for value in 0..family.values.len() {
+        let Some(reference) = choose(data, family, 0, by) else { continue };
+        let against = reference.which;
+        all.push(reference);
+        for value in 1..family.values.len() {
             let Some(mut chosen) = choose(data, family, value, by) else { continue };
-            match &reference {
-                Some(reference) => chosen.difference = Difference::of(&chosen.errors, reference, margin(data))?,
-                None if value == 0 => reference = Some(chosen.errors.clone()),
-                None => {}
-            }
+            let arms = [chosen.which, against];
+            chosen.difference = Difference::of(data, arms, "test_error", second, Some(margin(data)))?;
             all.push(chosen);
         }
     }
@@ -81,12 +83,9 @@ fn sentences(all: &[Chosen<'_>]) -> Vec<String> {
             let difference = chosen.difference.as_ref()?;
             let interval = &difference.paired.interval;
             let points = |share: f64| decimal(100.0 * share, 1);
-            let said = match difference.verdict() {
-                Verdict::Undecided => "nothing shown",
-                verdict => verdict.name(),
-            };
+            let said = difference.verdict().said();
             let (own, low, high) = (chosen.family.called(chosen.value), points(interval.low), points(interval.high));
-            Some(format!("{own} ({}) {said} ({}, 95 % {low} to {high})", chosen.at, difference.signed()))
+            Some(format!("{own} ({}) {said} ({}, 95 % {low} to {high})", chosen.at, difference.signed(ERROR)))
         });
         let against: Vec<String> = against.collect();
         let reference = all.iter().find(|chosen| chosen.value == 0)?;
@@ -111,7 +110,7 @@ fn sentences(all: &[Chosen<'_>]) -> Vec<String> {
 fn table(all: &[Chosen<'_>]) -> Result<Block, StatisticsError> {
     let mut columns: Vec<String> =
         ["arms", "value", "chosen", "arm", "test error (%)", "standard error"].map(String::from).into();
-    columns.extend(Difference::COLUMNS.map(String::from));
+    columns.extend(Difference::columns(ERROR));
     let mut rows = Vec::new();
     for chosen in all {
         let described = describe(&chosen.errors)?;
@@ -126,8 +125,8 @@ fn table(all: &[Chosen<'_>]) -> Result<Block, StatisticsError> {
             points(described.spread.map(|spread| spread.error)),
         ];
         match &chosen.difference {
-            Some(difference) => row.extend(difference.cells()),
-            None => row.extend(Difference::COLUMNS.map(|_| Cell::text(""))),
+            Some(difference) => row.extend(difference.cells(ERROR)),
+            None => row.extend(Difference::columns(ERROR).map(|_| Cell::text(""))),
         }
         rows.push(row);
     }
@@ -135,20 +134,21 @@ fn table(all: &[Chosen<'_>]) -> Result<Block, StatisticsError> {
     Ok(Block::Table(Table { caption: caption.into(), columns, rows }))
 }
 
-/// The radius of the least mean of a column over the first half of the seeds.
+/// The radius above 0 of the least mean of a column over the first half of the seeds: what has no SAM is the baseline of all values, and no choice of one.
 fn choose<'a>(data: &Data<'_>, family: &'a Family, value: usize, by: &str) -> Option<Chosen<'a>> {
     let (first, second) = halves(data);
     let along = family.along(value);
-    let mean = |which: Which| {
-        let numbers = first.iter().map(|seed| data.number(which, *seed, by)).collect::<Option<Vec<f64>>>()?;
-        Some(numbers.iter().sum::<f64>() / numbers.len() as f64)
+    let mean = |which: Which, seeds: &[u64], column: &str| {
+        let numbers: Vec<f64> = seeds.iter().filter_map(|seed| data.number(which, *seed, column)).collect();
+        // Runs that failed are no luck to profit from.
+        (numbers.len() == seeds.len()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
     };
-    let (at, x, which) = (along.iter().enumerate())
-        .filter_map(|(at, (x, which))| Some((mean(*which)?, (at, *x, *which))))
+    let (x, which) = (along.iter())
+        .filter(|(x, which)| *x > 0.0 && !data.is_plain(*which))
+        .filter_map(|(x, which)| Some((mean(*which, first, by)?, (*x, *which))))
         .min_by(|a, b| a.0.total_cmp(&b.0))?
         .1;
-    let errors = second.iter().map(|seed| data.number(which, *seed, "test_error")).collect::<Option<Vec<f64>>>()?;
-    let is_edge = along.len() > 2 && (at + 1 == along.len() || (at == 0 && x > 0.0));
+    let errors: Vec<f64> = second.iter().filter_map(|seed| data.number(which, *seed, "test_error")).collect();
     let at = called(family.radius_key()?, &Value::from(x));
-    Some(Chosen { family, value, which, at, is_edge, errors, difference: None })
+    Some(Chosen { family, value, which, at, is_edge: data.is_at_the_edge(which), errors, difference: None })
 }

@@ -2,7 +2,7 @@
 
 use super::super::document::{Block, Cell, Table, decimal};
 use super::data::{Data, Which};
-use super::difference::{Difference, Verdict};
+use super::difference::{Difference, Quantity, Verdict};
 use super::families::Family;
 use crate::statistics::StatisticsError;
 
@@ -24,19 +24,20 @@ pub(super) struct Comparison<'a> {
 }
 
 impl<'a> Comparison<'a> {
-    /// All of them in a column, corrected together.
-    pub(super) fn all(data: &Data<'_>, families: &'a [Family], column: &str) -> Result<Vec<Self>, StatisticsError> {
+    /// All of them in a column, corrected together; a margin is stated of errors alone.
+    pub(super) fn all(
+        data: &Data<'_>,
+        families: &'a [Family],
+        column: &str,
+        margin: Option<f64>,
+    ) -> Result<Vec<Self>, StatisticsError> {
         let mut found = Vec::new();
         for family in families {
             for value in 1..family.values.len() {
                 for radius in &family.radii {
                     let (Some(reference), Some(own)) = (radius.arms[0], radius.arms[value]) else { continue };
-                    let both = data.record.seeds.iter().filter_map(|seed| {
-                        let of = |arm| data.number(Which::of(arm), *seed, column);
-                        Some((of(own)?, of(reference)?))
-                    });
-                    let (own, reference): (Vec<f64>, Vec<f64>) = both.unzip();
-                    let difference = Difference::of(&own, &reference, margin(data))?;
+                    let arms = [own, reference].map(Which::of);
+                    let difference = Difference::of(data, arms, column, &data.record.seeds, margin)?;
                     let radius = &radius.name;
                     found.extend(difference.map(|difference| Self { family, value, radius, difference }));
                 }
@@ -48,7 +49,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// A sentence for each value of each family.
-pub(super) fn sentences(comparisons: &[Comparison<'_>]) -> Vec<String> {
+pub(super) fn sentences(comparisons: &[Comparison<'_>], quantity: Quantity<'_>) -> Vec<String> {
     let same = |a: &Comparison<'_>, b: &Comparison<'_>| std::ptr::eq(a.family, b.family) && a.value == b.value;
     let sentence = |all: &[Comparison<'_>]| {
         let (family, value) = (all[0].family, all[0].value);
@@ -56,15 +57,11 @@ pub(super) fn sentences(comparisons: &[Comparison<'_>]) -> Vec<String> {
             let of = all.iter().filter(|comparison| comparison.difference.verdict() == verdict);
             let places: Vec<String> = of
                 .map(|comparison| match comparison.radius {
-                    "" => comparison.difference.signed(),
-                    radius => format!("{radius} ({})", comparison.difference.signed()),
+                    "" => comparison.difference.signed(quantity),
+                    radius => format!("{radius} ({})", comparison.difference.signed(quantity)),
                 })
                 .collect();
-            let said = match verdict {
-                Verdict::Undecided => "nothing shown",
-                other => other.name(),
-            };
-            (!places.is_empty()).then(|| format!("{said} at {}", places.join(", ")))
+            (!places.is_empty()).then(|| format!("{} at {}", verdict.said(), places.join(", ")))
         });
         let verdicts: Vec<String> = verdicts.collect();
         format!("{}: {} against {}: {}.", family.name(), family.called(value), family.called(0), verdicts.join("; "))
@@ -76,20 +73,21 @@ pub(super) fn sentences(comparisons: &[Comparison<'_>]) -> Vec<String> {
 pub(super) fn rule(data: &Data<'_>) -> Block {
     let margin = decimal(100.0 * margin(data), 1);
     Block::Text(format!(
-        "Rule: numbers in brackets are mean differences of test error in points, of the same seeds (equal initial weights, order, draws and label noise). An arm is \
-         lower or higher where the paired t test, after Holm's correction over all comparisons of the list, has p < 0.05; alike where two one-sided t tests reject, at \
-         0.05, that they differ by {margin} points or more; else nothing is shown. All arms are tested on the same examples: this is about seeds, not about other test \
-         sets."
+        "Rule: numbers in brackets are mean differences of the same seeds (equal initial weights, order, draws and label noise), errors in points. An arm is lower or \
+         higher where the paired t test, after Holm's correction over all comparisons of its list, has p < 0.05; the errors of two arms are alike where two one-sided t tests \
+         reject, at 0.05 and without a correction, that they differ by {margin} points or more; neither learned where both have a training error above 80 %; else nothing is \
+         shown. Intervals are of one comparison each, not corrected. Two arms that stand in several grids are tested once and listed in each. All arms are tested \
+         on the same examples: this is about seeds, not about other test sets."
     ))
 }
 
 /// A table of comparisons.
-pub(super) fn table(comparisons: &[Comparison<'_>], caption: &str) -> Block {
+pub(super) fn table(comparisons: &[Comparison<'_>], quantity: Quantity<'_>, caption: &str) -> Block {
     let mut columns: Vec<String> = ["arms", "value", "against", "at"].map(String::from).into();
-    columns.extend(Difference::COLUMNS.map(String::from));
+    columns.extend(Difference::columns(quantity));
     let row = |c: &Comparison<'_>| {
         let names = [c.family.name(), c.family.called(c.value), c.family.called(0), c.radius.to_string()];
-        names.into_iter().map(Cell::text).chain(c.difference.cells()).collect()
+        names.into_iter().map(Cell::text).chain(c.difference.cells(quantity)).collect()
     };
     Block::Table(Table { caption: caption.into(), columns, rows: comparisons.iter().map(row).collect() })
 }

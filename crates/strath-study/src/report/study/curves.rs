@@ -41,14 +41,26 @@ fn level(name: &str, y: f64, others: &[Series]) -> Option<Series> {
     Some(Series { join: Join::Dashed, marks: Marks::None, ..Series::new(name, [(low, y), (high, y)]) })
 }
 
-/// The least points of curves that lie at an end of them: their optimum may lie beyond the grid.
-fn at_the_edge(curves: &[Series]) -> Option<Series> {
-    let at_edge = |series: &Series| {
-        let (at, least) = series.points.iter().enumerate().min_by(|a, b| a.1.y.total_cmp(&b.1.y))?;
-        let is_edge = at == 0 || at + 1 == series.points.len();
-        (series.points.len() > 2 && is_edge).then_some((least.x, least.y))
+/// A line's name with its arms and where each stands.
+type Line = (String, Vec<(f64, Which)>);
+
+/// Lines of a column.
+fn drawn(data: &Data<'_>, lines: &[Line], column: &str) -> Vec<Series> {
+    let line = |(name, arms): &Line| {
+        let points = arms.iter().filter_map(|(x, which)| sample(data, *which, column, *x, 100.0));
+        curve(name.clone(), points.collect())
     };
-    let points: Vec<(f64, f64)> = curves.iter().filter_map(at_edge).collect();
+    lines.iter().map(line).filter(|curve| !curve.points.is_empty()).collect()
+}
+
+/// The least points of lines whose radius is the largest or the smallest that was tried: their optimum may lie beyond the grid.
+fn at_the_edge(data: &Data<'_>, lines: &[Line], column: &str) -> Option<Series> {
+    let edge = |(_, arms): &Line| {
+        let known = arms.iter().filter_map(|(x, which)| Some((*x, data.mean(*which, column)?, *which)));
+        let (x, least, which) = known.min_by(|a, b| a.1.total_cmp(&b.1))?;
+        (arms.len() > 1 && data.is_at_the_edge(which)).then_some((x, 100.0 * least))
+    };
+    let points: Vec<(f64, f64)> = lines.iter().filter_map(edge).collect();
     (!points.is_empty()).then(|| Series { join: Join::Apart, ..Series::new("best at the edge of its grid", points) })
 }
 
@@ -87,20 +99,17 @@ pub(super) fn against_rho(data: &Data<'_>) -> Vec<Block> {
     let mut blocks = Vec::new();
     for (name, (lines, baseline)) in facets {
         let rho = |which: Which| data.mean(which, "sam.rho").or(data.arm(which).values.get("sam.rho")?.as_f64());
-        let curves = |x: &dyn Fn(Which) -> Option<f64>| {
-            let lines = lines.values().rev().take(MOST_LINES).map(|(value, arms)| {
-                let points = arms.iter().filter_map(|which| sample(data, *which, LAST.0, x(*which)?, 100.0));
-                curve(called(line, value), points.collect())
-            });
-            lines.filter(|curve| !curve.points.is_empty()).collect::<Vec<Series>>()
-        };
+        let left_out = lines.len().saturating_sub(MOST_LINES);
         let panel = |label: &str, x: &dyn Fn(Which) -> Option<f64>| {
-            let mut series = curves(x);
+            let of_value = |(value, arms): &(Value, Vec<Which>)| {
+                (called(line, value), arms.iter().filter_map(|which| Some((x(*which)?, *which))).collect())
+            };
+            let lines: Vec<Line> = lines.values().rev().take(MOST_LINES).map(of_value).collect();
+            let mut series = drawn(data, &lines, LAST.0);
             let is_drawn = series.iter().any(|curve| curve.points.len() > 1);
-            let edge = at_the_edge(&series);
             let plain = baseline.and_then(|which| data.mean(which, LAST.0));
             series.extend(plain.and_then(|error| level("ρ 0", 100.0 * error, &series)));
-            series.extend(edge);
+            series.extend(at_the_edge(data, &lines, LAST.0));
             is_drawn.then(|| Panel { x: Axis::log(label), series })
         };
         let equivalent = |which: Which| data.mean(which, "rho_equivalent");
@@ -109,6 +118,7 @@ pub(super) fn against_rho(data: &Data<'_>) -> Vec<Block> {
             continue;
         }
         let of = if name.is_empty() { String::new() } else { format!(", {name}") };
+        let more = if left_out > 0 { format!(" The {left_out} smallest are not drawn.") } else { String::new() };
         let right = if panels.len() > 1 {
             "; right: against the radius that m = batch would need for the same first-order lift (mean over the run's surveys)"
         } else {
@@ -118,7 +128,7 @@ pub(super) fn against_rho(data: &Data<'_>) -> Vec<Block> {
         blocks.push(Block::Drawing(Drawing {
             stem: format!("error-against-rho-{}", blocks.len() + 1),
             caption: format!(
-                "Test error {}{of}, a line for each value of {}{right}. Means and standard errors over seeds.",
+                "Test error {}{of}, a line for each value of {}{right}.{more} Means and standard errors over seeds.",
                 LAST.1,
                 short(line)
             ),
@@ -138,15 +148,13 @@ pub(super) fn against_variable(data: &Data<'_>, families: &[Family]) -> Vec<Bloc
             continue;
         }
         let label = if key == "sam.rho" { "ρ of the reference" } else { short(&key) };
+        let lines: Vec<Line> = (0..family.values.len())
+            .take(MOST_LINES + 1)
+            .map(|value| (family.called(value), family.along(value).into_iter().filter(|(x, _)| *x > 0.0).collect()))
+            .collect();
         let panel = |column: &str| {
-            let line = |value: usize| {
-                let points = family.along(value).into_iter().filter(|(x, _)| *x > 0.0);
-                let points = points.filter_map(|(x, which)| sample(data, which, column, x, 100.0)).collect();
-                curve(family.called(value), points)
-            };
-            let mut series: Vec<Series> = (0..family.values.len()).take(MOST_LINES + 1).map(line).collect();
-            series.retain(|curve| !curve.points.is_empty());
-            series.extend(at_the_edge(&series));
+            let mut series = drawn(data, &lines, column);
+            series.extend(at_the_edge(data, &lines, column));
             Panel { x: Axis::log(label), series }
         };
         let columns: Vec<(&str, &str)> = [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)).collect();
@@ -159,8 +167,8 @@ pub(super) fn against_variable(data: &Data<'_>, families: &[Family]) -> Vec<Bloc
         blocks.push(Block::Drawing(Drawing {
             stem: format!("error-against-radius-{}", blocks.len() + 1),
             caption: format!(
-                "{}: test error {when}, against what is held equal, a line for each value of {}. Lines that lie on each other say that nothing is left of it. \
-                 Means and standard errors over seeds.",
+                "{}: test error {when}, against what is held equal, a line for each value of {}. \
+                 Whether they differ is tested above. Means and standard errors over seeds.",
                 family.name(),
                 short(&family.key)
             ),

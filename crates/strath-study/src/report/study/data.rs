@@ -18,6 +18,11 @@ impl Which {
     pub(super) fn of(arm: usize) -> Self {
         Self { arm, is_doubled: false }
     }
+
+    /// A number of its own.
+    pub(super) fn number(self) -> usize {
+        2 * self.arm + usize::from(self.is_doubled)
+    }
 }
 
 /// What is known of a study.
@@ -34,9 +39,11 @@ impl<'a> Data<'a> {
         let (arm, seed, doubled) = (column("arm"), column("seed"), column("doubled"));
         let row = |(at, row): (usize, &Vec<Cell>)| {
             let number = |column: Option<usize>| row.get(column?)?.number();
-            let arm = number(arm)? as usize;
+            let arm = number(arm).filter(|arm| *arm >= 0.0 && arm.fract() == 0.0)? as usize;
             let is_doubled = doubled.and_then(|at| row.get(at)).is_some_and(|cell| cell.text() == "true");
-            (arm < record.arms.len()).then_some(((Which { arm, is_doubled }, number(seed)? as u64), at))
+            // Of another plan, where the arm is another.
+            let is_its = record.arms.get(arm).is_some_and(|arm| agrees(arm, results, row));
+            is_its.then_some(((Which { arm, is_doubled }, number(seed)? as u64), at))
         };
         let rows = results.rows.iter().enumerate().filter_map(row).collect();
         Self { record, results, rows }
@@ -109,18 +116,47 @@ impl<'a> Data<'a> {
         self.arm(which).is_matched
     }
 
+    /// Whether no arm of a larger radius is there, or none of a smaller one, in which all else is equal: a better one may lie beyond.
+    pub(super) fn is_at_the_edge(&self, which: Which) -> bool {
+        let radius = |which: Which| {
+            let own = || self.arm(which).values.get("sam.rho");
+            if self.is_matched(which) { self.radius_of_reference(which)?.as_f64() } else { own()?.as_f64() }
+        };
+        let Some(own) = radius(which) else { return false };
+        let beside = |which: Which, plain: bool| {
+            let is_left = |key: &str| if plain { key.starts_with("sam.") } else { key == "sam.rho" };
+            rest(&self.arm(which).values, |key, _| !is_left(key))
+        };
+        let with_data =
+            self.all().into_iter().filter(|other| !other.is_doubled && self.mean(*other, "test_error").is_some());
+        let (mut larger, mut smaller) = (false, false);
+        for other in with_data {
+            if self.is_plain(other) {
+                // Without SAM there is neither m nor a ball: its radius is 0 for all of them.
+                smaller |= beside(other, true) == beside(which, true);
+            } else if self.is_matched(other) == self.is_matched(which) && beside(other, false) == beside(which, false) {
+                larger |= radius(other).is_some_and(|radius| radius > own);
+                smaller |= radius(other).is_some_and(|radius| radius < own);
+            }
+        }
+        !(larger && smaller)
+    }
+
     /// Keys that the report compares: those that the study asks for, else `sam.m` where that varies.
     pub(super) fn compared(&self) -> Vec<String> {
         let given = &self.record.report.compare;
         if given.is_empty() && self.varies("sam.m") { vec!["sam.m".into()] } else { given.clone() }
     }
 
-    /// Keys that change together with a key, and itself.
-    pub(super) fn companions(&self, key: &str) -> Vec<&'a str> {
-        let lists = self.record.together.iter().filter(|list| list.iter().any(|name| name == key));
-        let mut companions: Vec<&str> = lists.flatten().map(|name| &name[..]).collect();
-        companions
-            .extend(self.record.keys.iter().chain(&self.record.variables).find(|name| *name == key).map(|s| &s[..]));
+    /// Keys that some grid takes together with a key, and itself.
+    pub(super) fn companions<'b>(&self, key: &'b str) -> Vec<&'b str>
+    where
+        'a: 'b,
+    {
+        let places = self.record.arms.iter().flat_map(|arm| &arm.places);
+        let mut companions: Vec<&str> = places.flat_map(|place| place.companions(key)).collect();
+        companions.sort_unstable();
+        companions.dedup();
         companions
     }
 
@@ -169,6 +205,20 @@ impl<'a> Data<'a> {
     }
 }
 
+/// Whether a row of the results has an arm's values: a radius that was matched is the run's own.
+fn agrees(arm: &ArmRecord, results: &Results, row: &[Cell]) -> bool {
+    let same = |(key, value): &(String, Value)| {
+        let Some(cell) = results.column(key).and_then(|at| row.get(at)) else { return true };
+        match value {
+            _ if arm.is_matched && key == "sam.rho" => true,
+            Value::Number(number) => cell.number() == number.as_f64(),
+            Value::String(text) => cell.text() == *text,
+            _ => true,
+        }
+    };
+    arm.values.0.iter().all(same)
+}
+
 /// A key without its table.
 pub(super) fn short(key: &str) -> &str {
     match key {
@@ -184,10 +234,11 @@ pub(super) fn short(key: &str) -> &str {
 pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
+        Value::Number(number) if number.is_i64() || number.is_u64() => number.to_string(),
         Value::Number(number) => number.as_f64().map_or_else(
             || number.to_string(),
             |number| {
-                let rounded: f64 = format!("{number:.3e}").parse().unwrap_or(number);
+                let rounded: f64 = format!("{number:.5e}").parse().unwrap_or(number);
                 rounded.to_string()
             },
         ),

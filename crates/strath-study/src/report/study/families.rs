@@ -33,11 +33,11 @@ pub(super) struct Radius {
 impl Family {
     /// The families of a key, in the order of the grids: of two values at least.
     pub(super) fn of(data: &Data<'_>, key: &str) -> Vec<Self> {
-        let companions = data.companions(key);
         let mut families: Vec<Self> = Vec::new();
         for (arm, record) in data.record.arms.iter().enumerate() {
             for place in &record.places {
                 let Some(value) = place.coordinates.get(key) else { continue };
+                let companions: Vec<&str> = place.companions(key).collect();
                 let is_other = |key: &str| !companions.contains(&key) && data.varies(key);
                 let setting = rest(&place.coordinates, |key, value| is_other(key) && !is_radius(key, value));
                 let name = rest(&place.coordinates, |key, value| is_other(key) && is_radius(key, value));
@@ -75,7 +75,7 @@ impl Family {
             self.radii.push(Radius { name, number, arms: vec![None; count] });
             self.radii.len() - 1
         });
-        self.radii[of_radius].arms[at] = Some(arm);
+        self.radii[of_radius].arms[at].get_or_insert(arm);
     }
 
     fn sort(&mut self) {

@@ -27,7 +27,7 @@ pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
             blocks.push(Block::Drawing(Drawing {
                 stem: format!("landscape-{}", blocks.len() + 1),
                 caption: format!(
-                    "{}: loss around the last weights of seed {seed}, along filter-normalised random directions (Li et al. 2018), on one scale for all arms of a setting.",
+                    "{}: loss around the last weights of seed {seed}, along filter-normalised random directions (Li et al. 2018), on one scale for all arms of a setting; of each value the arm of the least mean test error.",
                     of.join(", ")
                 ),
                 figure,

@@ -1,6 +1,7 @@
 //! The report of a study.
 
 mod arms;
+mod baseline;
 mod choice;
 mod compare;
 mod curves;
@@ -20,9 +21,11 @@ use super::{ReportError, read};
 use crate::statistics::StatisticsError;
 use crate::study::{Record, Results};
 
-use compare::Comparison;
+use baseline::Baseline;
+use compare::{Comparison, margin};
 use curves::{BEST, LAST};
-use data::Data;
+use data::{Data, Which};
+use difference::Quantity;
 use families::Family;
 
 /// What a study found, from its folder: `plan.json` and `results.csv`, and the metrics of its runs where they are there.
@@ -81,17 +84,26 @@ fn sections(data: &Data<'_>, runs: &Path) -> Result<Vec<Section>, StatisticsErro
     errors.extend(curves::against_noise(data));
     add("Test error", errors);
     add("Micro-batch against m", micro::maps(data));
-    add("Gap", curves::against_key(data, &families, ("gap", "test less training error (points)", 100.0), "gap"));
+    let gap = ("gap", "test less training error (points)", 100.0);
+    add("Gap, by the labels that were trained on", curves::against_key(data, &families, gap, "gap"));
     add("Spectrum", spectra::figures(data, &families));
     add("Landscapes", landscapes::figures(data, runs));
     add("Training", training::figures(data, runs));
     let mut tables = vec![arms::table(data)?];
     tables.extend(table_of_chosen);
     for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
-        let comparisons = Comparison::all(data, &families, column)?;
+        let comparisons = Comparison::all(data, &families, column, Some(margin(data)))?;
         if !comparisons.is_empty() {
             let caption = format!("Test error {when}, radius by radius. Holm's correction is over this table.");
-            tables.push(compare::table(&comparisons, &caption));
+            tables.push(compare::table(&comparisons, Quantity::of(column), &caption));
+        }
+    }
+    for column in &data.record.report.also {
+        let comparisons = Comparison::all(data, &families, column, None)?;
+        if !comparisons.is_empty() {
+            let caption =
+                format!("{}, radius by radius. Holm's correction is over this table.", column.replace('_', " "));
+            tables.push(compare::table(&comparisons, Quantity::of(column), &caption));
         }
     }
     add("Tables", tables);
@@ -104,19 +116,25 @@ fn supported(data: &Data<'_>, families: &[Family], mut said: Vec<Block>) -> Resu
     if data.record.seeds.len() < 2 {
         blocks.push(Block::Text("One seed: no spread is known, and no difference between two arms is claimed.".into()));
     }
-    let missing = data.record.runs - data.results.rows.len().min(data.record.runs);
-    if missing > 0 {
-        blocks.push(Block::Text(format!(
-            "{missing} of {} runs are missing: they failed, or the study was stopped. Comparisons are over the seeds that both arms have.",
-            data.record.runs
-        )));
-    }
+    blocks.extend(missing(data));
     for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
-        let comparisons = Comparison::all(data, families, column)?;
+        let comparisons = Comparison::all(data, families, column, Some(margin(data)))?;
         if !comparisons.is_empty() {
             said.push(Block::Text(format!("Radius by radius, test error {when}:")));
-            said.push(Block::List(compare::sentences(&comparisons)));
+            said.push(Block::List(compare::sentences(&comparisons, Quantity::of(column))));
         }
+    }
+    for column in &data.record.report.also {
+        let comparisons = Comparison::all(data, families, column, None)?;
+        if !comparisons.is_empty() {
+            said.push(Block::Text(format!("Radius by radius, {}:", column.replace('_', " "))));
+            said.push(Block::List(compare::sentences(&comparisons, Quantity::of(column))));
+        }
+    }
+    let baselines: Vec<String> = Baseline::both(data)?.iter().flat_map(|baseline| baseline.sentences(data)).collect();
+    if !baselines.is_empty() {
+        said.push(Block::Text("With SAM and without, test error after the last epoch:".into()));
+        said.push(Block::List(baselines));
     }
     if !said.is_empty() {
         blocks.append(&mut said);
@@ -124,3 +142,28 @@ fn supported(data: &Data<'_>, families: &[Family], mut said: Vec<Block>) -> Resu
     }
     Ok(blocks)
 }
+
+/// Runs without a result, and whose they are.
+fn missing(data: &Data<'_>) -> Option<Block> {
+    let known = |which: Which| data.values(which, LAST.0).len();
+    let found: usize = data.all().into_iter().map(known).sum();
+    let missing = data.record.runs.saturating_sub(found);
+    let seeds = data.record.seeds.len();
+    let incomplete = (0..data.record.arms.len()).map(Which::of).filter(|which| known(*which) < seeds);
+    let named: Vec<String> =
+        incomplete.map(|which| format!("{} ({} of {seeds} seeds)", data.name(which), known(which))).collect();
+    let of: Vec<&str> = named.iter().take(MOST_NAMED).map(String::as_str).collect();
+    let more =
+        if named.len() > MOST_NAMED { format!(" and {} more arms", named.len() - MOST_NAMED) } else { String::new() };
+    let whose = if of.is_empty() { String::new() } else { format!(" Of: {}{more}.", of.join("; ")) };
+    (missing > 0).then(|| {
+        Block::Text(format!(
+            "{missing} of {} runs are missing: they failed, or the study was stopped. Where runs fail because they diverge, the means of those that are left flatter.{whose} \
+             Comparisons are over the seeds that both arms have; a radius is chosen among those whose seeds are all there.",
+            data.record.runs
+        ))
+    })
+}
+
+/// Arms with missing runs that are named.
+const MOST_NAMED: usize = 8;

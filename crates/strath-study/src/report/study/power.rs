@@ -3,7 +3,7 @@
 use super::super::document::{Block, Cell, Drawing, Table, decimal};
 use super::data::{Data, Which};
 use crate::figure::{Axis, Figure, Lines, Panel, Series};
-use crate::statistics::{Convention, Model, StatisticsError, information, kendall, permutation_null, spearman};
+use crate::statistics::{Convention, Model, StatisticsError, kendall, permutation_null, spearman};
 
 /// Redistributions of the permutation null.
 const REDISTRIBUTIONS: usize = 1000;
@@ -42,13 +42,18 @@ pub(super) fn sections(data: &Data<'_>) -> Result<Vec<Block>, StatisticsError> {
         let models: Vec<Model> = (known.into_iter())
             .map(|(hyper_parameters, measure, gap)| Model { measure, gap, hyper_parameters })
             .collect();
+        if models.len() < 3 {
+            continue;
+        }
         let (tau, rank) = (kendall(&measures, &gaps)?, spearman(&measures, &gaps)?);
         let mut found = [None, None];
         for (place, (convention, _)) in found.iter_mut().zip(CONVENTIONS) {
-            if information(&models, convention)?.least.is_some() {
-                let null = permutation_null(&models, convention, 0, REDISTRIBUTIONS)?;
-                *place = null.map(|null| [null.observed, null.mean, null.percentile_95, null.p]);
+            // The scorer's convention is over pairs of hyper-parameters.
+            if convention == Convention::Competition && data.record.keys.len() < 2 {
+                continue;
             }
+            let null = permutation_null(&models, convention, 0, REDISTRIBUTIONS)?;
+            *place = null.map(|null| [null.observed, null.mean, null.percentile_95, null.p]);
         }
         powers.push(Power {
             m: column.trim_start_matches("sharpness_m").split('_').next().and_then(|m| m.parse().ok()),
@@ -58,6 +63,9 @@ pub(super) fn sections(data: &Data<'_>) -> Result<Vec<Block>, StatisticsError> {
             spearman: rank.map(|rank| rank.coefficient),
             information: found,
         });
+    }
+    if powers.is_empty() {
+        return Ok(Vec::new());
     }
     powers.sort_by(|a, b| a.m.unwrap_or(0.0).total_cmp(&b.m.unwrap_or(0.0)));
     let mut blocks = vec![Block::Text(format!(
@@ -112,6 +120,12 @@ fn models(data: &Data<'_>) -> (Vec<Found>, usize) {
 fn words(powers: &[Power]) -> Vec<String> {
     let mut said = Vec::new();
     for (at, (_, name)) in CONVENTIONS.iter().enumerate() {
+        if powers.iter().all(|power| power.information[at].is_none()) {
+            said.push(format!(
+                "By {name}, nothing is said: it needs hyper-parameters that vary, two of them for the scorer's."
+            ));
+            continue;
+        }
         let beyond: Vec<&Power> = powers
             .iter()
             .filter(|power| power.information[at].is_some_and(|[_, _, _, p]| p < 0.05 / powers.len() as f64))

@@ -23,14 +23,14 @@ pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
         return blocks;
     }
     let folders = folders(data, runs);
-    for (setting, arms) in chosen(data).into_iter().take(MOST_SETTINGS) {
+    for (place, (setting, arms)) in chosen(data).into_iter().take(MOST_SETTINGS).enumerate() {
         let read = |which: &Which| -> Vec<Epochs> {
             let of_arm = data.record.seeds.iter().filter_map(|seed| folders.get(&(*which, *seed)));
             of_arm.filter_map(|folder| Epochs::read(folder).ok()).collect()
         };
         let arms: Vec<(String, Vec<Epochs>)> =
             arms.iter().map(|which| (data.name_beside(*which, &setting), read(which))).collect();
-        let place = blocks.len() / 3 + 1;
+        let place = place + 1;
         let of = if setting.is_empty() { String::new() } else { format!("{setting}: ") };
         let panel = |curve: &dyn Fn(&Epochs) -> Vec<(f64, f64)>| {
             let series = arms.iter().filter_map(|(name, runs)| mean(name, runs.iter().map(curve)));
@@ -42,7 +42,7 @@ pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
                 blocks.push(Block::Drawing(Drawing { stem: format!("{what}-{place}"), caption, figure }));
             }
         };
-        let about = "Means over seeds with their standard errors.";
+        let about = "The arm of the least mean test error of each value, and what has no SAM; means over seeds with their standard errors.";
         let loss = panel(&|run| run.curve(|means| means.clean_loss));
         draw(
             "training-loss",

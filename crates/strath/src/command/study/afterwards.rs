@@ -80,6 +80,11 @@ fn commands(config: &Config, run: &Path, measures: &[Measure]) -> Vec<Asked> {
     commands
 }
 
+/// The columns that are measured of a run.
+pub(super) fn columns(config: &Config, measures: &[Measure]) -> impl Iterator<Item = String> {
+    commands(config, Path::new(""), measures).into_iter().flat_map(|asked| asked.columns).map(|(column, _)| column)
+}
+
 /// Measures the run in a folder; by column.
 pub(super) async fn measure(
     program: &Path,
@@ -97,6 +102,11 @@ pub(super) async fn measure(
         let output = command.output().await.map_err(|error| error.to_string())?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
+            // A share of labels so small that it comes to no example.
+            if said.contains("0 noisy examples") {
+                found.extend(columns.into_iter().map(|(column, _)| (column, Value::Null)));
+                continue;
+            }
             return Err(format!("{}: {}", arguments.join(" "), said.lines().last().unwrap_or("no word")));
         }
         let answer: Value = serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use strath_node::files;
 use strath_node::metrics::Line;
-use strath_study::study::{Finished, PlannedRun};
+use strath_study::study::{Finished, Measure, PlannedRun};
 
+use super::afterwards;
 use crate::outcome::Failure;
 
 /// What was measured of a run's last weights, beside its summary.
@@ -55,15 +56,18 @@ impl StudyFolder {
         files::write_whole(&self.path(name), bytes).map_err(Failure::other)
     }
 
-    /// A run's `summary.json`; none where it is not finished and measured.
-    pub(super) fn summary(&self, run: &PlannedRun) -> Option<Value> {
-        self.json(run, MEASURED)?;
-        self.json(run, "summary.json")
+    /// A run's `summary.json`; none where it is not finished, or something was not measured that is asked for now.
+    pub(super) fn summary(&self, run: &PlannedRun, measures: &[Measure]) -> Option<Value> {
+        let measured = self.json(run, MEASURED)?;
+        let is_whole = afterwards::columns(&run.config, measures).all(|column| measured.get(&column).is_some());
+        let is_drawn = !measures.iter().any(|measure| matches!(measure, Measure::Landscape { .. }))
+            || self.run(run).join("landscape").join("landscape.csv").exists();
+        if is_whole && is_drawn { self.json(run, "summary.json") } else { None }
     }
 
     /// What came of a run; none where it is not finished and measured.
-    pub(super) fn finished(&self, run: &PlannedRun) -> Option<Finished> {
-        let (summary, measured) = (self.json(run, "summary.json")?, self.json(run, MEASURED)?);
+    pub(super) fn finished(&self, run: &PlannedRun, measures: &[Measure]) -> Option<Finished> {
+        let (summary, measured) = (self.summary(run, measures)?, self.json(run, MEASURED)?);
         let measured =
             measured.as_object()?.iter().filter_map(|(key, value)| Some((key.clone(), value.as_f64()?))).collect();
         let lines = std::fs::read_to_string(self.run(run).join("metrics.jsonl")).ok()?;

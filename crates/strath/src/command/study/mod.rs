@@ -4,6 +4,7 @@ mod afterwards;
 mod cluster;
 mod estimate;
 mod folder;
+mod found;
 mod matching;
 mod runner;
 
@@ -11,9 +12,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use strath_core::config::Layers;
-use strath_study::study::{Plan, Record, Results, StudyFile, to_parquet};
+use strath_study::study::{Plan, StudyFile};
 
-use super::report;
 use crate::configuration::environment;
 use crate::outcome::Failure;
 use crate::{log, runtime, telling};
@@ -80,9 +80,10 @@ impl Study {
             return telling::print(&listed(&file, &plan, &estimate, jobs));
         }
         let out = self.out.clone().unwrap_or_else(|| Path::new("studies").join(&file.study.name));
-        let folder = StudyFolder::open(&out, self.resume, &text)?;
-        let record = serde_json::to_vec_pretty(&Record::of(&file, &plan)).map_err(Failure::other)?;
-        folder.write("plan.json", &record)?;
+        // What the command line changes is part of the study that is kept.
+        let changes = self.set.iter().map(|change| format!("# --set {change}"));
+        let kept = std::iter::once(text).chain(changes).collect::<Vec<_>>().join("\n");
+        let folder = StudyFolder::open(&out, self.resume, &kept)?;
         log::say(&format!(
             "{}: {} runs ({} arms, {} seeds), {jobs} at once on {workers} worker{} each, about {}",
             file.study.name,
@@ -98,21 +99,9 @@ impl Study {
             Runner { folder: &folder, plan: &plan, measures, estimate: &estimate, jobs, workers, measuring, cluster };
         runtime::block_on(async {
             let end = runner.run().await?;
-            let results = Results::of(&plan, |run| folder.finished(run));
-            folder.write("results.csv", results.csv().as_bytes())?;
-            folder.write("results.parquet", &to_parquet(&results).map_err(Failure::other)?)?;
-            let table = telling::short(&folder.path("results.csv"));
-            telling::print(&format!("{} of {} runs in {table}\n", results.rows.len(), plan.runs.len()))?;
-            if !results.rows.is_empty() {
-                let page = report::of_study(&folder.path(""), &folder.path(""))?;
-                telling::print(&format!("report: {}\n", telling::short(&page)))?;
-            }
+            found::write(&file, &plan, &folder)?;
             match end {
-                runner::End::Stopped => Err(Failure::Stopped(format!(
-                    "stopped; continue with: strath study {} --resume --out {}",
-                    self.file.display(),
-                    telling::short(&folder.path(""))
-                ))),
+                runner::End::Stopped => Err(Failure::Stopped(format!("stopped; continue with: {}", resumed()))),
                 runner::End::Done { failed } if failed.is_empty() => Ok(()),
                 runner::End::Done { failed } => Err(Failure::Other(format!(
                     "{} of {} runs failed twice: {}",
@@ -161,6 +150,19 @@ impl Study {
             self.jobs.map_or_else(|| (places / workers.unwrap_or(1)).max(1), usize::from).min(plan.runs.len().max(1));
         (jobs, workers.unwrap_or_else(|| (places / jobs).max(1)))
     }
+}
+
+/// The command that goes on: this one with --resume.
+fn resumed() -> String {
+    let quoted = |argument: String| {
+        let is_plain = argument.chars().all(|c| c.is_ascii_alphanumeric() || "-_=./:,@+".contains(c));
+        if is_plain { argument } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+    };
+    let mut words: Vec<String> = std::env::args().map(quoted).collect();
+    if !words.iter().any(|word| word == "--resume") {
+        words.push("--resume".into());
+    }
+    words.join(" ")
 }
 
 /// What `--dry-run` prints.

@@ -95,7 +95,8 @@ impl Runner<'_> {
             bar.inc(1);
             bar.set_message(format!("{time} left"));
             if bar.is_hidden() {
-                let error = self.folder.summary(&self.plan.runs[run]).and_then(|run| run["test_error"].as_f64());
+                let error =
+                    self.folder.summary(&self.plan.runs[run], self.measures).and_then(|run| run["test_error"].as_f64());
                 let error = error.map_or_else(|| "failed".into(), |error| format!("test error {:.2} %", 100.0 * error));
                 log::say(&format!("{}/{all}  {name}  {error}  {seconds:.1} s   about {time} left", all - left.len()));
             }
@@ -107,7 +108,7 @@ impl Runner<'_> {
     /// The runs that are not finished, seed by seed, the long ones of a seed first, so that no long one is left to the end alone.
     fn order(&self) -> Vec<usize> {
         let (planned, seconds) = (&self.plan.runs, self.estimate.seconds());
-        let is_left = |run: &usize| self.folder.summary(&planned[*run]).is_none();
+        let is_left = |run: &usize| self.folder.summary(&planned[*run], self.measures).is_none();
         let mut runs: Vec<usize> = (0..planned.len()).filter(is_left).collect();
         // As planned, the runs of a seed stand together.
         for of_seed in runs.chunk_by_mut(|a, b| planned[*a].seed == planned[*b].seed) {
