@@ -248,3 +248,35 @@ fn a_radius_is_not_chosen_on_too_few_seeds() {
     assert!(text.contains("for which 4 are too few: at least 6 are needed"), "{text}");
     assert!(!text.contains("Each at its own best radius"), "{text}");
 }
+
+/// What scipy 1.17 and statsmodels 0.15 find of the tables that the repository has.
+#[test]
+fn the_studies_in_the_docs_have_the_numbers_that_scipy_finds() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/studies");
+    let table = |study: &str, caption: &str| {
+        let json = of_study(&docs.join(study)).unwrap().json();
+        let blocks =
+            json["sections"].as_array().unwrap().iter().flat_map(|section| section["blocks"].as_array().unwrap());
+        let mut tables = blocks.filter_map(|block| block.get("table").cloned());
+        tables.find(|table| table["caption"].as_str().unwrap().starts_with(caption)).unwrap()
+    };
+    let close = |found: &Value, expected: f64| {
+        let found = found.as_f64().unwrap();
+        assert!((found / expected - 1.0).abs() < 1e-7, "{found} {expected}");
+    };
+    let compared = table("m-sharpness", "Test error after the last epoch");
+    let row = |names: [&str; 4]| {
+        let mut rows = compared["rows"].as_array().unwrap().iter();
+        rows.find(|row| (0..4).all(|at| row[at] == names[at])).unwrap()
+    };
+    let convnet = row(["equal, convnet", "m 1", "m 64", "ρ 0.05"]);
+    close(&convnet[7], -16.737_515_299_158_953);
+    close(&convnet[8], -13.540_262_478_618_822);
+    close(&convnet[9], 4.949_176_372_987_185_6e-9);
+    close(&convnet[11], 0.999_999_995_475_065_8);
+    assert_eq!(convnet[12], "lower");
+    close(&row(["matched, mlp", "m 4", "m 64", "radius 0.1"])[9], 0.007_804_111_921_476_395);
+    let power = table("predictive", "Predictive power");
+    let measures: Vec<&Value> = power["rows"].as_array().unwrap().iter().map(|row| &row[1]).collect();
+    assert!(measures[0].as_f64().unwrap() > 0.35 && measures[5].as_f64().unwrap() < 0.2, "{measures:?}");
+}

@@ -22,7 +22,7 @@ const MORE: [(&str, &str, f64, usize); 9] = [
 /// Every arm: errors with their spread over seeds, beside the arms without SAM and all else equal.
 pub(super) fn table(data: &Data<'_>) -> Result<Block, StatisticsError> {
     let all = data.all();
-    let baselines = Baseline::both(data)?;
+    let baselines = Baseline::both(data, LAST.0)?;
     let more: Vec<_> = MORE.iter().filter(|(column, ..)| data.has(column)).collect();
     let has_size = data.has(EXAMPLES);
     let mut columns: Vec<String> =

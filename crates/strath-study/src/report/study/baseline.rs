@@ -18,8 +18,8 @@ pub(super) struct Baseline {
 }
 
 impl Baseline {
-    /// Those that the study has.
-    pub(super) fn both(data: &Data<'_>) -> Result<Vec<Self>, StatisticsError> {
+    /// Those that the study has, by a column of errors.
+    pub(super) fn both(data: &Data<'_>, column: &str) -> Result<Vec<Self>, StatisticsError> {
         let mut found = Vec::new();
         for is_doubled in [false, true] {
             let mut differences = BTreeMap::new();
@@ -27,7 +27,7 @@ impl Baseline {
                 let other = baseline(data, which, is_doubled);
                 let Some(other) = other.filter(|other| *other != which) else { continue };
                 let seeds = &data.record.seeds;
-                let difference = Difference::of(data, [which, other], LAST.0, seeds, Some(margin(data)))?;
+                let difference = Difference::of(data, [which, other], column, seeds, Some(margin(data)))?;
                 differences.extend(difference.map(|difference| (which, difference)));
             }
             Difference::correct(differences.values_mut())?;

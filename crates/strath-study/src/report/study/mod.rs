@@ -131,10 +131,13 @@ fn supported(data: &Data<'_>, families: &[Family], mut said: Vec<Block>) -> Resu
             said.push(Block::List(compare::sentences(&comparisons, Quantity::of(column))));
         }
     }
-    let baselines: Vec<String> = Baseline::both(data)?.iter().flat_map(|baseline| baseline.sentences(data)).collect();
-    if !baselines.is_empty() {
-        said.push(Block::Text("With SAM and without, test error after the last epoch:".into()));
-        said.push(Block::List(baselines));
+    for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
+        let baselines = Baseline::both(data, column)?;
+        let sentences: Vec<String> = baselines.iter().flat_map(|baseline| baseline.sentences(data)).collect();
+        if !sentences.is_empty() {
+            said.push(Block::Text(format!("With SAM and without, test error {when}:")));
+            said.push(Block::List(sentences));
+        }
     }
     if !said.is_empty() {
         blocks.append(&mut said);
