@@ -1,6 +1,7 @@
 //! What came of a study: a table with a row a run.
 
 use serde_json::Value as Json;
+use strath_core::finish::steps_of_an_epoch;
 use strath_node::metrics::{EvalLine, Line, StepLine};
 
 use super::setting::plain;
@@ -161,10 +162,11 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
     let found = |name: &str| measured.iter().find(|(key, _)| key == name).map(|(_, value)| *value);
     let steps: Vec<&StepLine> =
         lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None }).collect();
-    let best = Best::of(lines, &steps);
+    let batch = run.config.batch.size;
+    let best = Best::of(lines, &steps, batch);
     let (train_error, test_error) = (found("train_error"), summary["test_error"].as_f64());
     let gap = train_error.zip(test_error).map(|(train, test)| test - train);
-    let last = last_epoch(&steps);
+    let last = last_epoch(&steps, batch);
     let mean = |of: &dyn Fn(&StepLine) -> Option<f64>, steps: &[&StepLine]| {
         let values: Vec<f64> = steps.iter().filter_map(|step| of(step)).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
@@ -205,11 +207,11 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
     row
 }
 
-/// The steps of the last epoch.
-fn last_epoch<'a, 'b>(steps: &'a [&'b StepLine]) -> &'a [&'b StepLine] {
-    let end = steps.last().map_or(0.0, |step| step.epoch);
-    let from = steps.partition_point(|step| step.epoch <= end - 1.0);
-    &steps[from..]
+/// The steps of the last epoch, as many as `train_loss` in a run's summary is of.
+fn last_epoch<'a, 'b>(steps: &'a [&'b StepLine], batch: usize) -> &'a [&'b StepLine] {
+    let Some(last) = steps.last() else { return steps };
+    let examples = (last.step as f64 * batch as f64 / last.epoch).round() as u64;
+    &steps[steps.len().saturating_sub(steps_of_an_epoch(examples, batch as u64) as usize)..]
 }
 
 /// A run at the evaluation at which its validation error was least, the first of several; nothing without a validation split.
@@ -224,7 +226,7 @@ struct Best {
 }
 
 impl Best {
-    fn of(lines: &[Line], steps: &[&StepLine]) -> Self {
+    fn of(lines: &[Line], steps: &[&StepLine], batch: usize) -> Self {
         let of_split = |split: &'static str| {
             lines.iter().filter_map(move |line| match line {
                 Line::Eval(line) if line.split == split => Some(line),
@@ -236,7 +238,7 @@ impl Best {
         };
         let test: Option<&EvalLine> = of_split("test").find(|line| line.step == best.step);
         let at = steps.partition_point(|step| step.step <= best.step);
-        let epoch = last_epoch(&steps[..at]);
+        let epoch = last_epoch(&steps[..at], batch);
         let loss = epoch.iter().map(|step| step.clean_loss).sum::<f64>() / epoch.len() as f64;
         Self {
             epoch: Some(best.epoch),
