@@ -245,7 +245,7 @@ fn a_radius_is_not_chosen_on_too_few_seeds() {
     plan["seeds"] = json!([0, 1, 2, 3]);
     std::fs::write(&file, plan.to_string()).unwrap();
     let text = of_study(folder.path()).unwrap().json().to_string();
-    assert!(text.contains("for which 4 are too few: at least 6 are needed"), "{text}");
+    assert!(text.contains("4 of them are too few, at least 6 are needed"), "{text}");
     assert!(!text.contains("Each at its own best radius"), "{text}");
 }
 

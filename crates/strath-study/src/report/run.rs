@@ -104,7 +104,9 @@ fn found(summary: &Value, lines: &[Line]) -> (Vec<Block>, Vec<Block>) {
 }
 
 fn line(name: &str, points: Vec<(f64, f64)>) -> Series {
-    Series { marks: Marks::None, ..Series::new(name, points) }
+    // A curve of few points would not be seen without them.
+    let marks = if points.len() > 12 { Marks::None } else { Marks::Each };
+    Series { marks, ..Series::new(name, points) }
 }
 
 fn drawing(stem: &str, caption: &str, label: &str, x: &str, series: Vec<Series>) -> Option<Block> {

@@ -42,7 +42,9 @@ fn write(folder: &Path, out: &Path) -> Result<PathBuf, Failure> {
         of_run(folder, out)
     } else if folder.join("study.toml").exists() {
         let shown = folder.display();
-        Err(Failure::Other(format!("{shown} has no table of runs yet: it is written when the study ends or is stopped")))
+        Err(Failure::Other(format!(
+            "{shown} has no table of runs yet: it is written when the study ends or is stopped"
+        )))
     } else {
         let (shown, expected) =
             (folder.display(), "expected the folder of a study (with plan.json) or of a run (with metrics.jsonl)");

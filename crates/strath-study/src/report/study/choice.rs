@@ -40,7 +40,7 @@ pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<(Vec<Block>
     let asked = data.record.report.choose.as_deref();
     if second.len() < LEAST {
         let few = format!(
-            "A radius is to be chosen on one half of the seeds and judged on the other, for which {} are too few: at least {} are needed.",
+            "A radius is to be chosen on one half of the seeds and judged on the other: {} of them are too few, at least {} are needed.",
             data.record.seeds.len(),
             2 * LEAST
         );

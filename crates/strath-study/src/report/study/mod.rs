@@ -139,10 +139,9 @@ fn supported(data: &Data<'_>, families: &[Family], mut said: Vec<Block>) -> Resu
             said.push(Block::List(sentences));
         }
     }
-    if !said.is_empty() {
-        blocks.append(&mut said);
-        blocks.push(compare::rule(data));
-    }
+    let is_tested = said.iter().any(|block| matches!(block, Block::List(_)));
+    blocks.append(&mut said);
+    blocks.extend(is_tested.then(|| compare::rule(data)));
     Ok(blocks)
 }
 

@@ -12,6 +12,8 @@ use crate::statistics::describe;
 
 /// Curves of one figure.
 const MOST_LINES: usize = 6;
+/// Points of a curve that are marked.
+const MOST_MARKS: usize = 12;
 /// Settings that are drawn.
 const MOST_SETTINGS: usize = 3;
 
@@ -133,5 +135,7 @@ fn mean(name: &str, curves: impl Iterator<Item = Vec<(f64, f64)>>) -> Option<Ser
         Some(Sample { x: f64::from_bits(x), y: described.mean?, standard_error })
     });
     let points: Vec<Sample> = points.collect();
-    (!points.is_empty()).then(|| Series { points, marks: Marks::None, ..Series::new(name, []) })
+    // A curve of few points would not be seen without them.
+    let marks = if points.len() > MOST_MARKS { Marks::None } else { Marks::Each };
+    (!points.is_empty()).then(|| Series { points, marks, ..Series::new(name, []) })
 }
