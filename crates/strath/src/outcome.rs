@@ -29,11 +29,18 @@ impl Failure {
         }
     }
 
-    /// Says it on standard error, in one line.
+    /// What it says, in one line.
+    pub fn message(&self) -> &str {
+        match self {
+            Self::Usage(message) | Self::Stopped(message) | Self::Other(message) => message,
+        }
+    }
+
+    /// Says it on standard error.
     pub fn tell(&self) {
         match self {
-            Self::Usage(message) | Self::Other(message) => log::error(message),
-            Self::Stopped(message) => log::say(message),
+            Self::Usage(_) | Self::Other(_) => log::error(self.message()),
+            Self::Stopped(_) => log::say(self.message()),
         }
     }
 

@@ -5,6 +5,8 @@ use std::path::Path;
 
 use strath_node::metrics::{EvalLine, Line, StepLine};
 
+use crate::figure::Marks;
+
 use super::{ReportError, read};
 
 /// A run's `metrics.jsonl` by epochs.
@@ -28,6 +30,17 @@ pub(super) struct Means {
     pub(super) sharpness: f64,
 }
 
+/// The lines of a run's `metrics.jsonl`. One that cannot be read is left out, as a run that was killed may have torn its last.
+pub(super) fn lines(run: &Path) -> Result<Vec<Line>, ReportError> {
+    let text = read(run.join("metrics.jsonl"))?;
+    Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+}
+
+/// Whether the points of a curve of so many are marked: of few they would not be seen without.
+pub(super) fn marks(points: usize) -> Marks {
+    if points > 12 { Marks::None } else { Marks::Each }
+}
+
 impl Means {
     fn push(&mut self, line: &StepLine) {
         let before = self.steps as f64;
@@ -40,19 +53,16 @@ impl Means {
 }
 
 impl Epochs {
-    /// Reads a run's folder. A line that cannot be read is left out, as a run that was killed may have torn its last.
-    pub(super) fn read(run: &Path) -> Result<Self, ReportError> {
-        let text = read(run.join("metrics.jsonl"))?;
-        Ok(Self::of(text.lines().filter_map(|line| serde_json::from_str(line).ok())))
-    }
-
-    fn of(lines: impl Iterator<Item = Line>) -> Self {
+    /// Of what a run recorded.
+    pub(super) fn of(lines: &[Line]) -> Self {
         let mut epochs = Self::default();
         for line in lines {
             match line {
                 // A step that ends an epoch belongs to it; the product of step and batch may be a bit above the whole.
-                Line::Step(line) => epochs.steps.entry((line.epoch - 1e-9).ceil() as u64).or_default().push(&line),
-                Line::Eval(EvalLine { split, epoch, error, .. }) => epochs.evaluations.push((split, epoch, error)),
+                Line::Step(line) => epochs.steps.entry((line.epoch - 1e-9).ceil() as u64).or_default().push(line),
+                Line::Eval(EvalLine { split, epoch, error, .. }) => {
+                    epochs.evaluations.push((split.clone(), *epoch, *error));
+                }
                 Line::Cluster(_) => {}
             }
         }
@@ -89,7 +99,8 @@ mod tests {
         let eval =
             json!({"kind": "eval", "step": 2, "epoch": 1.0, "time": 0.0, "split": "test", "loss": 1.0, "error": 0.25});
         let lines = [step(0.5, 4.0), step(1.0, 2.0), eval, step(1.5, 1.0)];
-        let epochs = Epochs::of(lines.into_iter().map(|line| serde_json::from_value(line).unwrap()));
+        let lines: Vec<Line> = lines.into_iter().map(|line| serde_json::from_value(line).unwrap()).collect();
+        let epochs = Epochs::of(&lines);
         assert_eq!(epochs.curve(|means| means.clean_loss), [(1.0, 3.0), (2.0, 1.0)]);
         assert_eq!(epochs.curve(|means| means.perturbed_loss), [(1.0, 3.5), (2.0, 1.5)]);
         assert_eq!((epochs.errors("test"), epochs.errors("validation")), (vec![(1.0, 25.0)], vec![]));

@@ -6,9 +6,9 @@ use serde_json::Value;
 use strath_node::metrics::{Line, StepLine};
 
 use super::document::{Block, Cell, Document, Drawing, Section, Table, decimal};
-use super::epochs::Epochs;
+use super::epochs::{Epochs, lines, marks};
 use super::{ReportError, read};
-use crate::figure::{Axis, Figure, Lines, Marks, Panel, Series};
+use crate::figure::{Axis, Figure, Lines, Panel, Series};
 use crate::statistics::binomial;
 
 /// Keys of the configuration that stand in the head of the page.
@@ -29,8 +29,7 @@ const SHOWN: [&str; 9] = [
 /// # Errors
 /// [`ReportError`] where one of the first two is missing or is not what it should be.
 pub fn of_run(folder: &Path) -> Result<Document, ReportError> {
-    let lines: Vec<Line> =
-        read(folder.join("metrics.jsonl"))?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let lines = lines(folder)?;
     let path = folder.join("config.toml");
     let config: toml::Table =
         toml::from_str(&read(path.clone())?).map_err(|error| ReportError::Read { path, reason: error.to_string() })?;
@@ -51,11 +50,8 @@ pub fn of_run(folder: &Path) -> Result<Document, ReportError> {
         lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None }).collect();
     let (said, evaluations) = found(&summary, &lines);
     let mut sections = vec![Section { title: "What it found".into(), blocks: said }];
-    sections.push(Section { title: "Training".into(), blocks: training(&Epochs::read(folder)?) });
-    let lanes = lanes(&steps);
-    if !lanes.is_empty() {
-        sections.push(Section { title: "Lanes".into(), blocks: lanes });
-    }
+    sections.push(Section { title: "Training".into(), blocks: training(&Epochs::of(&lines)) });
+    sections.push(Section { title: "Lanes".into(), blocks: lanes(&steps) });
     sections.push(Section { title: "Evaluations".into(), blocks: evaluations });
     sections.retain(|section| !section.blocks.is_empty());
     Ok(Document { title: name, lead: "A training run.".into(), facts, sections })
@@ -104,18 +100,17 @@ fn found(summary: &Value, lines: &[Line]) -> (Vec<Block>, Vec<Block>) {
 }
 
 fn line(name: &str, points: Vec<(f64, f64)>) -> Series {
-    // A curve of few points would not be seen without them.
-    let marks = if points.len() > 12 { Marks::None } else { Marks::Each };
-    Series { marks, ..Series::new(name, points) }
+    Series { marks: marks(points.len()), ..Series::new(name, points) }
 }
 
-fn drawing(stem: &str, caption: &str, label: &str, x: &str, series: Vec<Series>) -> Option<Block> {
-    let series: Vec<Series> = series.into_iter().filter(|series| !series.points.is_empty()).collect();
-    let figure = Figure::Lines(Lines {
-        y: Axis::linear(label),
-        panels: vec![Panel { x: Axis::linear(x), series: series.clone() }],
-    });
-    (!series.is_empty()).then(|| Block::Drawing(Drawing { stem: stem.into(), caption: caption.into(), figure }))
+/// Curves against the epoch; nothing where none has a point.
+fn drawing(stem: &str, caption: &str, label: &str, mut series: Vec<Series>) -> Option<Block> {
+    series.retain(|series| !series.points.is_empty());
+    (!series.is_empty()).then(|| {
+        let panels = vec![Panel { x: Axis::linear("epoch"), series }];
+        let figure = Figure::Lines(Lines { y: Axis::linear(label), panels });
+        Block::Drawing(Drawing { stem: stem.into(), caption: caption.into(), figure })
+    })
 }
 
 fn training(epochs: &Epochs) -> Vec<Block> {
@@ -126,15 +121,14 @@ fn training(epochs: &Epochs) -> Vec<Block> {
     let errors = ["test", "validation"].map(|split| Series::new(split, epochs.errors(split)));
     let sharpness = vec![line("", epochs.curve(|means| means.sharpness))];
     [
-        drawing("loss", "Training loss, mean over each epoch's steps.", "loss (nats)", "epoch", losses),
+        drawing("loss", "Training loss, mean over each epoch's steps.", "loss (nats)", losses),
         drawing(
             "sharpness",
             "What epsilon adds to the training loss, mean over each epoch's steps.",
             "sharpness (nats)",
-            "epoch",
             sharpness,
         ),
-        drawing("error", "Error on the splits that are held out.", "error (%)", "epoch", errors.into()),
+        drawing("error", "Error on the splits that are held out.", "error (%)", errors.into()),
     ]
     .into_iter()
     .flatten()
@@ -154,21 +148,18 @@ fn lanes(steps: &[&StepLine]) -> Vec<Block> {
             "rho-equivalent",
             "The radius that m = batch would need for the same first-order lift.",
             "equivalent ρ",
-            "epoch",
             equivalent,
         ),
         drawing(
             "noise-scale",
             "The noise scale of the gradient (McCandlish et al. 2018).",
             "noise scale (examples)",
-            "epoch",
             noise,
         ),
         drawing(
             "lift-ratio",
             "What epsilon adds to the loss, over what the gradient alone predicts: 1 where the loss is linear.",
             "lift ratio",
-            "epoch",
             ratio,
         ),
     ]

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use toml::Value;
 
 use super::expression::Expression;
-use super::setting::flattened;
+use super::setting::{flattened, number};
 use super::{GridTable, Match, Setting, Settings, StudyError};
 
 /// Settings under which a run is made for each seed.
@@ -238,7 +238,6 @@ impl Exclusion {
 
 /// Whether two values are one: 1 and 1.0 are.
 fn same(a: &Value, b: &Value) -> bool {
-    let number = |v: &Value| v.as_float().or_else(|| v.as_integer().map(|v| v as f64));
     match (number(a), number(b)) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use strath_core::Digest;
 use strath_core::config::{Config, Layers, RunLength, parse_value};
-
 use toml::Value;
 
 use super::grid::arms;

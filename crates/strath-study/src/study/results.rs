@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 use strath_core::finish::steps_of_an_epoch;
 use strath_node::metrics::{EvalLine, Line, StepLine};
 
-use super::setting::plain;
+use super::setting::{number, plain};
 use super::{Plan, PlannedRun, gradients_an_example};
 
 /// A cell of the table.
@@ -41,7 +41,6 @@ impl Cell {
     }
 
     fn of_value(value: Option<&toml::Value>) -> Self {
-        let number = |value: &toml::Value| value.as_float().or_else(|| value.as_integer().map(|v| v as f64));
         value.map_or(Self::Missing, |value| number(value).map_or_else(|| Self::Text(plain(value)), Self::Number))
     }
 

@@ -60,6 +60,11 @@ impl fmt::Display for Settings {
     }
 }
 
+/// The number that a value is, whole or not.
+pub(super) fn number(value: &Value) -> Option<f64> {
+    value.as_float().or_else(|| value.as_integer().map(|whole| whole as f64))
+}
+
 /// A value as a cell of a table shows it: a text without quotation marks.
 pub(crate) fn plain(value: &Value) -> String {
     match value {

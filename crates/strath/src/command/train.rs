@@ -100,11 +100,10 @@ pub fn finish(end: RunEnd, path: &Path, config: &Config, reports: bool) -> Resul
         RunEnd::Done(summary) => {
             // What was trained is not lost by a page that could not be written.
             let report = reports.then(|| report::of_run(path, path));
-            let is_reported = matches!(report, Some(Ok(_)));
-            if let Some(Err(Failure::Other(reason))) = report {
-                log::warn(&format!("no report was written: {reason}"));
+            if let Some(Err(failure)) = &report {
+                log::warn(&format!("no report was written: {}", failure.message()));
             }
-            telling::print(&last_words(&summary, path, config, is_reported))
+            telling::print(&last_words(&summary, path, config, matches!(report, Some(Ok(_)))))
         }
         RunEnd::Stopped(Some(step)) => {
             Err(Failure::Stopped(format!("stopped after step {step}; continue with --resume --out {}", path.display())))

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::compare::margin;
 use super::curves::LAST;
-use super::data::{Data, Which, rest};
+use super::data::{Data, Which, under};
 use super::difference::{Difference, Quantity, Verdict};
 use crate::statistics::StatisticsError;
 
@@ -55,11 +55,7 @@ impl Baseline {
             if data.is_plain(*which) {
                 continue;
             }
-            let setting = beside(data, *which);
-            match settings.iter_mut().find(|(known, _)| *known == setting) {
-                Some((_, arms)) => arms.push((*which, difference)),
-                None => settings.push((setting, vec![(*which, difference)])),
-            }
+            under(&mut settings, data.beside_sam(*which)).push((*which, difference));
         }
         let sentence = |(setting, arms): (String, Vec<(Which, &Difference)>)| {
             let of = |verdict: Verdict| {
@@ -78,13 +74,9 @@ impl Baseline {
     }
 }
 
-/// What of an arm has nothing to do with SAM.
-fn beside(data: &Data<'_>, which: Which) -> String {
-    rest(&data.arm(which).values, |key, _| !key.starts_with("sam."))
-}
-
 fn baseline(data: &Data<'_>, which: Which, is_doubled: bool) -> Option<Which> {
-    let own = beside(data, which);
-    let is_its = |other: &Which| other.is_doubled == is_doubled && data.is_plain(*other) && beside(data, *other) == own;
+    let own = data.beside_sam(which);
+    let is_its =
+        |other: &Which| other.is_doubled == is_doubled && data.is_plain(*other) && data.beside_sam(*other) == own;
     data.all().into_iter().find(is_its)
 }

@@ -4,13 +4,16 @@ use serde_json::Value;
 
 use super::super::document::{Block, Cell, Table, decimal};
 use super::compare::margin;
+use super::curves::LAST;
 use super::data::{Data, Which, called};
 use super::difference::{Difference, Quantity};
 use super::families::Family;
 use crate::statistics::{StatisticsError, describe};
 
 /// What is judged.
-const ERROR: Quantity<'_> = Quantity { column: "test_error", factor: 100.0, unit: "points", decimals: 1 };
+fn error() -> Quantity<'static> {
+    Quantity::of(LAST.0)
+}
 
 /// Seeds on which a choice is judged.
 const LEAST: usize = 3;
@@ -46,7 +49,7 @@ pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<(Vec<Block>
         );
         return Ok((asked.map(|_| Block::Text(few)).into_iter().collect(), None));
     }
-    let by = ["validation_error", "test_error"].into_iter().find(|column| data.has(column)).unwrap_or("test_error");
+    let by = if data.has("validation_error") { "validation_error" } else { LAST.0 };
     let mut all: Vec<Chosen<'_>> = Vec::new();
     for family in families {
         let key = family.radius_key();
@@ -59,7 +62,7 @@ pub(super) fn blocks(data: &Data<'_>, families: &[Family]) -> Result<(Vec<Block>
         for value in 1..family.values.len() {
             let Some(mut chosen) = choose(data, family, value, by) else { continue };
             let arms = [chosen.which, against];
-            chosen.difference = Difference::of(data, arms, "test_error", second, Some(margin(data)))?;
+            chosen.difference = Difference::of(data, arms, LAST.0, second, Some(margin(data)))?;
             all.push(chosen);
         }
     }
@@ -85,7 +88,7 @@ fn sentences(all: &[Chosen<'_>]) -> Vec<String> {
             let points = |share: f64| decimal(100.0 * share, 1);
             let said = difference.verdict().said();
             let (own, low, high) = (chosen.family.called(chosen.value), points(interval.low), points(interval.high));
-            Some(format!("{own} ({}) {said} ({}, 95 % {low} to {high})", chosen.at, difference.signed(ERROR)))
+            Some(format!("{own} ({}) {said} ({}, 95 % {low} to {high})", chosen.at, difference.signed(error())))
         });
         let against: Vec<String> = against.collect();
         let reference = all.iter().find(|chosen| chosen.value == 0)?;
@@ -110,7 +113,7 @@ fn sentences(all: &[Chosen<'_>]) -> Vec<String> {
 fn table(all: &[Chosen<'_>]) -> Result<Block, StatisticsError> {
     let mut columns: Vec<String> =
         ["arms", "value", "chosen", "arm", "test error (%)", "standard error"].map(String::from).into();
-    columns.extend(Difference::columns(ERROR));
+    columns.extend(Difference::columns(error()));
     let mut rows = Vec::new();
     for chosen in all {
         let described = describe(&chosen.errors)?;
@@ -125,8 +128,8 @@ fn table(all: &[Chosen<'_>]) -> Result<Block, StatisticsError> {
             points(described.spread.map(|spread| spread.error)),
         ];
         match &chosen.difference {
-            Some(difference) => row.extend(difference.cells(ERROR)),
-            None => row.extend(Difference::columns(ERROR).map(|_| Cell::text(""))),
+            Some(difference) => row.extend(difference.cells(error())),
+            None => row.extend(Difference::columns(error()).map(|_| Cell::text(""))),
         }
         rows.push(row);
     }
@@ -138,17 +141,17 @@ fn table(all: &[Chosen<'_>]) -> Result<Block, StatisticsError> {
 fn choose<'a>(data: &Data<'_>, family: &'a Family, value: usize, by: &str) -> Option<Chosen<'a>> {
     let (first, second) = halves(data);
     let along = family.along(value);
-    let mean = |which: Which, seeds: &[u64], column: &str| {
-        let numbers: Vec<f64> = seeds.iter().filter_map(|seed| data.number(which, *seed, column)).collect();
+    let mean = |which: Which| {
         // Runs that failed are no luck to profit from.
-        (numbers.len() == seeds.len()).then(|| numbers.iter().sum::<f64>() / numbers.len() as f64)
+        let numbers = first.iter().map(|seed| data.number(which, *seed, by)).collect::<Option<Vec<f64>>>()?;
+        Some(numbers.iter().sum::<f64>() / numbers.len() as f64)
     };
     let (x, which) = (along.iter())
         .filter(|(x, which)| *x > 0.0 && !data.is_plain(*which))
-        .filter_map(|(x, which)| Some((mean(*which, first, by)?, (*x, *which))))
+        .filter_map(|(x, which)| Some((mean(*which)?, (*x, *which))))
         .min_by(|a, b| a.0.total_cmp(&b.0))?
         .1;
-    let errors: Vec<f64> = second.iter().filter_map(|seed| data.number(which, *seed, "test_error")).collect();
+    let errors: Vec<f64> = second.iter().filter_map(|seed| data.number(which, *seed, LAST.0)).collect();
     let at = called(family.radius_key()?, &Value::from(x));
     Some(Chosen { family, value, which, at, is_edge: data.is_at_the_edge(which), errors, difference: None })
 }

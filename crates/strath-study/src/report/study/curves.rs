@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::document::{Block, Drawing};
-use super::data::{Data, Which, called, rest, short};
+use super::data::{Data, Which, called, rest, short, under};
 use super::families::Family;
 use crate::figure::{Axis, Figure, Join, Lines, Marks, Panel, Sample, Series, Spread};
 
@@ -75,22 +75,17 @@ fn readable<'a>(axis: Axis, series: impl Iterator<Item = &'a Series>) -> Axis {
 
 /// Test error against rho and against the equivalent rho, a line for each value of the first key that is compared, `sam.m` where it varies.
 pub(super) fn against_rho(data: &Data<'_>) -> Vec<Block> {
-    let compared = data.compared();
-    let Some(line) = compared.iter().find(|key| *key == "sam.m").or(compared.first()) else { return Vec::new() };
-    let companions = data.companions(line);
+    let Some(line) = data.drawn_key() else { return Vec::new() };
+    let companions = data.companions(&line);
     // By what else varies.
     let mut facets: Vec<(String, Facet)> = Vec::new();
     for which in data.all().into_iter().filter(|which| !which.is_doubled && !data.is_matched(*which)) {
         let values = &data.arm(which).values;
         let name = rest(values, |key, _| key != "sam.rho" && !companions.contains(&key));
-        let at = facets.iter().position(|(facet, _)| *facet == name).unwrap_or_else(|| {
-            facets.push((name, Facet::default()));
-            facets.len() - 1
-        });
-        let (lines, baseline) = &mut facets[at].1;
+        let (lines, baseline) = under(&mut facets, name);
         if data.is_plain(which) {
             *baseline = Some(which);
-        } else if let Some(value) = values.get(line) {
+        } else if let Some(value) = values.get(&line) {
             // Ordered as numbers are.
             let order = value.as_f64().map_or_else(|| value.to_string(), |number| format!("{number:020.6}"));
             lines.entry(order).or_insert_with(|| (value.clone(), Vec::new())).1.push(which);
@@ -102,7 +97,7 @@ pub(super) fn against_rho(data: &Data<'_>) -> Vec<Block> {
         let left_out = lines.len().saturating_sub(MOST_LINES);
         let panel = |label: &str, x: &dyn Fn(Which) -> Option<f64>| {
             let of_value = |(value, arms): &(Value, Vec<Which>)| {
-                (called(line, value), arms.iter().filter_map(|which| Some((x(*which)?, *which))).collect())
+                (called(&line, value), arms.iter().filter_map(|which| Some((x(*which)?, *which))).collect())
             };
             let lines: Vec<Line> = lines.values().rev().take(MOST_LINES).map(of_value).collect();
             let mut series = drawn(data, &lines, LAST.0);
@@ -130,7 +125,7 @@ pub(super) fn against_rho(data: &Data<'_>) -> Vec<Block> {
             caption: format!(
                 "Test error {}{of}, a line for each value of {}{right}.{more} Means and standard errors over seeds.",
                 LAST.1,
-                short(line)
+                short(&line)
             ),
             figure: Figure::Lines(Lines { y, panels }),
         }));
@@ -223,7 +218,7 @@ pub(super) fn against_noise(data: &Data<'_>) -> Vec<Block> {
     if !data.varies(NOISE) {
         return Vec::new();
     }
-    let mut arms: Vec<(String, Vec<(f64, Which)>)> = Vec::new();
+    let mut arms: Vec<Line> = Vec::new();
     for which in data.all() {
         let values = &data.arm(which).values;
         let Some(noise) = values.get(NOISE).and_then(Value::as_f64) else { continue };
@@ -232,10 +227,7 @@ pub(super) fn against_noise(data: &Data<'_>) -> Vec<Block> {
         if which.is_doubled {
             name += ", twice the epochs";
         }
-        match arms.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, points)) => points.push((noise, which)),
-            None => arms.push((name, vec![(noise, which)])),
-        }
+        under(&mut arms, name).push((100.0 * noise, which));
     }
     let columns = [
         (LAST.0, "test error (%)", "Clean test error after the last epoch"),
@@ -250,13 +242,9 @@ pub(super) fn against_noise(data: &Data<'_>) -> Vec<Block> {
             "Share of the training examples with a wrong label that the last model gives that label",
         ),
     ];
-    let drawn = columns.into_iter().filter(|(column, ..)| data.has(column)).enumerate();
+    let known = columns.into_iter().filter(|(column, ..)| data.has(column)).enumerate();
     let draw = |(at, (column, label, caption)): (usize, (&str, &str, &str))| {
-        let line = |(name, points): &(String, Vec<(f64, Which)>)| {
-            let points = points.iter().filter_map(|(noise, which)| sample(data, *which, column, 100.0 * noise, 100.0));
-            curve(name.clone(), points.collect())
-        };
-        let series = arms.iter().take(MOST_LINES + 2).map(line).collect();
+        let series = drawn(data, &arms[..arms.len().min(MOST_LINES + 2)], column);
         Block::Drawing(Drawing {
             stem: format!("label-noise-{}", at + 1),
             caption: format!(
@@ -268,5 +256,5 @@ pub(super) fn against_noise(data: &Data<'_>) -> Vec<Block> {
             }),
         })
     };
-    drawn.map(draw).collect()
+    known.map(draw).collect()
 }

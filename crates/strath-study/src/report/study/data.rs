@@ -123,18 +123,15 @@ impl<'a> Data<'a> {
             if self.is_matched(which) { self.radius_of_reference(which)?.as_f64() } else { own()?.as_f64() }
         };
         let Some(own) = radius(which) else { return false };
-        let beside = |which: Which, plain: bool| {
-            let is_left = |key: &str| if plain { key.starts_with("sam.") } else { key == "sam.rho" };
-            rest(&self.arm(which).values, |key, _| !is_left(key))
-        };
+        let beside = |which: Which| rest(&self.arm(which).values, |key, _| key != "sam.rho");
         let with_data =
             self.all().into_iter().filter(|other| !other.is_doubled && self.mean(*other, "test_error").is_some());
         let (mut larger, mut smaller) = (false, false);
         for other in with_data {
             if self.is_plain(other) {
                 // Without SAM there is neither m nor a ball: its radius is 0 for all of them.
-                smaller |= beside(other, true) == beside(which, true);
-            } else if self.is_matched(other) == self.is_matched(which) && beside(other, false) == beside(which, false) {
+                smaller |= self.beside_sam(other) == self.beside_sam(which);
+            } else if self.is_matched(other) == self.is_matched(which) && beside(other) == beside(which) {
                 larger |= radius(other).is_some_and(|radius| radius > own);
                 smaller |= radius(other).is_some_and(|radius| radius < own);
             }
@@ -146,6 +143,17 @@ impl<'a> Data<'a> {
     pub(super) fn compared(&self) -> Vec<String> {
         let given = &self.record.report.compare;
         if given.is_empty() && self.varies("sam.m") { vec!["sam.m".into()] } else { given.clone() }
+    }
+
+    /// The key of which figures draw a line for each value: `sam.m` where it is compared, else the first that is.
+    pub(super) fn drawn_key(&self) -> Option<String> {
+        let compared = self.compared();
+        compared.iter().find(|key| *key == "sam.m").or(compared.first()).cloned()
+    }
+
+    /// What of an arm has nothing to do with SAM.
+    pub(super) fn beside_sam(&self, which: Which) -> String {
+        rest(&self.arm(which).values, |key, _| !key.starts_with("sam."))
     }
 
     /// Keys that some grid takes together with a key, and itself.
@@ -217,6 +225,15 @@ fn agrees(arm: &ArmRecord, results: &Results, row: &[Cell]) -> bool {
         }
     };
     arm.values.0.iter().all(same)
+}
+
+/// What stands under a name, in the order in which names came; of a new one, nothing yet.
+pub(super) fn under<T: Default>(groups: &mut Vec<(String, T)>, name: String) -> &mut T {
+    let at = groups.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+        groups.push((name, T::default()));
+        groups.len() - 1
+    });
+    &mut groups[at].1
 }
 
 /// A key without its table.

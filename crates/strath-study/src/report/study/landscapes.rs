@@ -7,15 +7,12 @@ use super::data::Data;
 use super::training::{chosen, folders};
 use crate::landscape::Landscape;
 
-/// Settings that are drawn.
-const MOST_SETTINGS: usize = 3;
-
 /// Figures on one scale for each setting, from the folders of the runs below `runs`; nothing where none was measured.
 pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
     let folders = folders(data, runs);
     let Some(seed) = data.record.seeds.first() else { return Vec::new() };
     let mut blocks = Vec::new();
-    for (setting, arms) in chosen(data).into_iter().take(MOST_SETTINGS) {
+    for (setting, arms) in chosen(data) {
         let read = |which| {
             let file = folders.get(&(which, *seed))?.join("landscape").join("landscape.csv");
             let landscape = Landscape::of_csv(&std::fs::read_to_string(file).ok()?)?;

@@ -1,7 +1,7 @@
 //! Micro-batch against lane: a map that tells batch norm's group and m apart.
 
 use super::super::document::{Block, Drawing};
-use super::data::{Data, Which, rest};
+use super::data::{Data, Which, rest, under};
 use crate::figure::{Axis, Figure, HeatMap};
 
 /// Maps.
@@ -23,10 +23,7 @@ pub(super) fn maps(data: &Data<'_>) -> Vec<Block> {
             let [Some(micro), Some(m)] = KEYS.map(number) else { continue };
             let rest = rest(&place.coordinates, |key, _| !KEYS.contains(&key) && data.varies(key));
             let name = if rest.is_empty() { place.grid.clone() } else { format!("{}, {rest}", place.grid) };
-            match maps.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, cells)) => cells.push((micro, m, Which::of(arm))),
-                None => maps.push((name, vec![(micro, m, Which::of(arm))])),
-            }
+            under(&mut maps, name).push((micro, m, Which::of(arm)));
         }
     }
     let sorted = |of: &dyn Fn(&Place) -> f64, cells: &[Place]| {

@@ -77,7 +77,8 @@ fn sections(data: &Data<'_>, runs: &Path) -> Result<Vec<Section>, StatisticsErro
         }
     };
     let (chosen, table_of_chosen) = choice::blocks(data, &families)?;
-    add("What the numbers support", supported(data, &families, chosen)?);
+    let compared = compared(data, &families)?;
+    add("What the numbers support", supported(data, &compared, chosen)?);
     add("Predictive power", power::sections(data)?);
     let mut errors = curves::against_rho(data);
     errors.extend(curves::against_variable(data, &families));
@@ -91,45 +92,47 @@ fn sections(data: &Data<'_>, runs: &Path) -> Result<Vec<Section>, StatisticsErro
     add("Training", training::figures(data, runs));
     let mut tables = vec![arms::table(data)?];
     tables.extend(table_of_chosen);
-    for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
-        let comparisons = Comparison::all(data, &families, column, Some(margin(data)))?;
-        if !comparisons.is_empty() {
-            let caption = format!("Test error {when}, radius by radius. Holm's correction is over this table.");
-            tables.push(compare::table(&comparisons, Quantity::of(column), &caption));
-        }
-    }
-    for column in &data.record.report.also {
-        let comparisons = Comparison::all(data, &families, column, None)?;
-        if !comparisons.is_empty() {
-            let caption =
-                format!("{}, radius by radius. Holm's correction is over this table.", column.replace('_', " "));
-            tables.push(compare::table(&comparisons, Quantity::of(column), &caption));
-        }
-    }
+    tables.extend(compared.iter().map(|Compared { what, column, comparisons }| {
+        let caption = format!("{what}, radius by radius. Holm's correction is over this table.");
+        compare::table(comparisons, Quantity::of(column), &caption)
+    }));
     add("Tables", tables);
     Ok(sections)
 }
 
-/// By rule: what may be said, and what may not.
-fn supported(data: &Data<'_>, families: &[Family], mut said: Vec<Block>) -> Result<Vec<Block>, StatisticsError> {
+/// The comparisons of a column.
+struct Compared<'a> {
+    /// How the column is called, at the beginning of a sentence.
+    what: String,
+    column: &'a str,
+    comparisons: Vec<Comparison<'a>>,
+}
+
+/// The comparisons of the test error, and of what else the study asks for; a margin is stated of errors alone.
+fn compared<'a>(data: &Data<'a>, families: &'a [Family]) -> Result<Vec<Compared<'a>>, StatisticsError> {
+    let errors = [LAST, BEST].into_iter().filter(|(column, _)| data.has(column));
+    let errors = errors.map(|(column, when)| (format!("Test error {when}"), column, Some(margin(data))));
+    let also = data.record.report.also.iter().map(|column| (column.replace('_', " "), &column[..], None));
+    let mut all = Vec::new();
+    for (what, column, margin) in errors.chain(also) {
+        let comparisons = Comparison::all(data, families, column, margin)?;
+        if !comparisons.is_empty() {
+            all.push(Compared { what, column, comparisons });
+        }
+    }
+    Ok(all)
+}
+
+/// By rule: what may be said, and what may not; `said` is what was said of a choice of radii.
+fn supported(data: &Data<'_>, compared: &[Compared<'_>], mut said: Vec<Block>) -> Result<Vec<Block>, StatisticsError> {
     let mut blocks = Vec::new();
     if data.record.seeds.len() < 2 {
         blocks.push(Block::Text("One seed: no spread is known, and no difference between two arms is claimed.".into()));
     }
     blocks.extend(missing(data));
-    for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
-        let comparisons = Comparison::all(data, families, column, Some(margin(data)))?;
-        if !comparisons.is_empty() {
-            said.push(Block::Text(format!("Radius by radius, test error {when}:")));
-            said.push(Block::List(compare::sentences(&comparisons, Quantity::of(column))));
-        }
-    }
-    for column in &data.record.report.also {
-        let comparisons = Comparison::all(data, families, column, None)?;
-        if !comparisons.is_empty() {
-            said.push(Block::Text(format!("Radius by radius, {}:", column.replace('_', " "))));
-            said.push(Block::List(compare::sentences(&comparisons, Quantity::of(column))));
-        }
+    for Compared { what, column, comparisons } in compared {
+        said.push(Block::Text(format!("Radius by radius, {}:", what.replace("Test", "test"))));
+        said.push(Block::List(compare::sentences(comparisons, Quantity::of(column))));
     }
     for (column, when) in [LAST, BEST].into_iter().filter(|(column, _)| data.has(column)) {
         let baselines = Baseline::both(data, column)?;

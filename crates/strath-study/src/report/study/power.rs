@@ -86,8 +86,10 @@ pub(super) fn sections(data: &Data<'_>) -> Result<Vec<Block>, StatisticsError> {
     Ok(blocks)
 }
 
-/// Runs with their hyper-parameters as indices, and how many were left out: where some runs end by `run.stop_loss`, those that do not.
+/// A run with its hyper-parameters as indices.
 type Found = (Which, u64, Vec<u32>);
+
+/// The runs that are compared, and how many were left out: where some runs end by `run.stop_loss`, those that do not.
 fn models(data: &Data<'_>) -> (Vec<Found>, usize) {
     let ended = data.results.column("ended_by");
     let by_loss = |row: &Vec<crate::study::Cell>| ended.is_some_and(|at| row[at].text() == "run.stop_loss");

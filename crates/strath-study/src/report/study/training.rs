@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::super::document::{Block, Drawing};
-use super::super::epochs::Epochs;
+use super::super::epochs::{Epochs, lines, marks};
 use super::curves::LAST;
-use super::data::{Data, Which, rest};
-use crate::figure::{Axis, Figure, Lines, Marks, Panel, Sample, Series};
+use super::data::{Data, Which, rest, under};
+use crate::figure::{Axis, Figure, Lines, Panel, Sample, Series};
 use crate::statistics::describe;
 
 /// Curves of one figure.
 const MOST_LINES: usize = 6;
-/// Points of a curve that are marked.
-const MOST_MARKS: usize = 12;
 /// Settings that are drawn.
 const MOST_SETTINGS: usize = 3;
 
@@ -25,10 +23,10 @@ pub(super) fn figures(data: &Data<'_>, runs: &Path) -> Vec<Block> {
         return blocks;
     }
     let folders = folders(data, runs);
-    for (place, (setting, arms)) in chosen(data).into_iter().take(MOST_SETTINGS).enumerate() {
+    for (place, (setting, arms)) in chosen(data).into_iter().enumerate() {
         let read = |which: &Which| -> Vec<Epochs> {
             let of_arm = data.record.seeds.iter().filter_map(|seed| folders.get(&(*which, *seed)));
-            of_arm.filter_map(|folder| Epochs::read(folder).ok()).collect()
+            of_arm.filter_map(|folder| Some(Epochs::of(&lines(folder).ok()?))).collect()
         };
         let arms: Vec<(String, Vec<Epochs>)> =
             arms.iter().map(|which| (data.name_beside(*which, &setting), read(which))).collect();
@@ -84,27 +82,24 @@ pub(super) fn folders(data: &Data<'_>, runs: &Path) -> BTreeMap<(Which, u64), st
 
 /// A value with its least error and the arm that has it.
 type Best = (String, f64, Which);
+/// The best of each value, and the baselines.
+type Setting = (Vec<Best>, Vec<Which>);
 
-/// By setting: the arm of the least test error for each value of what is compared, and the baselines.
+/// By setting, of the first few: the arm of the least test error for each value of what is compared, and the baselines.
 pub(super) fn chosen(data: &Data<'_>) -> Vec<(String, Vec<Which>)> {
-    let compared = data.compared();
-    let key = compared.iter().find(|key| *key == "sam.m").or(compared.first());
-    let companions = key.map(|key| data.companions(key)).unwrap_or_default();
-    let mut settings: Vec<(String, Vec<Best>, Vec<Which>)> = Vec::new();
+    let key = data.drawn_key();
+    let companions = key.as_deref().map(|key| data.companions(key)).unwrap_or_default();
+    let mut settings: Vec<(String, Setting)> = Vec::new();
     for which in data.all() {
         let values = &data.arm(which).values;
         let setting = rest(values, |key, _| key != "sam.rho" && !companions.contains(&key));
-        let at = settings.iter().position(|(known, ..)| *known == setting).unwrap_or_else(|| {
-            settings.push((setting, Vec::new(), Vec::new()));
-            settings.len() - 1
-        });
+        let (best, plain) = under(&mut settings, setting);
         let Some(error) = data.mean(which, LAST.0) else { continue };
         if data.is_plain(which) {
-            settings[at].2.push(which);
+            plain.push(which);
             continue;
         }
         let value = rest(values, |key, _| companions.contains(&key));
-        let best = &mut settings[at].1;
         match best.iter_mut().find(|(known, ..)| *known == value) {
             Some((_, least, arm)) if error < *least => (*least, *arm) = (error, which),
             Some(_) => {}
@@ -115,7 +110,7 @@ pub(super) fn chosen(data: &Data<'_>) -> Vec<(String, Vec<Which>)> {
         let best = best.into_iter().map(|(.., which)| which).take(MOST_LINES - plain.len().min(2));
         best.chain(plain.into_iter().take(2)).collect()
     };
-    settings.into_iter().map(|(setting, best, plain)| (setting, arms(best, plain))).collect()
+    settings.into_iter().take(MOST_SETTINGS).map(|(setting, (best, plain))| (setting, arms(best, plain))).collect()
 }
 
 /// The mean of curves where all of them have a point.
@@ -135,7 +130,6 @@ fn mean(name: &str, curves: impl Iterator<Item = Vec<(f64, f64)>>) -> Option<Ser
         Some(Sample { x: f64::from_bits(x), y: described.mean?, standard_error })
     });
     let points: Vec<Sample> = points.collect();
-    // A curve of few points would not be seen without them.
-    let marks = if points.len() > MOST_MARKS { Marks::None } else { Marks::Each };
+    let marks = marks(points.len());
     (!points.is_empty()).then(|| Series { points, marks, ..Series::new(name, []) })
 }

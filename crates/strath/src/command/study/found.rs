@@ -22,8 +22,8 @@ pub(super) fn write(file: &StudyFile, plan: &Plan, folder: &StudyFolder) -> Resu
     // What was found is not lost by a page that could not be written.
     match report::of_study(&folder.path(""), &folder.path("")) {
         Ok(page) => telling::print(&format!("report: {}\n", telling::short(&page))),
-        Err(Failure::Other(reason) | Failure::Usage(reason) | Failure::Stopped(reason)) => {
-            log::warn(&format!("no report was written: {reason}"));
+        Err(failure) => {
+            log::warn(&format!("no report was written: {}", failure.message()));
             Ok(())
         }
     }
