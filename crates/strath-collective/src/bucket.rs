@@ -6,7 +6,7 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket(pub u32);
 
-const FIRST_PIECE: u32 = 10;
+const FIRST_PIECE: u32 = 11;
 const FIRST_LANE: u32 = FIRST_PIECE + Bucket::MOST_PIECES;
 
 impl Bucket {
@@ -30,6 +30,8 @@ impl Bucket {
     pub const SURVEY_ASCENT: Self = Self(8);
     /// The mean epsilon of the lanes, in such a step.
     pub const SURVEY_EPSILON: Self = Self(9);
+    /// The sums of an evaluation on the training split.
+    pub const TRAINING: Self = Self(10);
     /// No operation: what frames between the transports themselves carry.
     pub(crate) const CONTROL: Self = Self(u32::MAX);
 
@@ -48,10 +50,10 @@ impl Bucket {
     /// The ascent gradient of lane `n`.
     ///
     /// # Panics
-    /// Where `n` is within 19 of `u32::MAX`; a lane has an example of its own, so no batch has so many.
+    /// Where `n` is within 20 of `u32::MAX`; a lane has an example of its own, so no batch has so many.
     pub fn lane(n: u32) -> Self {
         let bucket = n.checked_add(FIRST_LANE).map(Self).filter(|b| *b != Self::CONTROL);
-        bucket.expect("a batch has fewer than 2^32 - 19 lanes")
+        bucket.expect("a batch has fewer than 2^32 - 20 lanes")
     }
 }
 
@@ -64,6 +66,7 @@ impl fmt::Display for Bucket {
             Self::EVALUATION => f.write_str("evaluation"),
             Self::VERIFICATION => f.write_str("verification"),
             Self::VALIDATION => f.write_str("validation"),
+            Self::TRAINING => f.write_str("evaluation of the training split"),
             Self::CHECKPOINT => f.write_str("verification of a checkpoint"),
             Self::SURVEY_ASCENT => f.write_str("survey, ascent gradient"),
             Self::SURVEY_EPSILON => f.write_str("survey, mean epsilon"),
@@ -92,6 +95,7 @@ mod tests {
             Bucket::VALIDATION,
             Bucket::SURVEY_ASCENT,
             Bucket::SURVEY_EPSILON,
+            Bucket::TRAINING,
             Bucket::piece(0),
             Bucket::piece(Bucket::MOST_PIECES - 1),
             Bucket::lane(0),
@@ -103,8 +107,12 @@ mod tests {
         assert_eq!(names[5..7], ["verification of a checkpoint", "validation"]);
         assert_eq!(names[7..9], ["survey, ascent gradient", "survey, mean epsilon"]);
         assert_eq!(
-            (&names[9..11], &names[11..]),
-            (&pieces.map(String::from)[..], &["lane 0", "lane 7"].map(String::from)[..])
+            (&names[9..10], &names[10..12], &names[12..]),
+            (
+                &["evaluation of the training split".to_string()][..],
+                &pieces.map(String::from)[..],
+                &["lane 0", "lane 7"].map(String::from)[..]
+            )
         );
         assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
     }

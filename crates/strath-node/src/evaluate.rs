@@ -141,8 +141,12 @@ pub fn evaluate(
     if examples == 0 {
         return Err(EvaluateError::Empty { split: split.name() });
     }
-    // Of one step both may be evaluated, and a rank that is ahead must not be taken for one that is behind.
-    let bucket = if split == SplitName::Validation { Bucket::VALIDATION } else { Bucket::EVALUATION };
+    // Of one step several may be evaluated, and a rank that is ahead must not be taken for one that is behind.
+    let bucket = match split {
+        SplitName::Train => Bucket::TRAINING,
+        SplitName::Validation => Bucket::VALIDATION,
+        SplitName::Test | SplitName::Noisy => Bucket::EVALUATION,
+    };
     let (mut losses, mut wrong) = (Losses::default(), 0i64);
     for block in share(examples, rank, world_size) {
         let batch = loader.evaluation(split, block);

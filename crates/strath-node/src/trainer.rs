@@ -212,8 +212,10 @@ impl Training {
     fn evaluate(&mut self, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
         here.enter(self.state.step, Phase::Evaluate);
         let loader = self.stepper.loader();
-        for split in [SplitName::Validation, SplitName::Test] {
-            if loader.is_empty(split) {
+        // In the order of a record's lines.
+        for split in [SplitName::Train, SplitName::Validation, SplitName::Test] {
+            let is_asked = split != SplitName::Train || self.evaluations.of_training;
+            if !is_asked || loader.is_empty(split) {
                 continue;
             }
             let evaluation = evaluate::evaluate(

@@ -378,7 +378,7 @@ mod tests {
             // Each parameter serves once an example.
             let (dear, plan) = scope(&format!("[sam]\nm = {m}\n"), 1_000_000, 64.0 * 6e6);
             let lanes = plan.lanes().len();
-            let share = 100.0 * lanes as f64 / (2.0 * 64.0 * 6.0);
+            let share = OPERATIONS_A_VALUE * lanes as f64 / (2.0 * 64.0 * 6.0);
             assert!(dear.stride as f64 >= share / 0.01, "m = {m}: {}", dear.stride);
             let mut asked = vec![0; lanes];
             for step in 0..dear.stride {

@@ -19,7 +19,8 @@ fn validation_is_evaluated_beside_the_test_split_for_any_number_of_workers() {
     let folder = tempfile::tempdir().unwrap();
     let (alone, three) = (folder.path().join("1"), folder.path().join("3"));
     let summary = validated(&alone, &["--workers", "1"]);
-    let other = validated(&three, &["--workers", "3"]);
+    // Evaluating the training split too changes nothing else.
+    let other = validated(&three, &["--workers", "3", "--set", "run.eval_train=true"]);
     assert_eq!(sha(&summary), sha(&other));
 
     // floor(0.1 * 1437) = 143 examples are not trained on.
@@ -31,8 +32,11 @@ fn validation_is_evaluated_beside_the_test_split_for_any_number_of_workers() {
     let splits: Vec<&str> = lines.iter().map(|line| line["split"].as_str().unwrap()).collect();
     assert_eq!(splits, ["validation", "test"].repeat(3));
     let what = |line: &serde_json::Value| (line["step"].clone(), line["loss"].clone(), line["error"].clone());
-    let others: Vec<_> = metrics(&three, "eval").iter().map(what).collect();
-    assert_eq!(lines.iter().map(what).collect::<Vec<_>>(), others);
+    let others = metrics(&three, "eval");
+    let splits: Vec<&str> = others.iter().map(|line| line["split"].as_str().unwrap()).collect();
+    assert_eq!(splits, ["train", "validation", "test"].repeat(3));
+    let (training, others): (Vec<_>, Vec<_>) = others.into_iter().partition(|line| line["split"] == "train");
+    assert_eq!(lines.iter().map(what).collect::<Vec<_>>(), others.iter().map(what).collect::<Vec<_>>());
 
     let validation: Vec<&serde_json::Value> = lines.iter().step_by(2).collect();
     let last = validation[2];
@@ -47,11 +51,13 @@ fn validation_is_evaluated_beside_the_test_split_for_any_number_of_workers() {
 
     let (checkpoint, config) = (alone.join("final.safetensors"), alone.join("config.toml"));
     let eval = ["eval", checkpoint.to_str().unwrap(), "--config", config.to_str().unwrap(), "--json"];
-    let output = run(&[&eval[..], &["--split", "validation"]].concat());
-    assert!(output.status.success(), "{}", stderr(&output));
-    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["split"], "validation");
-    assert_eq!((&found["error"], &found["loss"]), (&last["error"], &last["loss"]));
+    for (split, last) in [("validation", last), ("train", &training[2])] {
+        let output = run(&[&eval[..], &["--split", split]].concat());
+        assert!(output.status.success(), "{}", stderr(&output));
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(found["split"], split);
+        assert_eq!((&found["error"], &found["loss"]), (&last["error"], &last["loss"]));
+    }
     let refused = run(&[&eval[..], &["--split", "validation", "--set", "data.validation=0"]].concat());
     assert_eq!(refused.status.code(), Some(2));
     assert!(stderr(&refused).contains("data.validation"), "{}", stderr(&refused));

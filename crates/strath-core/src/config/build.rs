@@ -142,6 +142,7 @@ fn run(tree: &Tree) -> Result<RunTable, ConfigError> {
         seed: tree.integer("run.seed").unwrap_or(0) as u64,
         length,
         eval_every_epochs: size(tree, "run.eval_every_epochs") as u64,
+        eval_train: tree.boolean("run.eval_train").unwrap_or(false),
         stop_loss: tree.number("run.stop_loss"),
     })
 }

@@ -169,6 +169,12 @@ pub const KEYS: &[Key] = &[
     ),
     option("run.steps", count(1, i64::MAX), "optimizer steps, in place of epochs"),
     key("run.eval_every_epochs", count(1, MOST_EPOCHS), Some("1"), "epochs between two evaluations"),
+    key(
+        "run.eval_train",
+        Kind::Boolean,
+        Some("false"),
+        "evaluate the training split too, a forward pass over all of it",
+    ),
     option(
         "run.stop_loss",
         number(Range::Positive),

@@ -118,6 +118,7 @@ impl Config {
             RunLength::Steps(steps) => values.put("run.steps", steps as i64),
         }
         values.put("run.eval_every_epochs", self.run.eval_every_epochs as i64);
+        values.put("run.eval_train", self.run.eval_train);
         values.maybe("run.stop_loss", self.run.stop_loss);
     }
 

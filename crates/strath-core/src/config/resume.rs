@@ -9,7 +9,7 @@ use super::tables::Config;
 /// Tables of which no key decides the bits of a run, but for those of [`BOUND`].
 const FREE_TABLES: [&str; 3] = ["cluster.", "checkpoint.", "telemetry."];
 /// Keys that do not decide the bits of a run. (Data and initial tensors are compared by digest, wherever they lie.)
-const FREE: [&str; 4] = ["run.name", "run.eval_every_epochs", "data.path", "model.init"];
+const FREE: [&str; 5] = ["run.name", "run.eval_every_epochs", "run.eval_train", "data.path", "model.init"];
 /// Keys of free tables that do.
 const BOUND: [&str; 1] = ["cluster.reduce"];
 

@@ -64,6 +64,8 @@ pub struct RunTable {
     pub length: RunLength,
     /// Epochs between two evaluations; at least 1.
     pub eval_every_epochs: u64,
+    /// Whether the training split is evaluated too: its images un-augmented, its labels as they are trained on.
+    pub eval_train: bool,
     /// Training ends before its length with an epoch whose mean clean loss is below this; above 0. `None`: it does not.
     pub stop_loss: Option<f64>,
 }

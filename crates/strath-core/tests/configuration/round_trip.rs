@@ -112,6 +112,7 @@ prop_compose! {
         config.run.seed = seed;
         config.run.length = if by_epochs { RunLength::Epochs(length) } else { RunLength::Steps(length) };
         config.run.eval_every_epochs = length;
+        config.run.eval_train = shuffle;
         config.run.stop_loss = by_epochs.then_some(noise + 0.1);
         (config.data.kind, config.data.path, config.data.classes) = (kind, path, classes);
         (config.data.shuffle, config.data.label_noise, config.data.train_limit) = (shuffle, noise, limit);

@@ -118,7 +118,7 @@ fn training(epochs: &Epochs) -> Vec<Block> {
         line("at w", epochs.curve(|means| means.clean_loss)),
         line("at w + ε", epochs.curve(|means| means.perturbed_loss)),
     ];
-    let errors = ["test", "validation"].map(|split| Series::new(split, epochs.errors(split)));
+    let errors = ["test", "validation", "train"].map(|split| Series::new(split, epochs.errors(split)));
     let sharpness = vec![line("", epochs.curve(|means| means.sharpness))];
     [
         drawing("loss", "Training loss, mean over each epoch's steps.", "loss (nats)", losses),
@@ -128,7 +128,7 @@ fn training(epochs: &Epochs) -> Vec<Block> {
             "sharpness (nats)",
             sharpness,
         ),
-        drawing("error", "Error on the splits that are held out.", "error (%)", errors.into()),
+        drawing("error", "Error on the splits that are evaluated.", "error (%)", errors.into()),
     ]
     .into_iter()
     .flatten()

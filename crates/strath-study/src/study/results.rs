@@ -61,7 +61,7 @@ pub struct Finished {
     pub summary: Json,
     /// Its `metrics.jsonl`.
     pub lines: Vec<Line>,
-    /// What was measured of its last weights, by column: `train_loss`, `train_error`, and the study's own measures.
+    /// What was measured of its last weights, by column: `train_loss` and `train_error`, unless the run evaluated them, and the study's own measures.
     pub measured: Vec<(String, f64)>,
 }
 
@@ -75,7 +75,7 @@ pub struct Results {
 }
 
 /// Columns that every study has, after the keys that vary and its own variables.
-const OF_EVERY_STUDY: [&str; 27] = [
+const OF_EVERY_STUDY: [&str; 28] = [
     "grid",
     "arm",
     "seed",
@@ -92,6 +92,7 @@ const OF_EVERY_STUDY: [&str; 27] = [
     "gap",
     "best_epoch",
     "best_train_loss",
+    "best_train_error",
     "best_validation_loss",
     "best_validation_error",
     "best_test_loss",
@@ -163,7 +164,10 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None }).collect();
     let batch = run.config.batch.size;
     let best = Best::of(lines, &steps, batch);
-    let (train_error, test_error) = (found("train_error"), summary["test_error"].as_f64());
+    let trained = evaluations(lines, "train").next_back();
+    let train_loss = trained.map(|line| line.loss).or(found("train_loss")).or(summary["train_loss"].as_f64());
+    let train_error = trained.map(|line| line.error).or(found("train_error"));
+    let test_error = summary["test_error"].as_f64();
     let gap = train_error.zip(test_error).map(|(train, test)| test - train);
     let last = last_epoch(&steps, batch);
     let mean = |of: &dyn Fn(&StepLine) -> Option<f64>, steps: &[&StepLine]| {
@@ -180,7 +184,7 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         Cell::Text(run.is_doubled.to_string()),
         number("steps"),
         number("epochs"),
-        Cell::of(found("train_loss").or(summary["train_loss"].as_f64())),
+        Cell::of(train_loss),
         Cell::of(train_error),
         number("validation_loss"),
         number("validation_error"),
@@ -190,6 +194,7 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
         Cell::of(gap),
         Cell::of(best.epoch),
         Cell::of(best.train_loss),
+        Cell::of(best.train_error),
         Cell::of(best.validation_loss),
         Cell::of(best.validation_error),
         Cell::of(best.test_loss),
@@ -206,6 +211,14 @@ fn row(plan: &Plan, run: &PlannedRun, finished: &Finished, measures: &[String]) 
     row
 }
 
+/// The evaluations of a split, in order.
+fn evaluations<'a>(lines: &'a [Line], split: &'static str) -> impl DoubleEndedIterator<Item = &'a EvalLine> {
+    lines.iter().filter_map(move |line| match line {
+        Line::Eval(line) if line.split == split => Some(line),
+        _ => None,
+    })
+}
+
 /// The steps of the last epoch, as many as `train_loss` in a run's summary is of.
 fn last_epoch<'a, 'b>(steps: &'a [&'b StepLine], batch: usize) -> &'a [&'b StepLine] {
     let Some(last) = steps.last() else { return steps };
@@ -214,10 +227,12 @@ fn last_epoch<'a, 'b>(steps: &'a [&'b StepLine], batch: usize) -> &'a [&'b StepL
 }
 
 /// A run at the evaluation at which its validation error was least, the first of several; nothing without a validation split.
+/// Of the training split, where it was not evaluated then, the mean clean loss of the epoch before is there.
 #[derive(Debug, Default)]
 struct Best {
     epoch: Option<f64>,
     train_loss: Option<f64>,
+    train_error: Option<f64>,
     validation_loss: Option<f64>,
     validation_error: Option<f64>,
     test_loss: Option<f64>,
@@ -226,22 +241,18 @@ struct Best {
 
 impl Best {
     fn of(lines: &[Line], steps: &[&StepLine], batch: usize) -> Self {
-        let of_split = |split: &'static str| {
-            lines.iter().filter_map(move |line| match line {
-                Line::Eval(line) if line.split == split => Some(line),
-                _ => None,
-            })
-        };
-        let Some(best) = of_split("validation").min_by(|a, b| a.error.total_cmp(&b.error)) else {
+        let Some(best) = evaluations(lines, "validation").min_by(|a, b| a.error.total_cmp(&b.error)) else {
             return Self::default();
         };
-        let test: Option<&EvalLine> = of_split("test").find(|line| line.step == best.step);
+        let beside = |split| -> Option<&EvalLine> { evaluations(lines, split).find(|line| line.step == best.step) };
+        let (train, test) = (beside("train"), beside("test"));
         let at = steps.partition_point(|step| step.step <= best.step);
         let epoch = last_epoch(&steps[..at], batch);
         let loss = epoch.iter().map(|step| step.clean_loss).sum::<f64>() / epoch.len() as f64;
         Self {
             epoch: Some(best.epoch),
-            train_loss: (!epoch.is_empty()).then_some(loss),
+            train_loss: train.map(|line| line.loss).or((!epoch.is_empty()).then_some(loss)),
+            train_error: train.map(|line| line.error),
             validation_loss: Some(best.loss),
             validation_error: Some(best.error),
             test_loss: test.map(|line| line.loss),
@@ -268,7 +279,7 @@ mod tests {
             .unwrap()
     }
 
-    fn finished() -> Finished {
+    fn finished(evaluates_training: bool) -> Finished {
         let step = |step: u64, loss: f64| {
             let line = json!({
                 "kind": "step", "step": step, "epoch": step as f64 / 2.0, "time": 0.0, "clean_loss": loss, "perturbed_loss": loss + 0.5, "sharpness": loss / 2.0,
@@ -281,7 +292,7 @@ mod tests {
             let (split, epoch) = (split.to_string(), step as f64 / 2.0);
             Line::Eval(EvalLine { step, epoch, time: 0.0, split, loss: 2.0 * error, error })
         };
-        let lines = vec![
+        let mut lines = vec![
             step(1, 8.0),
             step(2, 4.0),
             eval(2, "validation", 0.25),
@@ -291,6 +302,9 @@ mod tests {
             eval(4, "validation", 0.5),
             eval(4, "test", 0.1),
         ];
+        if evaluates_training {
+            lines.extend([eval(2, "train", 0.15), eval(4, "train", 0.05)]);
+        }
         let summary = json!({"steps": 4, "epochs": 2.0, "test_error": 0.1, "test_loss": 0.2, "train_loss": 1.5, "seconds": 3.0,
             "validation_error": 0.5, "examples": {"train": 9, "validation": 1, "test": 50}, "ended_by": "run.epochs", "weights_sha256": "ab"});
         Finished { summary, lines, measured: vec![("train_error".into(), 0.04), ("trace".into(), 7.0)] }
@@ -299,7 +313,7 @@ mod tests {
     #[test]
     fn a_row_tells_of_the_last_epoch_and_of_the_best() {
         let plan = plan();
-        let results = Results::of(&plan, |run| (run.seed == 1).then(finished));
+        let results = Results::of(&plan, |run| (run.seed == 1).then(|| finished(false)));
         assert_eq!(results.rows.len(), 2);
         let cell = |name: &str| results.rows[1][results.column(name).unwrap()].clone();
         assert_eq!(cell("sam.m"), Cell::Number(2.0));
@@ -310,8 +324,8 @@ mod tests {
         assert_eq!((cell("test_error"), cell("test_examples")), (Cell::Number(0.1), Cell::Number(50.0)));
         assert!((cell("gap").number().unwrap() - 0.06).abs() < 1e-12);
         assert_eq!(
-            (cell("best_epoch"), cell("best_test_error"), cell("best_train_loss")),
-            (Cell::Number(1.0), Cell::Number(0.2), Cell::Number(6.0))
+            (cell("best_epoch"), cell("best_test_error"), cell("best_train_loss"), cell("best_train_error")),
+            (Cell::Number(1.0), Cell::Number(0.2), Cell::Number(6.0), Cell::Missing)
         );
         assert_eq!(
             (cell("sharpness"), cell("gradient_evaluations")),
@@ -325,9 +339,21 @@ mod tests {
     }
 
     #[test]
+    fn the_training_split_at_the_best_is_as_it_was_evaluated_then() {
+        let results = Results::of(&plan(), |_| Some(finished(true)));
+        let cell = |name: &str| results.rows[0][results.column(name).unwrap()].clone();
+        assert_eq!((cell("best_train_loss"), cell("best_train_error")), (Cell::Number(0.3), Cell::Number(0.15)));
+        assert_eq!(
+            (cell("train_loss"), cell("train_error")),
+            (Cell::Number(0.1), Cell::Number(0.05)),
+            "and at the end"
+        );
+    }
+
+    #[test]
     fn csv_has_a_line_a_run_and_quotes_what_it_must() {
         let plan = plan();
-        let mut results = Results::of(&plan, |_| Some(finished()));
+        let mut results = Results::of(&plan, |_| Some(finished(false)));
         let lines: Vec<String> = results.csv().lines().map(String::from).collect();
         assert_eq!(lines.len(), 5);
         assert!(

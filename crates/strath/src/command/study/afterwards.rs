@@ -35,13 +35,17 @@ impl Number {
 
 fn commands(config: &Config, run: &Path, measures: &[Measure]) -> Vec<Asked> {
     let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<String>>();
-    let mut commands = vec![Asked {
-        arguments: words(&["eval", "--split", "train"]),
-        columns: vec![
-            ("train_loss".to_string(), Number::At("loss".into())),
-            ("train_error".to_string(), Number::At("error".into())),
-        ],
-    }];
+    let mut commands = Vec::new();
+    // Otherwise its record has them.
+    if !config.run.eval_train {
+        commands.push(Asked {
+            arguments: words(&["eval", "--split", "train"]),
+            columns: vec![
+                ("train_loss".to_string(), Number::At("loss".into())),
+                ("train_error".to_string(), Number::At("error".into())),
+            ],
+        });
+    }
     if config.data.label_noise > 0.0 {
         let columns = vec![("memorised".to_string(), Number::Rest("error"))];
         commands.push(Asked { arguments: words(&["eval", "--split", "noisy"]), columns });
