@@ -388,6 +388,7 @@ fn cluster(tree: &Tree) -> ClusterTable {
             _ => Transport::Auto,
         },
         gather_ms: tree.integer("cluster.gather_ms").unwrap_or(2000) as u64,
+        gather_timeout_s: tree.integer("cluster.gather_timeout_s").unwrap_or(3600) as u64,
         rejoin_timeout_s: tree.integer("cluster.rejoin_timeout_s").unwrap_or(300) as u64,
         lease_ms: tree.integer("cluster.lease_ms").unwrap_or(2000) as u64,
         verify_every_steps: tree.integer("cluster.verify_every_steps").unwrap_or(100) as u64,

@@ -328,6 +328,12 @@ pub const KEYS: &[Key] = &[
         "what carries the all-reduce: auto is shared memory on one host where workers can, else TCP; shm insists on it",
     ),
     key("cluster.gather_ms", count(0, i64::MAX), Some("2000"), "ms without a newcomer after which coordinator starts"),
+    key(
+        "cluster.gather_timeout_s",
+        count(1, i64::MAX),
+        Some("3600"),
+        "seconds that a coordinator waits for enough workers to begin with",
+    ),
     key("cluster.lease_ms", count(250, i64::MAX), Some("2000"), "ms of silence after which a worker counts as lost"),
     key(
         "cluster.rejoin_timeout_s",

@@ -315,6 +315,7 @@ impl Config {
         );
         values.put("cluster.gather_ms", cluster.gather_ms as i64);
         values.put("cluster.lease_ms", cluster.lease_ms as i64);
+        values.put("cluster.gather_timeout_s", cluster.gather_timeout_s as i64);
         values.put("cluster.rejoin_timeout_s", cluster.rejoin_timeout_s as i64);
         values.put("cluster.verify_every_steps", cluster.verify_every_steps as i64);
         values.put(

@@ -414,6 +414,8 @@ pub struct ClusterTable {
     pub transport: Transport,
     /// Milliseconds without a newcomer after which a coordinator starts, once `min_workers` are there.
     pub gather_ms: u64,
+    /// Seconds that a coordinator waits for the workers of the first generation; above 0.
+    pub gather_timeout_s: u64,
     /// Milliseconds of silence after which a worker counts as lost.
     pub lease_ms: u64,
     /// Seconds that a run which has lost all but fewer than `min_workers` waits for others.

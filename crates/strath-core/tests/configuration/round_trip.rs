@@ -147,7 +147,7 @@ prop_compose! {
             (false, false) => Transport::Auto,
         };
         config.cluster.numerics = if same { Numerics::Same } else { Numerics::Any };
-        (config.cluster.lease_ms, config.cluster.gather_ms) = (lease, lease);
+        (config.cluster.lease_ms, config.cluster.gather_ms, config.cluster.gather_timeout_s) = (lease, lease, lease);
         config.cluster.verify_every_steps = keep as u64;
         (config.checkpoint.every_steps, config.checkpoint.keep) = (lease, keep);
         config.telemetry.every = keep as u64 - 1;

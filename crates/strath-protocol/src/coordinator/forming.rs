@@ -1,6 +1,7 @@
 //! When enough workers have come, and what becomes of them: from the first that is ready to a connected generation.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use strath_core::{Assignment, BySpeed, Generation, Plan, Rank, Step, Timestamp, WorkerId};
 
@@ -10,6 +11,9 @@ use crate::command::{CoordinatorCommand as Command, Place, Record};
 use crate::decision::Decision;
 use crate::event::Connection;
 use crate::message::{Assign, CoordinatorMessage, FileBytes, Job, Member, Phase, Progress, Purpose, State, StateRef};
+
+/// Workers that are ready wait so long for the next one that still loads its data and model.
+const PREPARING_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Coordinator {
     /// Forms a generation of the workers that are ready, once enough have come.
@@ -21,13 +25,27 @@ impl Coordinator {
             self.rewind();
             self.form(None, now, |_| false);
             self.note_formed(&why);
+        } else if now >= self.gathers_until {
+            let (Gather::Exactly(wanted) | Gather::AtLeast { workers: wanted, .. }) = self.settings.gather;
+            let count = |standing| self.sessions.values().filter(|session| session.standing == standing).count();
+            let (ready, preparing) = (count(Standing::Ready), count(Standing::Preparing));
+            let timeout = self.settings.config.cluster.gather_timeout_s;
+            self.fail(format!(
+                "{ready} of the {wanted} workers that the run begins with were ready after {timeout} s (cluster.gather_timeout_s), and \
+                 {preparing} more loaded data and model; start them and begin again with --resume, or wait longer"
+            ));
         }
+    }
+
+    /// Whether some worker loads its data and model, and those who are ready wait for it: for [`PREPARING_PATIENCE`] since the newest of them came.
+    pub(super) fn awaits_the_preparing(&self, now: Timestamp) -> bool {
+        let is_awaited = now.since(self.last_arrival) < PREPARING_PATIENCE;
+        is_awaited && self.sessions.values().any(|session| session.standing == Standing::Preparing)
     }
 
     /// Why those who are there are enough for the first generation, where they are.
     fn why_enough(&self, now: Timestamp) -> Option<String> {
         let ready = || self.sessions.values().filter(|s| s.standing == Standing::Ready).count();
-        let preparing = || self.sessions.values().any(|s| s.standing == Standing::Preparing);
         // What is known at once comes first: sessions are many.
         match self.settings.gather {
             Gather::Exactly(wanted) => {
@@ -35,7 +53,9 @@ impl Coordinator {
                 enough.then(|| format!("all {wanted} workers are ready"))
             }
             Gather::AtLeast { workers, quiet } => {
-                let enough = now.since(self.last_arrival) >= quiet && !preparing() && ready() >= workers.max(1);
+                let enough = now.since(self.last_arrival) >= quiet
+                    && !self.awaits_the_preparing(now)
+                    && ready() >= workers.max(1);
                 enough.then(|| {
                     format!(
                         "{} workers are ready, {workers} are needed, and none has come for {} ms",

@@ -73,8 +73,7 @@ impl Coordinator {
             return;
         }
         self.end_endless_feeds(now);
-        let is_settled = !self.sessions.values().any(|session| session.standing == Standing::Preparing)
-            && now.since(self.last_arrival) >= self.quiet();
+        let is_settled = !self.awaits_the_preparing(now) && now.since(self.last_arrival) >= self.quiet();
         if is_settled {
             self.have_newcomers_fed(now);
         }

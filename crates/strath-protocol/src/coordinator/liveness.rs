@@ -13,6 +13,11 @@ impl Settings {
     pub fn lease(&self) -> Duration {
         Duration::from_millis(self.config.cluster.lease_ms)
     }
+
+    /// Until when whoever begins to gather workers at `now` waits for them.
+    pub(super) fn gathers_until(&self, now: Timestamp) -> Timestamp {
+        now.after(Duration::from_secs(self.config.cluster.gather_timeout_s))
+    }
 }
 
 impl Coordinator {
@@ -53,6 +58,7 @@ impl Coordinator {
         if gap > self.settings.lease() / 2 {
             // Whoever has lost it meanwhile is about to come back.
             self.returns_until = now.after(self.settings.lease());
+            self.gathers_until = self.gathers_until.after(gap);
             for session in self.sessions.values_mut() {
                 session.heard = session.heard.after(gap).min(now);
                 session.stay.forgive(gap, now);

@@ -60,6 +60,8 @@ pub struct Coordinator {
     none_silent_before: Timestamp,
     /// Until then members of a generation that is over may come back: the coordinator was out of their sight.
     returns_until: Timestamp,
+    /// The workers of the first generation are waited for until then.
+    gathers_until: Timestamp,
     /// Whether a worker has become ready since the last generation was formed.
     somebody_came: bool,
     suspicion: Option<Suspicion>,
@@ -190,6 +192,7 @@ impl Coordinator {
             generation: settings.generation,
             members,
             next_worker: settings.former.next_worker,
+            gathers_until: settings.gathers_until(now),
             settings,
             sessions: BTreeMap::new(),
             stage,

@@ -169,6 +169,7 @@ impl Coordinator {
         ))));
         self.decide(Decision::Waits, &cause);
         self.stage = Stage::Gathering;
+        self.gathers_until = self.settings.gathers_until(now);
     }
 
     /// The run goes on from an older state than is on record: what comes after it is made again.

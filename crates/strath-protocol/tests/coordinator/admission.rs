@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use strath_core::{Digest, Generation, Step};
-use strath_protocol::message::{CoordinatorMessage, Ending, Prepared, Register, WorkerMessage};
+use strath_core::{Digest, Generation, Rank, Step};
+use strath_protocol::message::{CoordinatorMessage, Ending, Phase, Prepared, Progress, Register, WorkerMessage};
 use strath_protocol::{
-    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Record, Settings, Start,
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Outcome, Record,
+    Settings, Start,
 };
 
 use crate::support::{
-    address, at, config, drain, evaluating, failure, handle, join, lost, persist, prepared, register, running, say,
-    settings,
+    address, at, config, drain, end_of, evaluating, failure, handle, join, lost, persist, prepared, register, running,
+    say, send, settings,
 };
 
 const QUIET: Duration = Duration::from_millis(100);
@@ -64,6 +65,48 @@ fn a_coordinator_of_many_machines_gathers_on_without_workers_that_leave_and_says
     let what = "was silent for 2000 ms at step 0 in phase preparing (cluster.lease_ms = 2000)";
     warned(handle(&mut silent, Event::Tick, 2000), what);
     assert!(silent.status(at(2000)).workers.is_empty());
+}
+
+#[test]
+fn those_who_are_ready_wait_for_one_that_prepares_for_a_minute_and_then_begin_without_it() {
+    let mut machine = many();
+    for worker in [0, 1] {
+        join(&mut machine, worker, 0);
+    }
+    say(&mut machine, 0, WorkerMessage::Prepared(prepared()), 1000);
+    let mut beat = |now: u64| {
+        let progress =
+            Progress { generation: Generation(0), step: Step(0), phase: Phase::Preparing, images_per_s: 0.0 };
+        say(&mut machine, 0, WorkerMessage::Heartbeat(Progress { phase: Phase::Waiting, ..progress }), now);
+        say(&mut machine, 1, WorkerMessage::Heartbeat(progress), now);
+        machine.status(at(now)).stage
+    };
+    for now in (1250..61_000).step_by(250) {
+        assert_eq!(beat(now), "gathering", "{now}");
+    }
+    assert_eq!(beat(61_000), "connecting");
+    assert_eq!(machine.status(at(61_000)).workers[0].rank, Some(Rank(0)));
+    assert_eq!(machine.status(at(61_000)).workers[1].rank, None);
+}
+
+#[test]
+fn a_run_for_which_too_few_come_ends_after_the_gather_timeout_and_says_how_many_came() {
+    let mut settings = settings(Gather::AtLeast { workers: 2, quiet: QUIET });
+    settings.config = config(&["cluster.gather_timeout_s=5"]);
+    let mut machine = Coordinator::new(settings, at(0));
+    join(&mut machine, 0, 0);
+    say(&mut machine, 0, WorkerMessage::Prepared(prepared()), 1000);
+    let beat = |machine: &mut Coordinator, now: u64| {
+        let progress = Progress { generation: Generation(0), step: Step(0), phase: Phase::Waiting, images_per_s: 0.0 };
+        say(machine, 0, WorkerMessage::Heartbeat(progress), now)
+    };
+    for now in (1500..5000).step_by(500) {
+        assert_eq!(beat(&mut machine, now), [send(0, CoordinatorMessage::Ack)]);
+    }
+    let message = "1 of the 2 workers that the run begins with were ready after 5 s (cluster.gather_timeout_s), and 0 more loaded data \
+                   and model; start them and begin again with --resume, or wait longer";
+    let ended = end_of(&[0], &Ending::Failed(message.into()), Outcome::Failed { message: message.into() });
+    assert_eq!(beat(&mut machine, 5000)[1..], ended);
 }
 
 #[test]

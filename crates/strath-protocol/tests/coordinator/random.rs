@@ -118,7 +118,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_happens_to_a_machine_that_hears_nothing_more_it_comes_to_an_end_or_gathers(
+    fn whatever_happens_to_a_machine_that_hears_nothing_more_it_comes_to_an_end(
         from in from(), events in prop::collection::vec((any_event(), 0u64..300), 0..80)
     ) {
         let mut machine = match from {
@@ -138,13 +138,10 @@ proptest! {
             machine.handle(Event::Tick, last).unwrap();
             prop_assert!(machine.next_deadline().is_none_or(|next| next > last), "a deadline that is over would spin");
             // What is left of a run waits for others, for cluster.rejoin_timeout_s, and for a disk for twice as long.
-            if last.since(begun) > Duration::from_secs(920) {
-                break;
-            }
+            prop_assert!(last.since(begun) <= Duration::from_secs(3610), "{} for ever", machine.status(last).stage);
         }
         drain(&mut machine);
         let status = machine.status(last);
-        prop_assert!(matches!(status.stage.as_str(), "gathering" | "ended"), "{} for ever", status.stage);
-        prop_assert!(status.stage == "ended" || status.workers.is_empty(), "nobody silent is kept");
+        prop_assert_eq!(status.stage.as_str(), "ended");
     }
 }
