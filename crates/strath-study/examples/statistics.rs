@@ -1,4 +1,4 @@
-//! Writes what `strath_study::statistics` finds for made-up data, with the data, as JSON for tests/peers/statistics.py:
+//! Writes what `strath_study::statistics` finds for made-up data, with the data, as JSON for tests/peers/statistical_tests.py:
 //! `cargo run --release --example statistics > FILE`.
 
 use serde_json::{Value, json};

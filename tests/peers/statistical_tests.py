@@ -1,21 +1,17 @@
 """Strath's statistics of studies beside scipy's and statsmodels', and its predictive power beside a slow one written from its definition.
 
     cargo run --release -p strath-study --example statistics > FILE
-    python tests/peers/statistics.py FILE
+    python tests/peers/statistical_tests.py FILE
 
 Needs a Python with numpy, scipy and statsmodels. FILE has the data, drawn from a seeded generator with ties, equal values and few of
 them, and what Strath finds. Prints for each statistic the largest difference and in how many numbers, relative to the number (to 1e-3 where it
 is smaller, but for p values), and fails above 1e-9, for p values above 1e-6, or where one side has a number and
 the other none.
 """
+import itertools
 import json
 import math
 import sys
-
-# This file has the name of a module that others import: without its folder, they find theirs.
-sys.path.pop(0)
-
-import itertools
 import warnings
 from collections import Counter
 

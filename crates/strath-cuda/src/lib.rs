@@ -1,0 +1,37 @@
+//! What a worker with a GPU computes there: the layers of a pass and the mathematics of a lane, on vectors that stay in the device's memory.
+//!
+//! ```text
+//! layers, lanes        what is computed, in launches of kernels, products and convolutions
+//! Gpu, Vector          memory that goes round; every length is checked here, on the host
+//! Driver               the least that a device has to do
+//! ├─ Cuda              NVIDIA's: kernels compiled by NVRTC, products by cuBLAS, convolutions by cuDNN (feature `cuda`)
+//! └─ Emulator          the same kernels compiled by a C++ compiler for the processor, for tests (feature `emulator`)
+//! ```
+//!
+//! Everything runs on one stream, in the order in which it is asked for, so that memory may be given back while it is still in use: whoever gets it next
+//! comes later on the stream. Nothing waits for the device but what is read back.
+//!
+//! **The same bits.** No kernel adds floating-point numbers atomically, sums are taken in an order that follows from their lengths alone, and only
+//! deterministic convolutions are used: on GPUs of one kind the same call gives the same bits. Contractions to fused multiply-adds are off, so that what
+//! is exact in `strath_kernels::vector` has the same bits here.
+//!
+//! candle's own CUDA kernels take no part. A layer here would need none of them, its backward convolution does not use cuDNN, and they want NVIDIA's
+//! compiler where Strath is built; device memory is held by `cudarc`, on which candle's CUDA storage rests too.
+
+#[cfg(feature = "cuda")]
+mod cuda;
+mod driver;
+#[cfg(feature = "emulator")]
+mod emulator;
+mod error;
+mod gpu;
+pub mod lanes;
+mod source;
+
+#[cfg(feature = "cuda")]
+pub use cuda::{Compute, Cuda, devices};
+pub use driver::{Convolution, Driver, Product, Products, Side};
+#[cfg(feature = "emulator")]
+pub use emulator::Emulator;
+pub use error::GpuError;
+pub use gpu::{Element, Gpu, Part, PartMut, Vector};

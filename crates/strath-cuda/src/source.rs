@@ -1,0 +1,15 @@
+//! The kernels' source, as one translation unit.
+
+/// Threads of every block.
+pub(crate) const THREADS: u32 = 256;
+
+/// All kernels. A compiler has to be told what T is.
+#[cfg(any(feature = "cuda", feature = "emulator", test))]
+pub(crate) const KERNELS: &str = concat!(
+    include_str!("../kernels/common.cuh"),
+    include_str!("../kernels/pointwise.cuh"),
+    include_str!("../kernels/shapes.cuh"),
+    include_str!("../kernels/columns.cuh"),
+    include_str!("../kernels/rows.cuh"),
+    include_str!("../kernels/lanes.cuh"),
+);
