@@ -4,7 +4,9 @@
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GpuError {
     /// A library that a device needs is not on this machine.
-    #[error("{library} is not found; install NVIDIA's driver, and for the other libraries run: eval \"$(deploy/cuda/toolchain)\"")]
+    #[error(
+        "{library} is not found; install NVIDIA's driver, and for the other libraries run: eval \"$(deploy/cuda/toolchain)\""
+    )]
     Library {
         /// Its name.
         library: &'static str,

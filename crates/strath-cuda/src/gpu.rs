@@ -178,7 +178,8 @@ impl Gpu {
         if x == 0 || y == 0 {
             return Ok(());
         }
-        let too_large = |_| GpuError::Failed { doing: "launch a kernel", cause: format!("{x} x {y} blocks are too many") };
+        let too_large =
+            |_| GpuError::Failed { doing: "launch a kernel", cause: format!("{x} x {y} blocks are too many") };
         let grid = (u32::try_from(x).map_err(too_large)?, u32::try_from(y).map_err(too_large)?);
         let mut values = arguments.each_mut().map(Argument::value);
         // SAFETY: as this function's.
@@ -192,7 +193,13 @@ impl Gpu {
     ///
     /// # Panics
     /// Where a part has not the length of its matrices.
-    pub fn products(&self, products: Products, a: Part<'_, f32>, b: Part<'_, f32>, c: &mut PartMut<'_, f32>) -> Result<(), GpuError> {
+    pub fn products(
+        &self,
+        products: Products,
+        a: Part<'_, f32>,
+        b: Part<'_, f32>,
+        c: &mut PartMut<'_, f32>,
+    ) -> Result<(), GpuError> {
         let Products { product: p, count } = products;
         assert_eq!(a.len, count * p.rows * p.inner, "A has the length of its matrices");
         assert_eq!(b.len, count * p.inner * p.columns, "B has the length of its matrices");
@@ -337,6 +344,21 @@ impl<T: Element> Vector<T> {
     pub fn part_mut(&mut self, range: Range<usize>) -> PartMut<'_, T> {
         let Part { at, len, .. } = self.part(range);
         PartMut { at, len, of: PhantomData }
+    }
+
+    /// Several parts that do not overlap, to be written.
+    ///
+    /// # Panics
+    /// Where they overlap, or it has no such values.
+    pub fn parts_mut<const N: usize>(&mut self, ranges: [Range<usize>; N]) -> [PartMut<'_, T>; N] {
+        for (at, range) in ranges.iter().enumerate() {
+            let overlap = |other: &Range<usize>| other.start < range.end && range.start < other.end;
+            assert!(!ranges[..at].iter().any(overlap), "{ranges:?} overlap");
+        }
+        ranges.map(|range| {
+            let Part { at, len, .. } = self.part(range);
+            PartMut { at, len, of: PhantomData }
+        })
     }
 
     /// Overwrites all values by the host's.

@@ -143,8 +143,7 @@ pub fn add_floats(
 /// The device's.
 pub fn find_outside(values: &Vector<f32>, limit: f32, outside: &mut Outside) -> Result<(), GpuError> {
     let len = values.len();
-    let arguments =
-        [values.all().address(), Arg::Float(limit), outside.0.all_mut().address(), Arg::Long(len as i64)];
+    let arguments = [values.all().address(), Arg::Float(limit), outside.0.all_mut().address(), Arg::Long(len as i64)];
     // SAFETY: every thread stays below the length.
     unsafe { values.gpu().launch("find_outside", Grid::Elements(len), arguments) }
 }
@@ -306,7 +305,13 @@ pub fn add_scaled(g: &mut Vector<f32>, w: &Vector<f32>, lambda: f32) -> Result<(
 ///
 /// # Panics
 /// Where the vectors differ in length.
-pub fn sgd(w: &mut Vector<f32>, g: &Vector<f32>, clip: Option<&Vector<f64>>, lr: f32, decay: f32) -> Result<(), GpuError> {
+pub fn sgd(
+    w: &mut Vector<f32>,
+    g: &Vector<f32>,
+    clip: Option<&Vector<f64>>,
+    lr: f32,
+    decay: f32,
+) -> Result<(), GpuError> {
     same(w.len(), g.len());
     let arguments = [
         w.all_mut().address(),

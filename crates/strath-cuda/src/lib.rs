@@ -26,6 +26,7 @@ mod emulator;
 mod error;
 mod gpu;
 pub mod lanes;
+pub mod layers;
 mod source;
 
 #[cfg(feature = "cuda")]

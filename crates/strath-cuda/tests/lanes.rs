@@ -41,7 +41,10 @@ fn sums_have_the_integers_of_the_processor_and_round_as_they_do() {
         assert_eq!(vector::add_floats(&mut of_floats, &values, 0.2, f32::INFINITY), None);
     }
     assert_eq!(none.first().unwrap(), None);
-    assert_eq!((narrow.to_host().unwrap(), high.to_host().unwrap(), low.to_host().unwrap()), (of_narrow.clone(), of_high.clone(), of_low.clone()));
+    assert_eq!(
+        (narrow.to_host().unwrap(), high.to_host().unwrap(), low.to_host().unwrap()),
+        (of_narrow.clone(), of_high.clone(), of_low.clone())
+    );
     assert_eq!(bits(&floats.to_host().unwrap()), bits(&of_floats));
     let (mut rounded, mut wanted) = (gpu.stale(len).unwrap(), vec![0f32; len]);
     lanes::round_fixed(&narrow, &mut rounded).unwrap();
@@ -92,7 +95,8 @@ fn sums_are_those_of_the_processor_but_for_their_order() {
             lanes::sum(&mut total, terms).unwrap();
             total.to_host().unwrap()[0]
         };
-        let near = |found: f64, wanted: f64| assert!((found - wanted).abs() <= 1e-12 * wanted.abs(), "{found} {wanted}");
+        let near =
+            |found: f64, wanted: f64| assert!((found - wanted).abs() <= 1e-12 * wanted.abs(), "{found} {wanted}");
         near(sum(Terms::Squares(there.all())), vector::sum_of_squares(&a));
         near(sum(Terms::ScaledSquares(there.all(), other.all(), 0.01)), vector::sum_of_scaled_squares(&a, &b, 0.01));
         let magnitude = vector::products(&a, &b);
@@ -144,7 +148,8 @@ fn updates_have_the_bits_of_the_processor() {
         vector::sgd(&mut here, &g, by, 0.1, 5e-4);
         assert_eq!(bits(&there.to_host().unwrap()), bits(&here));
         for nesterov in [false, true] {
-            let (mut there, mut roll, mut here, mut buffer) = (gpu.copied(&w).unwrap(), gpu.copied(&b).unwrap(), w.clone(), b.clone());
+            let (mut there, mut roll, mut here, mut buffer) =
+                (gpu.copied(&w).unwrap(), gpu.copied(&b).unwrap(), w.clone(), b.clone());
             let scalars = lanes::Momentum { lr: 0.1, decay: 5e-4, momentum: 0.9, nesterov };
             lanes::sgd_momentum(&mut there, &gradient, &mut roll, clip.as_ref(), scalars).unwrap();
             let lanes::Momentum { lr, decay, momentum, nesterov } = scalars;
@@ -158,7 +163,14 @@ fn updates_have_the_bits_of_the_processor() {
         let scalars = lanes::AdamW { first, second, rate: 0.01, root: 1.5, keep: 0.99, eps: 1e-8 };
         lanes::adamw(w1, &gradient, (m1, v1), clip.as_ref(), scalars).unwrap();
         let [w2, m2, v2] = &mut here;
-        vector::adamw(w2, &g, m2, v2, by, vector::AdamW { first, second, rate: 0.01, root: 1.5, keep: 0.99, eps: 1e-8 });
+        vector::adamw(
+            w2,
+            &g,
+            m2,
+            v2,
+            by,
+            vector::AdamW { first, second, rate: 0.01, root: 1.5, keep: 0.99, eps: 1e-8 },
+        );
         for (there, here) in there.iter().zip(&here) {
             assert_eq!(bits(&there.to_host().unwrap()), bits(here));
         }

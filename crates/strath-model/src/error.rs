@@ -60,6 +60,9 @@ pub enum ModelError {
     /// Two tensors of one name.
     #[error(transparent)]
     Layout(#[from] strath_core::layout::DuplicateName),
+    /// The device's error.
+    #[error(transparent)]
+    Gpu(#[from] strath_cuda::GpuError),
     /// The tensor library's error.
     #[error("{}", first_line(.0))]
     Candle(#[from] candle_core::Error),

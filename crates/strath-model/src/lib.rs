@@ -6,6 +6,7 @@
 //! layout of the model's parameters.
 
 mod convnet;
+mod device;
 mod error;
 mod flow;
 mod init;

@@ -344,7 +344,12 @@ impl Model {
         })
     }
 
-    fn images<'a>(&self, values: &'a [f32], count: usize) -> Result<Images<'a>, ModelError> {
+    /// The layers and what connects them.
+    pub(crate) fn network(&self) -> &Network {
+        &self.network
+    }
+
+    pub(crate) fn images<'a>(&self, values: &'a [f32], count: usize) -> Result<Images<'a>, ModelError> {
         expect("images", values.len(), count * self.shape.values())?;
         Ok(Images { values, count, shape: self.shape })
     }
@@ -373,7 +378,7 @@ fn scores(classes: usize, logits: &[f32], labels: &[u32]) -> Vec<Score> {
     .collect()
 }
 
-fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), ModelError> {
+pub(crate) fn expect(what: &'static str, found: usize, expected: usize) -> Result<(), ModelError> {
     if found == expected { Ok(()) } else { Err(ModelError::Length { what, found, expected }) }
 }
 
@@ -388,4 +393,4 @@ fn copy(from: &Tensor, to: &mut [f32]) -> Result<(), ModelError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -114,19 +114,56 @@ impl Convolutions {
         let workspace = self.room(plan.workspace)?;
         let (one, zero) = (1.0f32, 0.0f32);
         let (one, zero) = (std::ptr::from_ref(&one).cast(), std::ptr::from_ref(&zero).cast());
-        let (a, b, c, room) = (first as *const c_void, second as *const c_void, out as *mut c_void, workspace as *mut c_void);
+        let (a, b, c, room) =
+            (first as *const c_void, second as *const c_void, out as *mut c_void, workspace as *mut c_void);
         let Plan { x, y, w, layer, algorithm, workspace } = plan;
         // SAFETY: as this function's; the workspace is as long as the plan says.
         unsafe {
             match algorithm {
-                Algorithm::Forward(algorithm) => {
-                    dnn::convolution_forward(self.handle, one, x, a, w, b, layer, algorithm, room, workspace, zero, y, c)
-                }
+                Algorithm::Forward(algorithm) => dnn::convolution_forward(
+                    self.handle,
+                    one,
+                    x,
+                    a,
+                    w,
+                    b,
+                    layer,
+                    algorithm,
+                    room,
+                    workspace,
+                    zero,
+                    y,
+                    c,
+                ),
                 Algorithm::Images(algorithm) => dnn::convolution_backward_data(
-                    self.handle, one, w, b, y, a, layer, algorithm, room, workspace, zero, x, c,
+                    self.handle,
+                    one,
+                    w,
+                    b,
+                    y,
+                    a,
+                    layer,
+                    algorithm,
+                    room,
+                    workspace,
+                    zero,
+                    x,
+                    c,
                 ),
                 Algorithm::Weights(algorithm) => dnn::convolution_backward_filter(
-                    self.handle, one, x, a, y, b, layer, algorithm, room, workspace, zero, w, c,
+                    self.handle,
+                    one,
+                    x,
+                    a,
+                    y,
+                    b,
+                    layer,
+                    algorithm,
+                    room,
+                    workspace,
+                    zero,
+                    w,
+                    c,
                 ),
             }
         }
@@ -196,8 +233,17 @@ impl Convolutions {
                 Side::Forward => {
                     let mut suggested: [dnn_sys::cudnnConvolutionFwdAlgoPerf_t; ASKED] = std::mem::zeroed();
                     let room = suggested.as_mut_ptr();
-                    dnn::get_convolution_forward_algorithm(self.handle, x, w, layer, y, int(ASKED), &raw mut count, room)
-                        .map_err(&doing)?;
+                    dnn::get_convolution_forward_algorithm(
+                        self.handle,
+                        x,
+                        w,
+                        layer,
+                        y,
+                        int(ASKED),
+                        &raw mut count,
+                        room,
+                    )
+                    .map_err(&doing)?;
                     let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
                     dnn::set_convolution_math_type(layer, found.mathType).map_err(&doing)?;
                     (Algorithm::Forward(found.algo), found.memory)
@@ -206,7 +252,14 @@ impl Convolutions {
                     let mut suggested: [dnn_sys::cudnnConvolutionBwdDataAlgoPerf_t; ASKED] = std::mem::zeroed();
                     let room = suggested.as_mut_ptr();
                     dnn::get_convolution_backward_data_algorithm(
-                        self.handle, w, y, layer, x, int(ASKED), &raw mut count, room,
+                        self.handle,
+                        w,
+                        y,
+                        layer,
+                        x,
+                        int(ASKED),
+                        &raw mut count,
+                        room,
                     )
                     .map_err(&doing)?;
                     let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
@@ -217,7 +270,14 @@ impl Convolutions {
                     let mut suggested: [dnn_sys::cudnnConvolutionBwdFilterAlgoPerf_t; ASKED] = std::mem::zeroed();
                     let room = suggested.as_mut_ptr();
                     dnn::get_convolution_backward_filter_algorithm(
-                        self.handle, x, y, layer, w, int(ASKED), &raw mut count, room,
+                        self.handle,
+                        x,
+                        y,
+                        layer,
+                        w,
+                        int(ASKED),
+                        &raw mut count,
+                        room,
                     )
                     .map_err(&doing)?;
                     let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;

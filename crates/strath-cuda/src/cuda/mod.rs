@@ -111,7 +111,8 @@ impl Cuda {
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(failed("make a context"))?;
             driver::ctx::set_current(context).map_err(failed("use its context"))?;
-            let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
+            let stream =
+                driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
             let module = load_kernels(device)?;
             let blas = blas::create_handle().map_err(failed("begin cuBLAS"))?;
             blas::set_stream(blas, stream.cast()).map_err(failed("begin cuBLAS"))?;
@@ -159,8 +160,7 @@ unsafe fn load_kernels(device: sys::CUdevice) -> Result<sys::CUmodule, GpuError>
     };
     // SAFETY: as this function's.
     let [major, minor] = unsafe { [MAJOR, MINOR].map(|what| driver::device::get_attribute(device, what)) };
-    let (major, minor) =
-        (major.map_err(failed("tell its generation"))?, minor.map_err(failed("tell its generation"))?);
+    let (major, minor) = (major.map_err(failed("tell its generation"))?, minor.map_err(failed("tell its generation"))?);
     let program = compiled(&format!("compute_{major}{minor}"))?;
     // SAFETY: as this function's; the image ends with a zero, as NVRTC writes it.
     unsafe { driver::module::load_data(program.as_ptr().cast()) }.map_err(failed("load its kernels"))

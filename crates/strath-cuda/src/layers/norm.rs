@@ -97,8 +97,8 @@ impl Spans {
         second: Option<&mut PartMut<'_, f32>>,
         sums: Option<&mut Vector<f64>>,
     ) -> Result<(), GpuError> {
-        for part in [&first, &second].into_iter().flatten() {
-            assert_eq!(part.len, self.channels, "a value a channel");
+        for len in [first.as_ref().map(|part| part.len), second.as_ref().map(|part| part.len)] {
+            assert_eq!(len.unwrap_or(self.channels), self.channels, "a value a channel");
         }
         let of = |part: Option<&mut PartMut<'_, f32>>| Arg::Address(part.map_or(0, |part| part.at));
         let arguments = [
@@ -182,7 +182,12 @@ pub fn batch_moments(
 ///
 /// # Panics
 /// Where the two differ in length.
-pub fn running_moments(gpu: &Gpu, means: Part<'_, f32>, variances: Part<'_, f32>, floor: f64) -> Result<Moments, GpuError> {
+pub fn running_moments(
+    gpu: &Gpu,
+    means: Part<'_, f32>,
+    variances: Part<'_, f32>,
+    floor: f64,
+) -> Result<Moments, GpuError> {
     assert_eq!(means.len(), variances.len(), "a value a channel");
     let channels = means.len();
     let (mut mean, mut inverse) = (gpu.stale(channels)?, gpu.stale(channels)?);
@@ -221,7 +226,10 @@ pub fn own_moments(x: &Vector<f32>, channels: usize, over: Over, floor: f64) -> 
             unsafe { gpu.launch("row_moments", Grid::Blocks(rows, 1), arguments)? };
         }
         Over::Group { area, groups } => {
-            assert!(x.len().is_multiple_of(area * channels) && channels.is_multiple_of(groups), "whole images and groups");
+            assert!(
+                x.len().is_multiple_of(area * channels) && channels.is_multiple_of(groups),
+                "whole images and groups"
+            );
             let shape = [area, groups, channels].map(|size| Arg::Int(size as i32));
             let [area, groups, channels] = shape;
             let arguments = [x_at, mean_at, inverse_at, Arg::Double(floor), area, groups, channels];

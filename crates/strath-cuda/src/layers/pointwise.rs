@@ -85,7 +85,9 @@ pub fn add_to(g: &Vector<f32>, sum: &mut Vector<f32>) -> Result<(), GpuError> {
     let at = sum.all_mut();
     let (read, write) = (Arg::Address(at.at), Arg::Address(at.at));
     // SAFETY: every thread stays below the length, and reads its own place before it writes it.
-    unsafe { g.gpu().launch("add", Grid::Elements(g.len()), [g.all().address(), read, write, Arg::Long(g.len() as i64)]) }
+    unsafe {
+        g.gpu().launch("add", Grid::Elements(g.len()), [g.all().address(), read, write, Arg::Long(g.len() as i64)])
+    }
 }
 
 /// `y = x + bias` of rows of as many channels as the bias has, and what follows.

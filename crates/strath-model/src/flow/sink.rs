@@ -8,27 +8,25 @@ use strath_core::Layout;
 use crate::error::ModelError;
 
 /// The parameters of a pass.
-#[derive(Clone)]
-pub(crate) struct Parameters {
+pub(crate) struct Parameters<W = Vec<f32>> {
     layout: Arc<Layout>,
-    weights: Arc<Vec<f32>>,
+    weights: Arc<W>,
 }
 
 /// One parameter of a pass, for a layer and its way back.
-#[derive(Clone)]
-pub(crate) struct Parameter {
-    weights: Arc<Vec<f32>>,
-    range: Range<usize>,
+pub(crate) struct Parameter<W = Vec<f32>> {
+    pub(crate) weights: Arc<W>,
+    pub(crate) range: Range<usize>,
     pub(crate) shape: Vec<usize>,
 }
 
-impl Parameters {
-    pub(crate) fn new(layout: Arc<Layout>, weights: Arc<Vec<f32>>) -> Self {
+impl<W> Parameters<W> {
+    pub(crate) fn new(layout: Arc<Layout>, weights: Arc<W>) -> Self {
         Self { layout, weights }
     }
 
     /// The parameter `prefix.name`.
-    pub(crate) fn get(&self, prefix: &str, name: &str) -> Result<Parameter, ModelError> {
+    pub(crate) fn get(&self, prefix: &str, name: &str) -> Result<Parameter<W>, ModelError> {
         let full = if prefix.is_empty() { name.to_string() } else { format!("{prefix}.{name}") };
         let entry = self.layout.get(&full).ok_or(ModelError::NoGradient { name: full })?;
         Ok(Parameter { weights: self.weights.clone(), range: entry.range(), shape: entry.shape.clone() })

@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor, Var};
-use strath_kernels::pointwise;
 
 use super::Buffer;
+use super::memory::Memory;
 use crate::layer::scalar;
 
 /// Images by rows, columns and channels, channels innermost; a matrix [n, width] is n images of one pixel, tokens [N, T, width]
@@ -33,39 +33,47 @@ impl Dims {
 }
 
 /// An activation: a token in candle's graph and the values beside it.
-#[derive(Clone)]
-pub(crate) struct Flow {
+pub(crate) struct Flow<B: Memory = Buffer> {
     token: Tensor,
-    pub(crate) values: Arc<Values>,
+    pub(crate) values: Arc<Values<B>>,
+}
+
+impl<B: Memory> Clone for Flow<B> {
+    fn clone(&self) -> Self {
+        Self { token: self.token.clone(), values: self.values.clone() }
+    }
 }
 
 /// The values that a token stands for, and the gradient that has come to them so far.
-pub(crate) struct Values {
+pub(crate) struct Values<B: Memory = Buffer> {
     pub(crate) dims: Dims,
-    pub(crate) buffer: Buffer,
-    gradient: Mutex<Option<Buffer>>,
+    pub(crate) buffer: B,
+    gradient: Mutex<Option<B>>,
     /// Whether a gradient is of use: the images of a data set want none.
     pub(crate) wants_gradient: bool,
 }
 
-impl Values {
-    /// Adds a gradient that was computed into a buffer of its own.
-    pub(crate) fn add_gradient(&self, gradient: Buffer) {
+impl<B: Memory> Values<B> {
+    /// Adds a gradient that was computed into memory of its own.
+    pub(crate) fn add_gradient(&self, gradient: B) -> B::Outcome {
         let mut slot = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
         match slot.as_mut() {
-            Some(sum) => pointwise::add_to(&gradient, sum),
-            None => *slot = Some(gradient),
+            Some(sum) => gradient.add_to(sum),
+            None => {
+                *slot = Some(gradient);
+                B::Outcome::default()
+            }
         }
     }
 
     /// The whole gradient, once everything that depends on the values has added to it.
-    pub(crate) fn take_gradient(&self) -> Option<Buffer> {
+    pub(crate) fn take_gradient(&self) -> Option<B> {
         self.gradient.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 /// What a layer does on the way back, with the gradient of its result.
-pub(crate) type Backward = Box<dyn FnOnce(&Values, Buffer) + Send>;
+pub(crate) type Backward<B = Buffer> = Box<dyn FnOnce(&Values<B>, B) -> <B as Memory>::Outcome + Send>;
 
 /// Whether layers leave a way back behind.
 #[derive(Debug, Clone)]
@@ -86,7 +94,7 @@ impl Tape {
     }
 
     /// Values that come from outside.
-    pub(crate) fn source(&self, dims: Dims, buffer: Buffer) -> Result<Flow> {
+    pub(crate) fn source<B: Memory>(&self, dims: Dims, buffer: B) -> Result<Flow<B>> {
         let token = match self {
             Self::Recording(root) => root.as_tensor().clone(),
             Self::Off => Tensor::new(0f32, &Device::Cpu)?,
@@ -96,14 +104,14 @@ impl Tape {
     }
 
     /// The result of a layer of one input.
-    pub(crate) fn of_one(
+    pub(crate) fn of_one<B: Memory>(
         &self,
         name: &'static str,
-        x: &Flow,
+        x: &Flow<B>,
         dims: Dims,
-        buffer: Buffer,
-        backward: impl FnOnce() -> Backward,
-    ) -> Result<Flow> {
+        buffer: B,
+        backward: impl FnOnce() -> Backward<B>,
+    ) -> Result<Flow<B>> {
         let (values, step) = self.step(name, dims, buffer, backward);
         let token = match step {
             Some(step) => x.token.apply_op1(step)?,
@@ -113,14 +121,14 @@ impl Tape {
     }
 
     /// The result of a layer of two inputs.
-    pub(crate) fn of_two(
+    pub(crate) fn of_two<B: Memory>(
         &self,
         name: &'static str,
-        (a, b): (&Flow, &Flow),
+        (a, b): (&Flow<B>, &Flow<B>),
         dims: Dims,
-        buffer: Buffer,
-        backward: impl FnOnce() -> Backward,
-    ) -> Result<Flow> {
+        buffer: B,
+        backward: impl FnOnce() -> Backward<B>,
+    ) -> Result<Flow<B>> {
         let (values, step) = self.step(name, dims, buffer, backward);
         let token = match step {
             Some(step) => a.token.apply_op2(&b.token, step)?,
@@ -129,14 +137,14 @@ impl Tape {
         Ok(Flow { token, values })
     }
 
-    fn step(
+    fn step<B: Memory>(
         &self,
         name: &'static str,
         dims: Dims,
-        buffer: Buffer,
-        backward: impl FnOnce() -> Backward,
-    ) -> (Arc<Values>, Option<Step>) {
-        debug_assert_eq!(buffer.len(), dims.values(), "{name}");
+        buffer: B,
+        backward: impl FnOnce() -> Backward<B>,
+    ) -> (Arc<Values<B>>, Option<Step<B>>) {
+        debug_assert_eq!(buffer.values(), dims.values(), "{name}");
         let values = Arc::new(Values { dims, buffer, gradient: Mutex::new(None), wants_gradient: true });
         let step =
             self.is_recording().then(|| Step { name, result: values.clone(), backward: Mutex::new(Some(backward())) });
@@ -144,7 +152,7 @@ impl Tape {
     }
 }
 
-impl Flow {
+impl<B: Memory> Flow<B> {
     /// The token, for the loss that ends the graph.
     pub(crate) fn token(&self) -> &Tensor {
         &self.token
@@ -156,27 +164,24 @@ impl Flow {
 }
 
 /// A layer in candle's graph.
-struct Step {
+struct Step<B: Memory> {
     name: &'static str,
-    result: Arc<Values>,
+    result: Arc<Values<B>>,
     /// Taken the first time: a graph is gone back over once.
-    backward: Mutex<Option<Backward>>,
+    backward: Mutex<Option<Backward<B>>>,
 }
 
-impl Step {
+impl<B: Memory> Step<B> {
     fn go_back(&self) -> Result<()> {
         let backward = self.backward.lock().unwrap_or_else(PoisonError::into_inner).take();
         match (backward, self.result.take_gradient()) {
-            (Some(backward), Some(gradient)) => {
-                backward(&self.result, gradient);
-                Ok(())
-            }
+            (Some(backward), Some(gradient)) => B::settled(backward(&self.result, gradient)),
             _ => Err(candle_core::Error::BackwardNotSupported { op: "a second backward on the training route" }),
         }
     }
 }
 
-impl CustomOp1 for Step {
+impl<B: Memory> CustomOp1 for Step<B> {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -191,7 +196,7 @@ impl CustomOp1 for Step {
     }
 }
 
-impl CustomOp2 for Step {
+impl<B: Memory> CustomOp2 for Step<B> {
     fn name(&self) -> &'static str {
         self.name
     }

@@ -9,15 +9,15 @@ use crate::layer::with_graph_kept;
 const SHAPE: ImageShape = ImageShape { channels: 2, height: 8, width: 8 };
 const EXAMPLES: usize = 6;
 
-struct Setting {
-    model: Model,
-    weights: Vec<f32>,
-    images: Vec<f32>,
-    labels: Vec<u32>,
+pub(crate) struct Setting {
+    pub(crate) model: Model,
+    pub(crate) weights: Vec<f32>,
+    pub(crate) images: Vec<f32>,
+    pub(crate) labels: Vec<u32>,
 }
 
 impl Setting {
-    fn new(kind: &ModelKind) -> Self {
+    pub(crate) fn new(kind: &ModelKind) -> Self {
         let model = Model::build(kind, SHAPE, 5, Method::Auto).unwrap();
         let weights = model.initial(1);
         let mut stream = Stream::new(2, Purpose::Probe);
@@ -41,7 +41,7 @@ impl Setting {
     }
 
     /// Norms and biases that are not 1 and 0, as after some steps.
-    fn stirred(mut self) -> Self {
+    pub(crate) fn stirred(mut self) -> Self {
         let mut stream = Stream::new(9, Purpose::Probe);
         self.weights.iter_mut().for_each(|w| *w += 0.05 * stream.normal());
         self
@@ -59,7 +59,7 @@ fn dot(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
-fn length(a: &[f32]) -> f64 {
+pub(crate) fn length(a: &[f32]) -> f64 {
     dot(a, a).sqrt()
 }
 
@@ -67,7 +67,7 @@ fn vit() -> ModelKind {
     ModelKind::ViT { patch: 4, dim: 12, depth: 2, heads: 3, mlp_ratio: 2 }
 }
 
-fn kinds() -> Vec<ModelKind> {
+pub(crate) fn kinds() -> Vec<ModelKind> {
     vec![
         ModelKind::Mlp { hidden: vec![9] },
         ModelKind::ConvNet { widths: vec![5, 7], norm: NormLayer::Batch },

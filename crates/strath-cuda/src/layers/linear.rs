@@ -1,0 +1,109 @@
+//! The products of a linear layer, and those of a convolution whose weights lie as PyTorch's.
+
+use super::shapes::{filters_channels_last, filters_kernel_last};
+use crate::driver::{Convolution, Product, Products, Side};
+use crate::error::GpuError;
+use crate::gpu::{Part, PartMut, Vector};
+
+/// `y [rows, out] = x [rows, in] W'` with W [out, in].
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn forward(x: &Vector<f32>, w: Part<'_, f32>, inputs: usize) -> Result<Vector<f32>, GpuError> {
+    let (rows, outputs) = (x.len() / inputs, w.len() / inputs);
+    let mut y = x.gpu().stale(rows * outputs)?;
+    let product =
+        Product { rows, columns: outputs, inner: inputs, transposed_a: false, transposed_b: true, adds: false };
+    x.gpu().products(Products { product, count: 1 }, x.all(), w, &mut y.all_mut())?;
+    Ok(y)
+}
+
+/// `dx = g W`.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn backward_data(g: &Vector<f32>, w: Part<'_, f32>, outputs: usize) -> Result<Vector<f32>, GpuError> {
+    let (rows, inputs) = (g.len() / outputs, w.len() / outputs);
+    let mut dx = g.gpu().stale(rows * inputs)?;
+    let product =
+        Product { rows, columns: inputs, inner: outputs, transposed_a: false, transposed_b: false, adds: false };
+    g.gpu().products(Products { product, count: 1 }, g.all(), w, &mut dx.all_mut())?;
+    Ok(dx)
+}
+
+/// `dW = g' x`.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn backward_weight(
+    g: &Vector<f32>,
+    x: &Vector<f32>,
+    outputs: usize,
+    dw: &mut PartMut<'_, f32>,
+) -> Result<(), GpuError> {
+    let rows = g.len() / outputs;
+    let product = Product {
+        rows: outputs,
+        columns: x.len() / rows,
+        inner: rows,
+        transposed_a: true,
+        transposed_b: false,
+        adds: false,
+    };
+    g.gpu().products(Products { product, count: 1 }, g.all(), x.all(), dw)
+}
+
+/// A convolution of x with weights [O, C, kh, kw].
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn convolution(x: &Vector<f32>, w: Part<'_, f32>, shape: &Convolution) -> Result<Vector<f32>, GpuError> {
+    let w = filters_channels_last(x.gpu(), w, shape.inputs, shape.kernel.0 * shape.kernel.1)?;
+    let mut y = x.gpu().stale(shape.output_values())?;
+    x.gpu().convolution(shape, Side::Forward, x.all(), w.all(), &mut y.all_mut())?;
+    Ok(y)
+}
+
+/// The gradient of its images.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn convolution_data(g: &Vector<f32>, w: Part<'_, f32>, shape: &Convolution) -> Result<Vector<f32>, GpuError> {
+    let w = filters_channels_last(g.gpu(), w, shape.inputs, shape.kernel.0 * shape.kernel.1)?;
+    let mut dx = g.gpu().stale(shape.input_values())?;
+    g.gpu().convolution(shape, Side::Images, g.all(), w.all(), &mut dx.all_mut())?;
+    Ok(dx)
+}
+
+/// The gradient of its weights.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// Where the lengths do not fit.
+pub fn convolution_weight(
+    x: &Vector<f32>,
+    g: &Vector<f32>,
+    shape: &Convolution,
+    dw: &mut PartMut<'_, f32>,
+) -> Result<(), GpuError> {
+    let mut channels_last = x.gpu().stale(shape.weight_values())?;
+    x.gpu().convolution(shape, Side::Weights, x.all(), g.all(), &mut channels_last.all_mut())?;
+    filters_kernel_last(&channels_last, shape.inputs, shape.kernel.0 * shape.kernel.1, dw)
+}

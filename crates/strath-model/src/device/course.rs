@@ -1,0 +1,419 @@
+//! One pass through a network on a device.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use strath_core::{ImageShape, Layout};
+use strath_cuda::layers::attention::Attention;
+use strath_cuda::layers::norm::{self, Affine, Moments, Over};
+use strath_cuda::layers::pointwise::{self, Follows as Then};
+use strath_cuda::layers::shapes::{self, Subsample};
+use strath_cuda::layers::{linear, shapes::Dims as There};
+use strath_cuda::{Convolution, Gpu, GpuError, PartMut, Vector};
+
+use super::{Flow, Outcome};
+use crate::error::{Computed, ModelError};
+use crate::flow::{Backward, Dims, Parameter, Parameters, Tape, Values};
+use crate::layer::{BATCH_NORM_FLOOR, LAYER_NORM_FLOOR};
+use crate::normaliser::groups;
+use crate::route::{Conv, Follows, Images, Route};
+
+/// Where the gradients of a pass's parameters go.
+#[derive(Clone)]
+pub(super) struct Sink(Arc<Mutex<Option<Vector<f32>>>>);
+
+impl Sink {
+    pub(super) fn new(gradient: Vector<f32>) -> Self {
+        Self(Arc::new(Mutex::new(Some(gradient))))
+    }
+
+    /// Calls `write` with the places of some parameters' gradients: every parameter is used by one layer, which fills it.
+    fn fill<const N: usize>(
+        &self,
+        parameters: [&Parameter<Vector<f32>>; N],
+        write: impl FnOnce([PartMut<'_, f32>; N]) -> Result<(), GpuError>,
+    ) -> Result<(), GpuError> {
+        let mut gradient = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let gradient = gradient.as_mut().expect("it is taken when the pass is over");
+        write(gradient.parts_mut(parameters.map(|parameter| parameter.range.clone())))
+    }
+
+    pub(super) fn into_gradient(self) -> Vector<f32> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().expect("it is taken once")
+    }
+}
+
+/// What batch norm normalises by, flat in the layout of the running statistics.
+pub(super) struct Norms<'a> {
+    layout: &'a Layout,
+    statistics: Mutex<Vector<f32>>,
+    /// Whether those are the batch's own, which are collected there.
+    are_own: bool,
+}
+
+impl<'a> Norms<'a> {
+    pub(super) fn batch(layout: &'a Layout, to: Vector<f32>) -> Self {
+        Self { layout, statistics: Mutex::new(to), are_own: true }
+    }
+
+    pub(super) fn running(layout: &'a Layout, statistics: Vector<f32>) -> Self {
+        Self { layout, statistics: Mutex::new(statistics), are_own: false }
+    }
+
+    fn range(&self, prefix: &str, name: &str) -> Result<Range<usize>, ModelError> {
+        let full = format!("{prefix}.{name}");
+        Ok(self.layout.get(&full).ok_or(ModelError::NoGradient { name: full })?.range())
+    }
+
+    fn moments(&self, gpu: &Gpu, x: &Vector<f32>, channels: usize, prefix: &str) -> Computed<Moments> {
+        let ranges = [self.range(prefix, "running_mean")?, self.range(prefix, "running_var")?];
+        let mut statistics = self.statistics.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.are_own {
+            let [mut means, mut variances] = statistics.parts_mut(ranges);
+            return Ok(norm::batch_moments(x, channels, BATCH_NORM_FLOOR, Some((&mut means, &mut variances)))?);
+        }
+        let [means, variances] = ranges.map(|range| statistics.part(range));
+        Ok(norm::running_moments(gpu, means, variances, BATCH_NORM_FLOOR)?)
+    }
+}
+
+/// One pass through a network.
+pub(super) struct Course<'a> {
+    gpu: Gpu,
+    pub(super) tape: Tape,
+    parameters: Parameters<Vector<f32>>,
+    norms: Norms<'a>,
+    sink: Sink,
+}
+
+impl<'a> Course<'a> {
+    pub(super) fn new(
+        gpu: &Gpu,
+        tape: Tape,
+        layout: &Arc<Layout>,
+        weights: &Arc<Vector<f32>>,
+        norms: Norms<'a>,
+        sink: Sink,
+    ) -> Self {
+        let parameters = Parameters::new(layout.clone(), weights.clone());
+        Self { gpu: gpu.clone(), tape, parameters, norms, sink }
+    }
+
+    /// What batch norm saw, where it normalised by the batch.
+    pub(super) fn into_statistics(self) -> Option<Vector<f32>> {
+        let Norms { statistics, are_own, .. } = self.norms;
+        are_own.then(|| statistics.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn affine(&self, prefix: &str) -> Computed<[Parameter<Vector<f32>>; 2]> {
+        Ok([self.parameters.get(prefix, "weight")?, self.parameters.get(prefix, "bias")?])
+    }
+
+    /// A norm of x by its moments, and what follows.
+    fn normalised(
+        &self,
+        name: &'static str,
+        x: &Flow,
+        moments: Moments,
+        prefix: &str,
+        follows: Option<Follows<&Flow>>,
+    ) -> Computed<Flow> {
+        let [weight, bias] = self.affine(prefix)?;
+        let affine = Affine { weight: weight.part(), bias: bias.part() };
+        let y = norm::normalise(&x.values.buffer, &moments, affine, then(follows))?;
+        let (input, sink) = (x.values.clone(), self.sink.clone());
+        let is_rectified = follows.is_some();
+        let back = move |y: &Values<Vector<f32>>, g: &mut Vector<f32>| {
+            let mut dx = None;
+            sink.fill([&weight, &bias], |[mut of_weight, mut of_bias]| {
+                let y = is_rectified.then_some(&y.buffer);
+                let places = (&mut of_weight, &mut of_bias);
+                dx = Some(norm::normalise_backward(&input.buffer, y, g, &moments, weight.part(), places)?);
+                Ok(())
+            })?;
+            input.add_gradient(dx.expect("it was computed")).0
+        };
+        self.followed(name, x, follows, y, back)
+    }
+
+    /// The result y of a layer of x and, where that follows, a shortcut, whose gradient is what is left of g.
+    fn followed(
+        &self,
+        name: &'static str,
+        x: &Flow,
+        follows: Option<Follows<&Flow>>,
+        y: Vector<f32>,
+        back: impl FnOnce(&Values<Vector<f32>>, &mut Vector<f32>) -> Result<(), GpuError> + Send + 'static,
+    ) -> Computed<Flow> {
+        let Some(Follows::AddRelu(shortcut)) = follows else {
+            return Ok(self.tape.of_one(name, x, x.dims(), y, || backward(move |y, mut g| back(y, &mut g)))?);
+        };
+        let other = shortcut.values.clone();
+        let way = move |y: &Values<Vector<f32>>, mut g: Vector<f32>| {
+            back(y, &mut g)?;
+            other.add_gradient(g).0
+        };
+        Ok(self.tape.of_two(name, (x, shortcut), x.dims(), y, || backward(way))?)
+    }
+
+    /// `x W'` and the way back of x and W.
+    fn product(&self, x: &Flow, prefix: &str) -> Computed<Product> {
+        let [weight, bias] = self.affine(prefix)?;
+        let y = linear::forward(&x.values.buffer, weight.part(), x.dims().channels)?;
+        let dims = Dims { channels: bias.range.len(), ..x.dims() };
+        Ok(Product { x: x.values.clone(), y, dims, weight, bias, sink: self.sink.clone() })
+    }
+
+    fn uploaded(&self, images: Images<'_>) -> Computed<(Vector<f32>, There)> {
+        let ImageShape { channels, height, width } = images.shape;
+        Ok((self.gpu.copied(images.values)?, There { images: images.count, height, width, channels }))
+    }
+}
+
+/// A linear layer under way.
+struct Product {
+    x: Arc<Values<Vector<f32>>>,
+    /// `x W'`.
+    y: Vector<f32>,
+    dims: Dims,
+    weight: Parameter<Vector<f32>>,
+    bias: Parameter<Vector<f32>>,
+    sink: Sink,
+}
+
+impl Product {
+    /// Its result with the bias, and what is left for the way back.
+    fn biased(self, then: Then<'_>) -> Computed<(Vector<f32>, Back)> {
+        let y = pointwise::bias(&self.y, self.bias.part(), then)?;
+        Ok((y, self.into_back()))
+    }
+
+    fn into_back(self) -> Back {
+        Back { x: self.x, weight: self.weight, bias: self.bias, sink: self.sink }
+    }
+}
+
+/// The way back of a linear layer.
+struct Back {
+    x: Arc<Values<Vector<f32>>>,
+    weight: Parameter<Vector<f32>>,
+    bias: Parameter<Vector<f32>>,
+    sink: Sink,
+}
+
+impl Back {
+    /// From the gradient g of `x W' + b`.
+    fn go(&self, g: &Vector<f32>) -> Result<(), GpuError> {
+        let outputs = self.bias.range.len();
+        self.sink.fill([&self.weight, &self.bias], |[mut of_weight, mut of_bias]| {
+            pointwise::bias_backward(g, &mut of_bias)?;
+            linear::backward_weight(g, &self.x.buffer, outputs, &mut of_weight)
+        })?;
+        if self.x.wants_gradient {
+            self.x.add_gradient(linear::backward_data(g, self.weight.part(), outputs)?).0?;
+        }
+        Ok(())
+    }
+}
+
+/// A way back as the tape takes it.
+fn backward(
+    way: impl FnOnce(&Values<Vector<f32>>, Vector<f32>) -> Result<(), GpuError> + Send + 'static,
+) -> Backward<Vector<f32>> {
+    Box::new(move |y, g| Outcome(way(y, g)))
+}
+
+fn then<'a>(follows: Option<Follows<&'a Flow>>) -> Then<'a> {
+    match follows {
+        None => Then::Nothing,
+        Some(Follows::Relu) => Then::Relu,
+        Some(Follows::AddRelu(shortcut)) => Then::AddRelu(&shortcut.values.buffer),
+    }
+}
+
+impl Route for Course<'_> {
+    type Value = Flow;
+
+    fn images(&self, images: Images<'_>) -> Computed<Flow> {
+        let (x, dims) = self.uploaded(images)?;
+        let There { images, height, width, channels } = dims;
+        Ok(self.tape.source(Dims { images, height, width, channels }, shapes::channels_last(&x, dims)?)?)
+    }
+
+    fn flat_images(&self, images: Images<'_>) -> Computed<Flow> {
+        let dims = Dims::matrix(images.count, images.shape.values());
+        Ok(self.tape.source(dims, self.gpu.copied(images.values)?)?)
+    }
+
+    fn patches(&self, images: Images<'_>, patch: usize) -> Computed<Flow> {
+        let (x, dims) = self.uploaded(images)?;
+        let There { images, height, width, channels } = dims;
+        let tokens = (height / patch) * (width / patch);
+        let rows = Dims { images, height: tokens, width: 1, channels: channels * patch * patch };
+        Ok(self.tape.source(rows, shapes::patches(&x, dims, patch)?)?)
+    }
+
+    fn convolution(&self, x: &Flow, prefix: &str, conv: Conv) -> Computed<Flow> {
+        let weight = self.parameters.get(prefix, "weight")?;
+        let (&[outputs, inputs, kh, kw], Dims { images, height, width, .. }) = (&weight.shape[..], x.dims()) else {
+            return Err(candle_core::Error::Msg(format!("{prefix}.weight is no weight of a convolution")).into());
+        };
+        let Conv { stride, padding } = conv;
+        let shape = Convolution { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding };
+        let (height, width) = shape.output();
+        let y = linear::convolution(&x.values.buffer, weight.part(), &shape)?;
+        let (input, sink) = (x.values.clone(), self.sink.clone());
+        let way = move |_: &Values<Vector<f32>>, g: Vector<f32>| {
+            sink.fill([&weight], |[mut dw]| linear::convolution_weight(&input.buffer, &g, &shape, &mut dw))?;
+            if input.wants_gradient {
+                input.add_gradient(linear::convolution_data(&g, weight.part(), &shape)?).0?;
+            }
+            Ok(())
+        };
+        let dims = Dims { images, height, width, channels: outputs };
+        Ok(self.tape.of_one("convolution", x, dims, y, || backward(way))?)
+    }
+
+    fn batch_norm(&self, x: &Flow, prefix: &str, follows: Follows<&Flow>) -> Computed<Flow> {
+        let moments = self.norms.moments(&self.gpu, &x.values.buffer, x.dims().channels, prefix)?;
+        self.normalised("batch-norm", x, moments, prefix, Some(follows))
+    }
+
+    fn group_norm(&self, x: &Flow, prefix: &str, follows: Follows<&Flow>) -> Computed<Flow> {
+        let Dims { height, width, channels, .. } = x.dims();
+        let over = Over::Group { area: height * width, groups: groups(channels) };
+        let moments = norm::own_moments(&x.values.buffer, channels, over, BATCH_NORM_FLOOR)?;
+        self.normalised("group-norm", x, moments, prefix, Some(follows))
+    }
+
+    fn bias(&self, x: &Flow, prefix: &str, follows: Option<Follows<&Flow>>) -> Computed<Flow> {
+        let bias = self.parameters.get(prefix, "bias")?;
+        let y = pointwise::bias(&x.values.buffer, bias.part(), then(follows))?;
+        let (input, sink) = (x.values.clone(), self.sink.clone());
+        let is_rectified = follows.is_some();
+        let back = move |y: &Values<Vector<f32>>, g: &mut Vector<f32>| {
+            if is_rectified {
+                pointwise::relu_backward(&y.buffer, g)?;
+            }
+            sink.fill([&bias], |[mut db]| pointwise::bias_backward(g, &mut db))?;
+            input.add_gradient(g.duplicate()?).0
+        };
+        self.followed("bias", x, follows, y, back)
+    }
+
+    fn relu(&self, x: &Flow) -> Computed<Flow> {
+        let y = pointwise::relu(&x.values.buffer)?;
+        let input = x.values.clone();
+        let way = move |y: &Values<Vector<f32>>, mut g: Vector<f32>| {
+            pointwise::relu_backward(&y.buffer, &mut g)?;
+            input.add_gradient(g).0
+        };
+        Ok(self.tape.of_one("relu", x, x.dims(), y, || backward(way))?)
+    }
+
+    fn subsample_and_pad(&self, x: &Flow, stride: usize, added: usize) -> Computed<Flow> {
+        let Dims { images, height, width, channels } = x.dims();
+        let kernel = Subsample { dims: There { images, height, width, channels }, stride, added };
+        let There { images, height, width, channels } = kernel.output();
+        let y = kernel.forward(&x.values.buffer)?;
+        let input = x.values.clone();
+        let way = move |_: &Values<Vector<f32>>, g: Vector<f32>| input.add_gradient(kernel.backward(&g)?).0;
+        Ok(self.tape.of_one("subsample", x, Dims { images, height, width, channels }, y, || backward(way))?)
+    }
+
+    fn global_average(&self, x: &Flow) -> Computed<Flow> {
+        let Dims { images, height, width, channels } = x.dims();
+        let dims = There { images, height, width, channels };
+        let y = shapes::average(&x.values.buffer, dims)?;
+        let input = x.values.clone();
+        let way =
+            move |_: &Values<Vector<f32>>, g: Vector<f32>| input.add_gradient(shapes::average_backward(&g, dims)?).0;
+        Ok(self.tape.of_one("average", x, Dims::matrix(images, channels), y, || backward(way))?)
+    }
+
+    fn linear(&self, x: &Flow, prefix: &str) -> Computed<Flow> {
+        let product = self.product(x, prefix)?;
+        let dims = product.dims;
+        let (y, back) = product.biased(Then::Nothing)?;
+        Ok(self.tape.of_one("linear", x, dims, y, || backward(move |_, g| back.go(&g)))?)
+    }
+
+    fn linear_relu(&self, x: &Flow, prefix: &str) -> Computed<Flow> {
+        let product = self.product(x, prefix)?;
+        let dims = product.dims;
+        let (y, back) = product.biased(Then::Relu)?;
+        let way = move |y: &Values<Vector<f32>>, mut g: Vector<f32>| {
+            pointwise::relu_backward(&y.buffer, &mut g)?;
+            back.go(&g)
+        };
+        Ok(self.tape.of_one("linear-relu", x, dims, y, || backward(way))?)
+    }
+
+    fn linear_gelu(&self, x: &Flow, prefix: &str) -> Computed<Flow> {
+        let product = self.product(x, prefix)?;
+        let dims = product.dims;
+        let (y, slopes) = pointwise::bias_gelu(&product.y, product.bias.part())?;
+        let back = product.into_back();
+        let way = move |_: &Values<Vector<f32>>, mut g: Vector<f32>| {
+            pointwise::multiply(&mut g, &slopes)?;
+            back.go(&g)
+        };
+        Ok(self.tape.of_one("linear-gelu", x, dims, y, || backward(way))?)
+    }
+
+    fn add_linear(&self, residual: &Flow, x: &Flow, prefix: &str) -> Computed<Flow> {
+        self.add(residual, &self.linear(x, prefix)?)
+    }
+
+    fn add(&self, a: &Flow, b: &Flow) -> Computed<Flow> {
+        let y = pointwise::add(&a.values.buffer, &b.values.buffer)?;
+        let (first, second) = (a.values.clone(), b.values.clone());
+        let way = move |_: &Values<Vector<f32>>, g: Vector<f32>| {
+            first.add_gradient(g.duplicate()?).0?;
+            second.add_gradient(g).0
+        };
+        Ok(self.tape.of_two("add", (a, b), a.dims(), y, || backward(way))?)
+    }
+
+    fn layer_norm(&self, x: &Flow, prefix: &str) -> Computed<Flow> {
+        let moments = norm::own_moments(&x.values.buffer, x.dims().channels, Over::Row, LAYER_NORM_FLOOR)?;
+        self.normalised("layer-norm", x, moments, prefix, None)
+    }
+
+    fn attention(&self, qkv: &Flow, heads: usize) -> Computed<Flow> {
+        let Dims { images, height: tokens, channels, .. } = qkv.dims();
+        let dim = channels / 3;
+        let kernel = Attention { images, tokens, heads, width: dim / heads };
+        let (y, kept) = kernel.forward(&qkv.values.buffer)?;
+        let input = qkv.values.clone();
+        let way = move |_: &Values<Vector<f32>>, g: Vector<f32>| input.add_gradient(kernel.backward(&kept, &g)?).0;
+        Ok(self.tape.of_one("attention", qkv, Dims { channels: dim, ..qkv.dims() }, y, || backward(way))?)
+    }
+
+    fn with_class_and_positions(&self, x: &Flow) -> Computed<Flow> {
+        let (class, positions) = (self.parameters.get("", "cls_token")?, self.parameters.get("", "pos_embed")?);
+        let Dims { images, height: tokens, channels: dim, .. } = x.dims();
+        let y = shapes::with_class(&x.values.buffer, class.part(), positions.part())?;
+        let (input, sink) = (x.values.clone(), self.sink.clone());
+        let way = move |_: &Values<Vector<f32>>, g: Vector<f32>| {
+            let mut dx = None;
+            sink.fill([&class, &positions], |[mut of_class, mut of_positions]| {
+                dx = Some(shapes::with_class_backward(&g, dim, &mut of_class, &mut of_positions)?);
+                Ok(())
+            })?;
+            input.add_gradient(dx.expect("it was computed")).0
+        };
+        let dims = Dims { images, height: tokens + 1, width: 1, channels: dim };
+        Ok(self.tape.of_one("class-and-positions", x, dims, y, || backward(way))?)
+    }
+
+    fn first_row(&self, x: &Flow) -> Computed<Flow> {
+        let Dims { images, height: tokens, channels: dim, .. } = x.dims();
+        let y = shapes::first_row(&x.values.buffer, tokens, dim)?;
+        let input = x.values.clone();
+        let way = move |_: &Values<Vector<f32>>, g: Vector<f32>| {
+            input.add_gradient(shapes::first_row_backward(&g, tokens, dim)?).0
+        };
+        Ok(self.tape.of_one("first-row", x, Dims::matrix(images, dim), y, || backward(way))?)
+    }
+}

@@ -1,0 +1,143 @@
+//! The training route on a GPU: the same tokens in candle's graph, whose values lie in the device's memory.
+//!
+//! A pass uploads its examples, goes forward and back without waiting for the device, and waits once, for its losses and the batch's statistics.
+
+mod course;
+
+use std::sync::Arc;
+
+use strath_core::Layout;
+use strath_cuda::layers::{loss, pointwise};
+use strath_cuda::{Gpu, GpuError, Part, Vector};
+
+use self::course::{Course, Norms, Sink};
+use crate::error::{Computed, ModelError};
+use crate::flow::{Backward, Dims, Memory, Parameter, Tape, Values};
+use crate::model::{Model, Normalise, PassReport, Score, expect};
+
+impl Memory for Vector<f32> {
+    type Outcome = Outcome;
+
+    fn values(&self) -> usize {
+        self.len()
+    }
+
+    fn add_to(&self, sum: &mut Self) -> Outcome {
+        Outcome(pointwise::add_to(self, sum))
+    }
+
+    fn settled(outcome: Outcome) -> candle_core::Result<()> {
+        outcome.0.map_err(candle_core::Error::wrap)
+    }
+}
+
+/// What a layer's way back on a device comes to.
+pub(crate) struct Outcome(Result<(), GpuError>);
+
+impl Default for Outcome {
+    fn default() -> Self {
+        Self(Ok(()))
+    }
+}
+
+impl Parameter<Vector<f32>> {
+    fn part(&self) -> Part<'_, f32> {
+        self.weights.part(self.range.clone())
+    }
+}
+
+/// An activation on a device.
+type Flow = crate::flow::Flow<Vector<f32>>;
+
+impl Model {
+    /// As [`gradient_by`](Self::gradient_by), with weights and gradient on a device.
+    ///
+    /// # Errors
+    /// [`ModelError::Length`] for a vector of another length than the model's, and the device's errors.
+    pub fn gradient_on(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+        by: Normalise<'_>,
+        gradient: &mut Vector<f32>,
+    ) -> Computed<PassReport> {
+        expect("weights", weights.len(), self.parameters().len())?;
+        expect("gradient", gradient.len(), self.parameters().len())?;
+        let gpu = weights.gpu().clone();
+        let images = self.images(images, labels.len())?;
+        let sink = Sink::new(std::mem::replace(gradient, gpu.stale(0)?));
+        let norms = self.norms_on(&gpu, by)?;
+        let course = Course::new(&gpu, Tape::recording()?, self.parameters(), weights, norms, sink.clone());
+        let logits = self.network().forward(images, &course)?;
+        let losses = go_back(&gpu, &logits, &course, labels, label_smoothing)?;
+        let statistics = course.into_statistics();
+        *gradient = sink.into_gradient();
+        let loss = losses.to_host()?.iter().sum::<f64>() / labels.len() as f64;
+        Ok(PassReport { loss, statistics: self.collected(statistics)? })
+    }
+
+    /// As [`evaluate_by`](Self::evaluate_by), with weights on a device.
+    ///
+    /// # Errors
+    /// As [`gradient_on`](Self::gradient_on).
+    pub fn evaluate_on(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        by: Normalise<'_>,
+    ) -> Computed<(Vec<Score>, Vec<f32>)> {
+        expect("weights", weights.len(), self.parameters().len())?;
+        let gpu = weights.gpu().clone();
+        let images = self.images(images, labels.len())?;
+        let norms = self.norms_on(&gpu, by)?;
+        let sink = Sink::new(gpu.stale(0)?);
+        let course = Course::new(&gpu, Tape::Off, self.parameters(), weights, norms, sink);
+        let logits = self.network().forward(images, &course)?;
+        let (losses, are_correct) = loss::scores(&logits.values.buffer, &gpu.copied(labels)?)?;
+        let scores = losses.to_host()?.into_iter().zip(are_correct.to_host()?);
+        let scores = scores.map(|(loss, correct)| Score { loss, correct: correct == 1 }).collect();
+        Ok((scores, self.collected(course.into_statistics())?))
+    }
+
+    fn norms_on<'a>(&'a self, gpu: &Gpu, by: Normalise<'_>) -> Computed<Norms<'a>> {
+        let layout: &'a Layout = self.statistics();
+        Ok(match by {
+            Normalise::ByBatch => Norms::batch(layout, gpu.stale(layout.len())?),
+            Normalise::ByRunning(statistics) => {
+                expect("statistics", statistics.len(), layout.len())?;
+                Norms::running(layout, gpu.copied(statistics)?)
+            }
+        })
+    }
+
+    /// A pass's statistics on the host; zeros where it took none.
+    fn collected(&self, statistics: Option<Vector<f32>>) -> Computed<Vec<f32>> {
+        statistics.map_or_else(|| Ok(vec![0.0; self.statistics().len()]), |there| Ok(there.to_host()?))
+    }
+}
+
+/// The losses of logits [n, classes], and the way back from their mean.
+fn go_back(
+    gpu: &Gpu,
+    logits: &Flow,
+    course: &Course<'_>,
+    labels: &[u32],
+    smoothing: f64,
+) -> Result<Vector<f64>, ModelError> {
+    let labels_there = gpu.copied(labels)?;
+    let (losses, dx) = loss::cross_entropy(&logits.values.buffer, &labels_there, smoothing, 1.0 / labels.len() as f64)?;
+    let x = logits.values.clone();
+    let end = course.tape.of_one("cross-entropy", logits, Dims::matrix(1, 1), gpu.zeros(1)?, || {
+        Box::new(move |_: &Values<Vector<f32>>, _| x.add_gradient(dx)) as Backward<Vector<f32>>
+    })?;
+    // The derivative of the loss by itself: its factor is in the gradient already.
+    Vector::settled(end.values.add_gradient(gpu.zeros(1)?))?;
+    end.token().backward()?;
+    Ok(losses)
+}
+
+#[cfg(test)]
+mod tests;

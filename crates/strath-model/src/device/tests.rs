@@ -1,0 +1,78 @@
+//! The route on a device, emulated, finds what the training route on the processor does.
+
+use strath_cuda::Emulator;
+
+use super::*;
+use crate::model::tests::{Setting, kinds, length};
+
+/// How far two vectors are apart, relative to the second.
+fn apart(a: &[f32], b: &[f32]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let difference: Vec<f32> = a.iter().zip(b).map(|(a, b)| a - b).collect();
+    length(&difference) / length(b).max(1e-30)
+}
+
+fn gpu() -> Gpu {
+    Gpu::new(Emulator::new().unwrap())
+}
+
+#[test]
+fn gradients_losses_and_statistics_are_those_of_the_processor() {
+    let gpu = gpu();
+    for kind in kinds() {
+        let Setting { model, weights, images, labels } = Setting::new(&kind).stirred();
+        let running = model.initial_statistics();
+        for by in [Normalise::ByBatch, Normalise::ByRunning(&running)] {
+            let mut here = vec![0.0; weights.len()];
+            let wanted = model.gradient_by(&Arc::new(weights.clone()), &images, &labels, 0.1, by, &mut here).unwrap();
+            let mut there = gpu.zeros(weights.len()).unwrap();
+            let weights = Arc::new(gpu.copied(&weights).unwrap());
+            let found = model.gradient_on(&weights, &images, &labels, 0.1, by, &mut there).unwrap();
+            let there = there.to_host().unwrap();
+            assert!((found.loss / wanted.loss - 1.0).abs() < 1e-6, "{kind:?}: {} {}", found.loss, wanted.loss);
+            assert!(apart(&found.statistics, &wanted.statistics) < 1e-6, "{kind:?}");
+            for entry in model.parameters().entries() {
+                // Where a gradient is zero but for rounding (a bias before a norm), it is so beside the whole.
+                let (there, here, all) = (&there[entry.range()], &here[entry.range()], length(&here));
+                let difference: Vec<f32> = there.iter().zip(here).map(|(a, b)| a - b).collect();
+                let most = 1e-5 * length(here) + 1e-7 * all;
+                assert!(length(&difference) < most, "{kind:?} {by:?} {}: {:e}", entry.name, apart(there, here));
+            }
+            // The same call, the same bits.
+            let mut again = gpu.zeros(weights.len()).unwrap();
+            model.gradient_on(&weights, &images, &labels, 0.1, by, &mut again).unwrap();
+            assert_eq!(again.to_host().unwrap(), there, "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn scores_are_those_of_the_processor() {
+    let gpu = gpu();
+    for kind in kinds() {
+        let Setting { model, weights, images, labels } = Setting::new(&kind).stirred();
+        let running = model.initial_statistics();
+        for by in [Normalise::ByBatch, Normalise::ByRunning(&running)] {
+            let (wanted, statistics) = model.evaluate_by(&Arc::new(weights.clone()), &images, &labels, by).unwrap();
+            let there = Arc::new(gpu.copied(&weights).unwrap());
+            let (found, collected) = model.evaluate_on(&there, &images, &labels, by).unwrap();
+            assert!(apart(&collected, &statistics) < 1e-6, "{kind:?}");
+            for (found, wanted) in found.iter().zip(&wanted) {
+                assert_eq!(found.correct, wanted.correct, "{kind:?}");
+                assert!((found.loss - wanted.loss).abs() < 1e-5 * wanted.loss.abs().max(1.0), "{kind:?}");
+            }
+            assert_eq!(found.len(), wanted.len());
+        }
+    }
+}
+
+#[test]
+fn vectors_of_another_length_are_refused_and_nothing_is_lost() {
+    let (gpu, kind) = (gpu(), &kinds()[0]);
+    let Setting { model, weights, images, labels } = Setting::new(kind);
+    let there = Arc::new(gpu.copied(&weights).unwrap());
+    let mut short = gpu.zeros(3).unwrap();
+    let refused = model.gradient_on(&there, &images, &labels, 0.0, Normalise::ByBatch, &mut short);
+    assert!(matches!(refused, Err(ModelError::Length { what: "gradient", found: 3, .. })));
+    assert_eq!(short.len(), 3);
+}
