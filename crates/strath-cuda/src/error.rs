@@ -36,8 +36,8 @@ pub enum GpuError {
 }
 
 impl GpuError {
-    #[cfg_attr(not(any(feature = "cuda", feature = "emulator")), expect(dead_code, reason = "there is no driver"))]
-    pub(crate) fn failed(doing: &'static str, cause: impl std::fmt::Display) -> Self {
+    /// What a library says of something that it was asked.
+    pub fn failed(doing: &'static str, cause: impl std::fmt::Display) -> Self {
         Self::Failed { doing, cause: cause.to_string() }
     }
 }

@@ -5,7 +5,7 @@
 //! Gpu, Vector          memory that goes round; every length is checked here, on the host
 //! Driver               the least that a device has to do
 //! ├─ Cuda              NVIDIA's: kernels compiled by NVRTC, products by cuBLAS, convolutions by cuDNN (feature `cuda`)
-//! └─ Emulator          the same kernels compiled by a C++ compiler for the processor, for tests (feature `emulator`)
+//! └─ Emulator          the same kernels compiled by a C++ compiler for the processor, for tests (strath-emulator)
 //! ```
 //!
 //! Everything runs on one stream, in the order in which it is asked for, so that memory may be given back while it is still in use: whoever gets it next
@@ -21,8 +21,6 @@
 #[cfg(feature = "cuda")]
 mod cuda;
 mod driver;
-#[cfg(feature = "emulator")]
-mod emulator;
 mod error;
 mod gpu;
 pub mod lanes;
@@ -32,7 +30,6 @@ mod source;
 #[cfg(feature = "cuda")]
 pub use cuda::{Compute, Cuda, devices};
 pub use driver::{Convolution, Driver, Product, Products, Side};
-#[cfg(feature = "emulator")]
-pub use emulator::Emulator;
 pub use error::GpuError;
 pub use gpu::{Element, Gpu, Part, PartMut, Vector};
+pub use source::{KERNELS, THREADS};

@@ -1,11 +1,10 @@
 //! The kernels' source, as one translation unit.
 
 /// Threads of every block.
-pub(crate) const THREADS: u32 = 256;
+pub const THREADS: u32 = 256;
 
-/// All kernels. A compiler has to be told what T is.
-#[cfg(any(feature = "cuda", feature = "emulator", test))]
-pub(crate) const KERNELS: &str = concat!(
+/// All kernels, in CUDA C++. A compiler has to be told what an `ACTIVATION` is.
+pub const KERNELS: &str = concat!(
     include_str!("../kernels/common.cuh"),
     include_str!("../kernels/pointwise.cuh"),
     include_str!("../kernels/shapes.cuh"),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use candle_core::{Device, Storage, Tensor};
 use strath_core::config::ModelKind;
 use strath_core::{ImageShape, Layout};
+use strath_cuda::Gpu;
 use strath_kernels::conv::Method;
 use strath_kernels::{cross_entropy, threads};
 
@@ -33,6 +34,8 @@ pub struct Model {
     /// As declared, in the order of `parameters`.
     declared: Vec<Declared>,
     batch_norms: Vec<(String, usize, usize)>,
+    /// The device that passes are computed on, where it is not the processor.
+    gpu: Option<Gpu>,
 }
 
 /// What a forward and backward pass found.
@@ -77,7 +80,15 @@ impl Model {
             ["running_mean", "running_var"].map(|name| (format!("{prefix}.{name}"), vec![*channels]))
         };
         let statistics = Layout::new(batch_norms.iter().flat_map(running))?;
-        Ok(Self { network, shape, parameters: Arc::new(parameters), statistics, method, declared, batch_norms })
+        let parameters = Arc::new(parameters);
+        Ok(Self { network, shape, parameters, statistics, method, declared, batch_norms, gpu: None })
+    }
+
+    /// The same, whose losses, gradients and scores are computed on a GPU, or on the processor where there is none; products with the Hessian
+    /// are computed on the processor.
+    #[must_use]
+    pub fn on(self, gpu: Option<Gpu>) -> Self {
+        Self { gpu, ..self }
     }
 
     /// The trainable tensors, under PyTorch's names.
@@ -178,6 +189,9 @@ impl Model {
     ) -> Result<PassReport, ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
         expect("gradient", gradient.len(), self.parameters.len())?;
+        if let Some(gpu) = &self.gpu {
+            return self.there_and_back_on(gpu, weights, (images, labels), label_smoothing, by, gradient, listener);
+        }
         let norms = self.norms(by)?;
         let images = self.images(images, labels.len())?;
         threads::within(|| {
@@ -203,6 +217,9 @@ impl Model {
         label_smoothing: f64,
     ) -> Result<f64, ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
+        if let Some(gpu) = &self.gpu {
+            return self.loss_on(&Arc::new(gpu.copied(weights)?), images, labels, label_smoothing);
+        }
         let images = self.images(images, labels.len())?;
         threads::within(|| {
             let norms = Norms::Batch(RefCell::default());
@@ -314,6 +331,9 @@ impl Model {
         by: Normalise<'_>,
     ) -> Result<(Vec<Score>, Vec<f32>), ModelError> {
         expect("weights", weights.len(), self.parameters.len())?;
+        if let Some(gpu) = &self.gpu {
+            return self.evaluate_on(&Arc::new(gpu.copied(weights)?), images, labels, by);
+        }
         let norms = self.norms(by)?;
         let images = self.images(images, labels.len())?;
         threads::within(|| {

@@ -10,6 +10,7 @@ pub mod checkpoint;
 mod clock;
 pub mod coordinator;
 pub mod descent;
+mod device;
 pub mod evaluate;
 pub mod feed;
 pub mod files;

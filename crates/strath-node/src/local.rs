@@ -83,6 +83,7 @@ impl LocalWorkers {
                 .args(flags)
                 // These workers are heard on loopback by their token.
                 .env_remove("STRATH_CERTS")
+                .env("STRATH_LOCAL_RANK", index.to_string())
                 .args(traces.map(|traces| part(traces, index)).iter().flat_map(|part| [Path::new("--trace"), part]))
                 .stdin(Stdio::piped())
                 .stdout(Stdio::null())

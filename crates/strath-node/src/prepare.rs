@@ -9,6 +9,8 @@ use strath_data::{DataError, Dataset};
 use strath_kernels::isa as kernels;
 use strath_model::{Model, ModelError, convolution_method};
 
+use crate::device::{self, DeviceError};
+
 /// A worker's data and model.
 #[derive(Clone)]
 pub struct Prepared {
@@ -37,6 +39,9 @@ pub enum PrepareError {
     /// The processor does not have the instruction set that the run is pinned to.
     #[error(transparent)]
     Isa(#[from] kernels::Unsupported),
+    /// The device cannot be used.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// The perturbed set is empty.
     #[error(transparent)]
     Perturbation(#[from] strath_sam::NothingToPerturb),
@@ -53,6 +58,7 @@ impl PrepareError {
     pub fn is_of_configuration(&self) -> bool {
         match self {
             Self::Config(_) | Self::Perturbation(_) | Self::UnusedPath { .. } => true,
+            Self::Device(error) => matches!(error, DeviceError::NotBuilt { .. }),
             Self::Isa(_) => false,
             Self::Data(error) => {
                 matches!(error, DataError::Limit { .. } | DataError::Validation { .. } | DataError::Augmentation { .. })
@@ -79,11 +85,12 @@ pub fn pin(isa: Isa) -> Result<(), kernels::Unsupported> {
     .pin()
 }
 
-/// Loads the data (from `data_path`, where given) and builds the model of a configuration that the coordinator sent.
+/// Loads the data (from `data_path`, where given) and builds the model of a configuration that the coordinator sent, on the device of the `local_rank`-th worker of a
+/// machine.
 ///
 /// # Errors
 /// [`PrepareError`].
-pub fn prepare(configuration: &str, data_path: Option<PathBuf>) -> Result<Prepared, PrepareError> {
+pub fn prepare(configuration: &str, data_path: Option<PathBuf>, local_rank: usize) -> Result<Prepared, PrepareError> {
     let mut config = Config::from_toml(configuration)?;
     if let Some(path) = data_path {
         if config.data.kind == DataKind::Digits {
@@ -94,13 +101,14 @@ pub fn prepare(configuration: &str, data_path: Option<PathBuf>) -> Result<Prepar
     let dataset = Dataset::load(&config.data, config.run.seed)?;
     pin(config.cluster.isa)?;
     let method = convolution_method(config.model.convolution);
-    let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method)?;
+    let gpu = device::open(config.cluster.device, local_rank)?;
+    let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method)?.on(gpu.clone());
     if let Ok(plan) = config.plan() {
         for micro in plan.micro_batches() {
             model.micro_batch_allowed(micro.size)?;
         }
     }
     strath_sam::Perturbation::new(&config.sam, model.parameters(), &model.of_norms())?;
-    let numerics = strath_model::numerics_fingerprint()?;
+    let numerics = strath_model::numerics_fingerprint(gpu.as_ref())?;
     Ok(Prepared { config, dataset: Arc::new(dataset), model, numerics })
 }

@@ -38,6 +38,8 @@ pub struct WorkerSettings {
     pub nonce: u64,
     /// Where the data lies on this host, where that is not what the configuration says.
     pub data: Option<PathBuf>,
+    /// Which of the workers of its machine it is: from 0.
+    pub local_rank: usize,
     /// Where the ring listens; by default any port of the local address of the connection to the coordinator.
     pub listen: Option<SocketAddr>,
     /// The address that peers dial; by default where the ring listens.

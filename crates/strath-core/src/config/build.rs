@@ -47,7 +47,7 @@ fn tables(tree: &Tree) -> Result<Config, ConfigError> {
         sam: sam(tree)?,
         optimizer: optimizer(tree)?,
         schedule: schedule(tree)?,
-        cluster: cluster(tree),
+        cluster: cluster(tree)?,
         checkpoint: CheckpointTable {
             every_steps: size(tree, "checkpoint.every_steps") as u64,
             keep: size(tree, "checkpoint.keep"),
@@ -360,11 +360,11 @@ fn schedule(tree: &Tree) -> Result<ScheduleTable, ConfigError> {
     Ok(ScheduleTable { kind, warmup_steps: tree.integer("schedule.warmup_steps").unwrap_or(0) as u64 })
 }
 
-fn cluster(tree: &Tree) -> ClusterTable {
-    ClusterTable {
+fn cluster(tree: &Tree) -> Result<ClusterTable, ConfigError> {
+    Ok(ClusterTable {
         workers: size(tree, "cluster.workers"),
         min_workers: size(tree, "cluster.min_workers"),
-        device: if tree.text("cluster.device") == Some("cpu") { Device::Cpu } else { Device::Auto },
+        device: device(tree)?,
         isa: match tree.text("cluster.isa") {
             Some("avx512") => Isa::Avx512,
             Some("avx2") => Isa::Avx2,
@@ -393,7 +393,7 @@ fn cluster(tree: &Tree) -> ClusterTable {
         lease_ms: tree.integer("cluster.lease_ms").unwrap_or(2000) as u64,
         verify_every_steps: tree.integer("cluster.verify_every_steps").unwrap_or(100) as u64,
         numerics: if tree.text("cluster.numerics") == Some("any") { Numerics::Any } else { Numerics::Same },
-    }
+    })
 }
 
 /// A size that has a default and so is always there.
@@ -404,6 +404,23 @@ fn size(tree: &Tree, path: &'static str) -> usize {
 /// A number that has a default and so is always there.
 fn number(tree: &Tree, path: &'static str) -> f64 {
     tree.number(path).expect("this key has a default")
+}
+
+fn device(tree: &Tree) -> Result<Device, ConfigError> {
+    let text = tree.text("cluster.device").unwrap_or("auto");
+    let number = || text.strip_prefix("cuda:")?.parse().ok();
+    match text {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        _ => number().map(Device::Cuda).ok_or_else(|| {
+            wrong(
+                tree,
+                "cluster.device",
+                format!("{text:?}"),
+                "\"auto\", \"cpu\", or \"cuda:N\" for the GPU of number N",
+            )
+        }),
+    }
 }
 
 fn wrong(tree: &Tree, path: &'static str, found: String, expected: &str) -> ConfigError {

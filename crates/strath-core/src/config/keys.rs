@@ -301,7 +301,12 @@ pub const KEYS: &[Key] = &[
         .only_with("schedule.kind", &["step"]),
     key("cluster.workers", count(1, MOST_WORKERS as i64), Some("2"), "workers that train starts"),
     key("cluster.min_workers", count(1, MOST_WORKERS as i64), Some("1"), "workers that coordinator waits for"),
-    key("cluster.device", Kind::Choice(&["auto", "cpu"]), Some("\"auto\""), "where workers compute"),
+    key(
+        "cluster.device",
+        Kind::Text,
+        Some("\"auto\""),
+        "where workers compute: cpu, cuda:N, or auto, a GPU by the worker's local rank where there are any",
+    ),
     option("cluster.threads", count(1, MOST_THREADS), "compute threads a worker; cores / workers on the host"),
     key(
         "cluster.isa",
@@ -370,11 +375,10 @@ pub const KEYS: &[Key] = &[
 ];
 
 /// What a configuration of Strath may name and this build has not: refused as such, never ignored and never "unknown".
-/// A key, or a table with all its keys; with values: only those of the key (`cuda` stands for `cuda:0` too).
+/// A key, or a table with all its keys; with values: only those of the key (`x` stands for `x:0` too).
 const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
     ("cluster.transport", Some(&["nccl"])),
-    ("cluster.device", Some(&["cuda"])),
     ("study", None),
     ("model.compute", None),
 ];

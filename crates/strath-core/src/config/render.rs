@@ -277,8 +277,9 @@ impl Config {
         values.put(
             "cluster.device",
             match cluster.device {
-                Device::Auto => "auto",
-                Device::Cpu => "cpu",
+                Device::Auto => "auto".to_string(),
+                Device::Cpu => "cpu".to_string(),
+                Device::Cuda(number) => format!("cuda:{number}"),
             },
         );
         values.maybe("cluster.threads", cluster.threads.map(|v| v as i64));

@@ -429,10 +429,12 @@ pub struct ClusterTable {
 /// `cluster.device`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Device {
-    /// The best there is; here the processor.
+    /// A GPU where there is one, by the worker's local rank modulo how many there are; else the processor.
     Auto,
     /// The processor.
     Cpu,
+    /// The NVIDIA GPU of this number.
+    Cuda(usize),
 }
 
 /// `cluster.isa`

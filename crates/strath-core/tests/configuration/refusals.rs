@@ -81,7 +81,6 @@ fn what_this_build_lacks_is_refused_as_such() {
         "data.kind=image-folder",
         "data.kind=parquet",
         "cluster.transport=nccl",
-        "cluster.device=cuda:0",
         "model.compute=bf16",
         "study.m=[1, 2]",
     ] {
@@ -93,8 +92,8 @@ fn what_this_build_lacks_is_refused_as_such() {
         assert!(matches!(refused, Err(ConfigError::NotInThisBuild { .. })), "{text}: {refused:?}");
     }
     assert_eq!(
-        (config(&["cluster.device=cpu"]).cluster.device, config(&[]).cluster.device),
-        (Device::Cpu, Device::Auto)
+        ["cluster.device=cpu", "cluster.device=cuda:3", "cluster.device=auto"].map(|set| config(&[set]).cluster.device),
+        [Device::Cpu, Device::Cuda(3), Device::Auto]
     );
     assert_eq!(config(&["cluster.transport=tcp", "cluster.isa=auto"]).cluster.transport, Transport::Tcp);
 }
@@ -110,8 +109,12 @@ fn every_refusal_says_in_one_line_what_was_found_what_was_expected_and_what_to_d
         (file("[run]\nname = \n"), "run.toml:2: not valid TOML: "),
         (set("sam.roh=1"), "sam.roh (--set) is not a key; did you mean sam.rho? `strath config` lists them all"),
         (
-            set("cluster.device=\"cuda:0\""),
-            "cluster.device = \"cuda:0\" (--set) cannot be honoured: this build does not have it; expected one of auto, cpu",
+            set("cluster.transport=\"nccl\""),
+            "cluster.transport = \"nccl\" (--set) cannot be honoured: this build does not have it; expected one of auto, tcp, shm",
+        ),
+        (
+            set("cluster.device=\"gpu\""),
+            "cluster.device = \"gpu\" (--set): expected \"auto\", \"cpu\", or \"cuda:N\" for the GPU of number N",
         ),
         (
             file("[study]\nm = 1\n"),

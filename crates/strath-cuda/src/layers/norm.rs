@@ -62,7 +62,8 @@ pub struct Moments {
 struct Spans {
     across: usize,
     span: usize,
-    spans: usize,
+    /// How many spans there are.
+    count: usize,
     channels: usize,
     rows: usize,
 }
@@ -73,15 +74,15 @@ impl Spans {
         let rows = len / channels;
         let across = channels.next_power_of_two().min(32);
         let span = rows.div_ceil(MOST_SPANS).next_multiple_of(THREADS as usize / across).max(LEAST_SPAN);
-        Self { across, span, spans: rows.div_ceil(span).max(1), channels, rows }
+        Self { across, span, count: rows.div_ceil(span).max(1), channels, rows }
     }
 
     fn grid(&self) -> Grid {
-        Grid::Blocks(self.channels.div_ceil(self.across), self.spans)
+        Grid::Blocks(self.channels.div_ceil(self.across), self.count)
     }
 
     fn partial(&self, gpu: &Gpu) -> Result<Vector<f64>, GpuError> {
-        gpu.stale(2 * self.spans * self.channels)
+        gpu.stale(2 * self.count * self.channels)
     }
 
     fn arguments(&self) -> [Arg; 4] {
@@ -106,7 +107,7 @@ impl Spans {
             of(first),
             of(second),
             Arg::Address(sums.map_or(0, |sums| sums.all_mut().at)),
-            Arg::Int(self.spans as i32),
+            Arg::Int(self.count as i32),
             Arg::Int(self.channels as i32),
         ];
         // SAFETY: a thread a channel, and every place has as many values.
@@ -166,7 +167,7 @@ pub fn batch_moments(
         means,
         variances,
         Arg::Double(floor),
-        Arg::Int(spans.spans as i32),
+        Arg::Int(spans.count as i32),
         Arg::Int(channels as i32),
         Arg::Long(spans.rows as i64),
     ];

@@ -223,7 +223,7 @@ fn backward(
     Box::new(move |y, g| Outcome(way(y, g)))
 }
 
-fn then<'a>(follows: Option<Follows<&'a Flow>>) -> Then<'a> {
+fn then(follows: Option<Follows<&Flow>>) -> Then<'_> {
     match follows {
         None => Then::Nothing,
         Some(Follows::Relu) => Then::Relu,

@@ -12,7 +12,7 @@ use strath_cuda::{Gpu, GpuError, Part, Vector};
 
 use self::course::{Course, Norms, Sink};
 use crate::error::{Computed, ModelError};
-use crate::flow::{Backward, Dims, Memory, Parameter, Tape, Values};
+use crate::flow::{Backward, Dims, Listener, Memory, Parameter, Tape, Values};
 use crate::model::{Model, Normalise, PassReport, Score, expect};
 
 impl Memory for Vector<f32> {
@@ -74,8 +74,53 @@ impl Model {
         let losses = go_back(&gpu, &logits, &course, labels, label_smoothing)?;
         let statistics = course.into_statistics();
         *gradient = sink.into_gradient();
-        let loss = losses.to_host()?.iter().sum::<f64>() / labels.len() as f64;
-        Ok(PassReport { loss, statistics: self.collected(statistics)? })
+        Ok(PassReport { loss: mean(&losses)?, statistics: self.collected(statistics)? })
+    }
+
+    /// The same with weights and gradient on the host. The listener hears of every parameter once the pass is over, the last layer's first.
+    #[expect(clippy::too_many_arguments, reason = "those of a pass, and the device")]
+    pub(crate) fn there_and_back_on(
+        &self,
+        gpu: &Gpu,
+        weights: &[f32],
+        (images, labels): (&[f32], &[u32]),
+        label_smoothing: f64,
+        by: Normalise<'_>,
+        gradient: &mut [f32],
+        listener: Option<Listener>,
+    ) -> Computed<PassReport> {
+        let weights = Arc::new(gpu.copied(weights)?);
+        let mut there = gpu.stale(gradient.len())?;
+        let report = self.gradient_on(&weights, images, labels, label_smoothing, by, &mut there)?;
+        there.download(gradient)?;
+        if let Some(mut listener) = listener {
+            for entry in self.parameters().entries().iter().rev() {
+                listener(entry.range(), &gradient[entry.range()]);
+            }
+        }
+        Ok(report)
+    }
+
+    /// As [`loss`](Self::loss), with weights on a device.
+    ///
+    /// # Errors
+    /// As [`gradient_on`](Self::gradient_on).
+    pub fn loss_on(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+    ) -> Computed<f64> {
+        expect("weights", weights.len(), self.parameters().len())?;
+        let gpu = weights.gpu().clone();
+        let images = self.images(images, labels.len())?;
+        let norms = self.norms_on(&gpu, Normalise::ByBatch)?;
+        let sink = Sink::new(gpu.stale(0)?);
+        let course = Course::new(&gpu, Tape::Off, self.parameters(), weights, norms, sink);
+        let logits = self.network().forward(images, &course)?;
+        let (losses, _) = loss::cross_entropy(&logits.values.buffer, &gpu.copied(labels)?, label_smoothing, 0.0)?;
+        mean(&losses)
     }
 
     /// As [`evaluate_by`](Self::evaluate_by), with weights on a device.
@@ -117,6 +162,12 @@ impl Model {
     fn collected(&self, statistics: Option<Vector<f32>>) -> Computed<Vec<f32>> {
         statistics.map_or_else(|| Ok(vec![0.0; self.statistics().len()]), |there| Ok(there.to_host()?))
     }
+}
+
+/// The mean of the examples' losses, which are waited for.
+fn mean(losses: &Vector<f64>) -> Computed<f64> {
+    let losses = losses.to_host()?;
+    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
 /// The losses of logits [n, classes], and the way back from their mean.

@@ -57,13 +57,11 @@ impl<B: Memory> Values<B> {
     /// Adds a gradient that was computed into memory of its own.
     pub(crate) fn add_gradient(&self, gradient: B) -> B::Outcome {
         let mut slot = self.gradient.lock().unwrap_or_else(PoisonError::into_inner);
-        match slot.as_mut() {
-            Some(sum) => gradient.add_to(sum),
-            None => {
-                *slot = Some(gradient);
-                B::Outcome::default()
-            }
+        if let Some(sum) = slot.as_mut() {
+            return gradient.add_to(sum);
         }
+        *slot = Some(gradient);
+        B::Outcome::default()
     }
 
     /// The whole gradient, once everything that depends on the values has added to it.

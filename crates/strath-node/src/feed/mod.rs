@@ -147,7 +147,7 @@ mod tests {
             "[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\nwidths = [4, 4]\n[batch]\nsize = 8\n[sam]\nm = 8\n{optimizer}"
         );
         let layers = Layers::new().file(&text, "run.toml", std::path::Path::new("/")).unwrap();
-        prepare(&layers.resolve().unwrap().config.to_toml(), None).unwrap()
+        prepare(&layers.resolve().unwrap().config.to_toml(), None, 0).unwrap()
     }
 
     fn initial(prepared: &Prepared) -> TrainingState {

@@ -180,6 +180,7 @@ impl Runtime {
 
     fn prepare(&mut self, admitted: Admitted) {
         let (configuration, data) = (admitted.configuration.clone(), self.settings.data.clone());
+        let local_rank = self.settings.local_rank;
         self.admitted = Some(admitted);
         if let Some((_, prepared)) = self.prepared.as_ref().filter(|(of, _)| *of == configuration) {
             self.later.push_back(WorkerEvent::Prepared(summarise(prepared)));
@@ -189,7 +190,7 @@ impl Runtime {
         // It was of another configuration.
         self.held = None;
         self.spawn(Generation(0), Phase::Preparing, move |events| {
-            let prepared = prepare(&configuration, data);
+            let prepared = prepare(&configuration, data, local_rank);
             // Nobody listens any more where the session has ended; so below.
             let _ = events.blocking_send(Report::Prepared(Box::new(prepared)));
         });

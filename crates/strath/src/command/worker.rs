@@ -35,6 +35,9 @@ pub struct Worker {
     /// Where the data is on this machine [default: data.path of the configuration]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
+    /// Which worker of this machine it is: with cluster.device = "auto" it computes on that GPU, modulo how many there are.
+    #[arg(long, value_name = "N", env = "STRATH_LOCAL_RANK", default_value_t = 0)]
+    local_rank: usize,
     /// Where the ring listens, IP:PORT.
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
@@ -73,6 +76,7 @@ impl Worker {
             token,
             nonce: runtime::random_word()?,
             data,
+            local_rank: self.local_rank,
             listen: self.listen,
             advertise: self.advertise,
             connect_timeout: Duration::from_secs(self.connect_timeout.unwrap_or(if self.again { 3600 } else { 30 })),

@@ -8,18 +8,15 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::fmt;
 use std::path::Path;
-use std::process::Command;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libloading::Library;
 
-use crate::driver::{Convolution, Driver, Product, Products, Side};
-use crate::error::GpuError;
-use crate::source::{KERNELS, THREADS};
+use strath_cuda::{Convolution, Driver, GpuError, Product, Products, Side, THREADS};
 
 type Launch = unsafe extern "C" fn(*const c_char, c_uint, c_uint, c_uint, *mut *mut c_void) -> c_int;
 
-/// The kernels of the process, compiled when they are first asked for. The shim's threads are globals of it, so one launch runs at a time.
+/// The kernels, loaded when they are first asked for. The shim's threads are globals of it, so one launch runs at a time.
 static KERNELS_OF_PROCESS: OnceLock<Result<(Library, Mutex<Launch>), GpuError>> = OnceLock::new();
 
 /// The processor as a device.
@@ -37,28 +34,35 @@ impl Emulator {
     /// The processor as a device.
     ///
     /// # Errors
-    /// [`GpuError`] where there is no C++ compiler, or it refuses the kernels.
+    /// [`GpuError`] where there was no C++ compiler when this was built.
     pub fn new() -> Result<Self, GpuError> {
-        let kernels = KERNELS_OF_PROCESS.get_or_init(compile).as_ref().map_err(Clone::clone)?;
+        let kernels = KERNELS_OF_PROCESS.get_or_init(find).as_ref().map_err(Clone::clone)?;
         Ok(Self { launch: &kernels.1 })
+    }
+
+    /// The processor as a device, for a test: `None`, which is said, where it cannot be.
+    ///
+    /// # Panics
+    /// With STRATH_REQUIRE_ALL in the environment, in place of `None`.
+    pub fn or_skip() -> Option<Self> {
+        match Self::new() {
+            Ok(emulator) => Some(emulator),
+            Err(error) if std::env::var_os("STRATH_REQUIRE_ALL").is_some() => panic!("{error}"),
+            Err(error) => {
+                eprintln!("skipped: {error}");
+                None
+            }
+        }
     }
 }
 
-fn compile() -> Result<(Library, Mutex<Launch>), GpuError> {
-    let failed = |cause: &dyn fmt::Display| GpuError::failed("compile kernels for the processor", cause);
-    let folder = tempfile::tempdir().map_err(|error| failed(&error))?;
-    let (source, library) = (folder.path().join("kernels.cpp"), folder.path().join("kernels.so"));
-    let (shim, table) = (include_str!("../emulator/shim.h"), include_str!("../emulator/table.h"));
-    std::fs::write(&source, format!("{shim}\n#define ACTIVATION float\n{KERNELS}\n{table}"))
-        .map_err(|error| failed(&error))?;
-    // Fortified, longjmp would take another stack for a mistake.
-    let flags = ["-std=c++20", "-O1", "-U_FORTIFY_SOURCE", "-ffp-contract=off", "-shared", "-fPIC", "-o"];
-    let output = Command::new("c++").args(flags).arg(&library).arg(&source).output();
-    let output = output.map_err(|error| failed(&format!("c++: {error}; install a C++ compiler")))?;
-    if !output.status.success() {
-        return Err(failed(&String::from_utf8_lossy(&output.stderr)));
+fn find() -> Result<(Library, Mutex<Launch>), GpuError> {
+    let failed = |cause: &dyn fmt::Display| GpuError::failed("find kernels for the processor", cause);
+    let missing = env!("STRATH_EMULATOR_MISSING");
+    if !missing.is_empty() {
+        return Err(failed(&format!("{missing}; install a C++ compiler, and build again")));
     }
-    load(&library).map_err(|error| failed(&error))
+    load(Path::new(env!("STRATH_EMULATOR_LIBRARY"))).map_err(|error| failed(&error))
 }
 
 fn load(path: &Path) -> Result<(Library, Mutex<Launch>), libloading::Error> {
@@ -148,7 +152,7 @@ impl Driver for Emulator {
         // SAFETY: as the trait's.
         match unsafe { launch(name.as_ptr(), x, y, THREADS, arguments.as_mut_ptr()) } {
             0 => Ok(()),
-            _ => Err(GpuError::failed("launch a kernel", format!("emulator/table.h does not have {kernel}"))),
+            _ => Err(GpuError::failed("launch a kernel", format!("src/table.h does not have {kernel}"))),
         }
     }
 
