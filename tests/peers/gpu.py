@@ -1,0 +1,196 @@
+"""All that is measured on a GPU, in one command and within eight minutes: python tests/peers/gpu.py STRATH [--out FILE] [--seconds 450]
+
+STRATH is built with --features cuda; the Python that runs this has PyTorch for the same GPU. In this order, so that what matters most is there should the time run out:
+
+1. every reference case with one worker on cuda:0, within its tolerance (tests/reference);
+2. the same weights_sha256 for 1, 2 and 4 workers that share cuda:0;
+3. images/s of a SAM step beside PyTorch's on the same GPU, batch 128, m 128 and 32, in turns: Strath, PyTorch channels-last eager, and the same compiled, the better of which counts.
+
+Prints a line a result, and at the end the ratios as a Markdown table; with --out writes everything as JSON. Data is drawn, 32x32x3 and 10 classes.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.numpy import save_file
+
+HERE = Path(__file__).resolve().parent
+CASES = HERE.parent / "reference" / "cases"
+sys.path.insert(0, str(HERE.parent / "reference"))
+import models
+import reference
+import train
+
+DEVICE = "cuda:0"
+NETWORKS = {
+    "wide-resnet 28-10": ("wide-resnet", {"depth": 28, "widen": 10}),
+    "ResNet-56": ("resnet", {"depth": 56}),
+    "ViT 384x12": ("vit", {"patch": 4, "dim": 384, "depth": 12, "heads": 6}),
+}
+BATCH, EXAMPLES, RHO = 128, 2048, 0.05
+
+
+def conforms(strath, case):
+    """What is wrong with a case on the GPU; nothing where it is within its tolerance."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        command = [strath, "train", case / "case.toml", "--workers", "1", "--no-report", "--out", out, "--set", f'cluster.device="{DEVICE}"']
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            return [f"ended with {done.returncode}: {done.stderr.strip()[-300:]}"]
+        return [str(finding) for finding in reference.compare(case, out)]
+
+
+def draw(folder):
+    """Made-up images and labels as a data set of safetensors."""
+    generator = np.random.default_rng(0)
+    images = generator.standard_normal((EXAMPLES, 3, 32, 32), dtype=np.float32)
+    labels = generator.integers(0, 10, EXAMPLES)
+    path = Path(folder) / "data.safetensors"
+    save_file({"train.images": images, "train.labels": labels, "test.images": images[:64].copy(), "test.labels": labels[:64].copy()}, path)
+    return path
+
+
+def config(data, network, m, workers, steps):
+    kind, options = network
+    sets = {"data.kind": "safetensors", "data.path": str(data), "data.classes": 10, "model.kind": kind, "batch.size": BATCH, "sam.m": m, "sam.rho": RHO, "run.steps": steps,
+            "optimizer.lr": 0.1, "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.device": DEVICE,
+            **{f"model.{key}": value for key, value in options.items()}}
+    return sets, "[run]\nname = \"gpu\"\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [1]\n"
+
+
+def ours(strath, data, network, m, steps):
+    sets, base = config(data, network, m, 1, steps + 5)
+    lines = train.steps(strath, sets, 5, base)
+    return BATCH / statistics.median(line["step_s"] for line in lines)
+
+
+def hashes(strath, data):
+    """weights_sha256 of a run by each number of workers on one GPU."""
+    found = {}
+    for workers in (1, 2, 4):
+        sets, base = config(data, ("resnet", {"depth": 20}), 32, workers, 12)
+        with tempfile.TemporaryDirectory() as folder:
+            file, out = Path(folder) / "run.toml", Path(folder) / "out"
+            file.write_text(base)
+            arguments = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
+            subprocess.run([strath, "train", file, "--no-report", "--out", out, *arguments], check=True, capture_output=True, text=True, timeout=180)
+            found[workers] = json.loads((out / "summary.json").read_text())["weights_sha256"]
+    return found
+
+
+def theirs(network, m, steps, compiled):
+    """PyTorch's images/s: every lane of m examples with an epsilon of its own, channels-last, f32 with TF32 off."""
+    kind, options = network
+    torch.manual_seed(0)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+    net = models.build(kind, 3, 32, 10, **options).to(DEVICE, memory_format=torch.channels_last)
+    weights = list(net.parameters())
+    forward = torch.compile(net) if compiled else net
+    optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=5e-4, foreach=True)
+    images = torch.randn(EXAMPLES, 3, 32, 32, device=DEVICE).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (EXAMPLES,), device=DEVICE)
+
+    def step(number):
+        descent = [torch.zeros_like(w) for w in weights]
+        for lane in range(BATCH // m):
+            first = (number * BATCH + lane * m) % (EXAMPLES - m + 1)
+            x, y = images[first:first + m], labels[first:first + m]
+            optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(forward(x), y).backward()
+            with torch.no_grad():
+                gradient = [w.grad for w in weights]
+                norm = torch.stack(torch._foreach_norm(gradient)).norm()
+                kept = [w.clone() for w in weights]
+                torch._foreach_add_(weights, torch._foreach_mul(gradient, RHO / norm))
+            optimizer.zero_grad(set_to_none=True)
+            (F.cross_entropy(forward(x), y) * (m / BATCH)).backward()
+            with torch.no_grad():
+                torch._foreach_add_(descent, [w.grad for w in weights])
+                torch._foreach_copy_(weights, kept)
+        for w, g in zip(weights, descent):
+            w.grad = g
+        optimizer.step()
+
+    for number in range(5):
+        step(number)
+    torch.cuda.synchronize()
+    seconds = []
+    for number in range(steps):
+        began = time.perf_counter()
+        step(number)
+        torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return BATCH / statistics.median(seconds)
+
+
+def main():
+    flags = argparse.ArgumentParser()
+    flags.add_argument("strath")
+    flags.add_argument("--out")
+    flags.add_argument("--seconds", type=float, default=450)
+    flags.add_argument("--steps", type=int, default=10)
+    flags = flags.parse_args()
+    began = time.monotonic()
+    found = {"device": torch.cuda.get_device_name(0), "torch": torch.__version__, "cpu": os.cpu_count()}
+    left = lambda: flags.seconds - (time.monotonic() - began)
+
+    def tell(key, value):
+        found[key] = value
+        print(f"[{time.monotonic() - began:5.0f} s] {key}: {json.dumps(value)}", flush=True)
+        if flags.out:
+            Path(flags.out).write_text(json.dumps(found, indent=1))
+
+    cases = sorted(case for case in CASES.iterdir() if (case / "case.toml").exists())
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        findings = dict(zip([case.name for case in cases], pool.map(lambda case: conforms(flags.strath, case), cases)))
+    tell("cases", {"of": len(cases), "findings": {name: what for name, what in findings.items() if what}})
+    with tempfile.TemporaryDirectory() as folder:
+        data = draw(folder)
+        try:
+            same = hashes(flags.strath, data)
+            tell("hashes", {"equal": len(set(same.values())) == 1, **same})
+        except subprocess.CalledProcessError as error:
+            tell("hashes", {"failed": error.stderr[-300:]})
+        rows = []
+        for m in (128, 32):
+            for name, network in NETWORKS.items():
+                if left() < 60:
+                    tell(f"{name}, m {m}", "not measured: the time is over")
+                    continue
+                eager, compiled, strath = [], [], []
+                try:
+                    for _ in range(2):
+                        strath.append(ours(flags.strath, data, network, m, flags.steps))
+                        eager.append(theirs(network, m, flags.steps, False))
+                        torch.cuda.empty_cache()
+                    if left() > 120:
+                        compiled.append(theirs(network, m, flags.steps, True))
+                        torch.cuda.empty_cache()
+                except SystemExit as error:
+                    tell(f"{name}, m {m}", {"failed": str(error)[-300:]})
+                    continue
+                row = {"strath": statistics.median(strath), "eager": statistics.median(eager), "compiled": max(compiled, default=None)}
+                row["ratio"] = row["strath"] / max(row["eager"], row["compiled"] or 0)
+                tell(f"{name}, m {m}", row)
+                rows.append((f"{name}, m {m}", row))
+    print(f"\n{found['device']}, PyTorch {found['torch']}, f32, images/s\n\n| | Strath | PyTorch | compiled | ratio |\n| --- | --- | --- | --- | --- |")
+    for name, row in rows:
+        compiled = f"{row['compiled']:.0f}" if row["compiled"] else "-"
+        print(f"| {name} | {row['strath']:.0f} | {row['eager']:.0f} | {compiled} | {row['ratio']:.2f} |")
+    sys.exit(1 if any(findings.values()) or not found["hashes"].get("equal") else 0)
+
+
+if __name__ == "__main__":
+    main()
