@@ -170,6 +170,24 @@ impl Convolutions {
         .map_err(|error| GpuError::failed("convolve", format!("{side:?} of {shape:?}: {error:?}")))
     }
 
+    /// Has a layer compute as cuDNN suggests; in f32 it suggests nothing that may round factors to less, and stays as it is.
+    ///
+    /// # Safety
+    /// The descriptor lives.
+    unsafe fn take_math(
+        &self,
+        layer: dnn_sys::cudnnConvolutionDescriptor_t,
+        suggested: dnn_sys::cudnnMathType_t,
+    ) -> Result<(), GpuError> {
+        match self.compute {
+            Compute::F32 => Ok(()),
+            // SAFETY: as this function's.
+            Compute::Tf32 => {
+                unsafe { dnn::set_convolution_math_type(layer, suggested) }.map_err(failed("plan a convolution"))
+            }
+        }
+    }
+
     /// Memory for a workspace: the largest so far, as one runs after the other.
     fn room(&mut self, bytes: usize) -> Result<sys::CUdeviceptr, GpuError> {
         match self.workspace {
@@ -245,7 +263,7 @@ impl Convolutions {
                     )
                     .map_err(&doing)?;
                     let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
-                    dnn::set_convolution_math_type(layer, found.mathType).map_err(&doing)?;
+                    self.take_math(layer, found.mathType)?;
                     (Algorithm::Forward(found.algo), found.memory)
                 }
                 Side::Images => {
@@ -263,7 +281,7 @@ impl Convolutions {
                     )
                     .map_err(&doing)?;
                     let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
-                    dnn::set_convolution_math_type(layer, found.mathType).map_err(&doing)?;
+                    self.take_math(layer, found.mathType)?;
                     (Algorithm::Images(found.algo), found.memory)
                 }
                 Side::Weights => {
@@ -281,7 +299,7 @@ impl Convolutions {
                     )
                     .map_err(&doing)?;
                     let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
-                    dnn::set_convolution_math_type(layer, found.mathType).map_err(&doing)?;
+                    self.take_math(layer, found.mathType)?;
                     (Algorithm::Weights(found.algo), found.memory)
                 }
             }
