@@ -35,7 +35,7 @@ pub struct Worker {
     /// Where the data is on this machine [default: data.path of the configuration]
     #[arg(long, value_name = "PATH")]
     data: Option<PathBuf>,
-    /// Which worker of this machine it is: with cluster.device = "auto" it computes on that GPU, modulo how many there are.
+    /// Which worker of this machine it is: of several GPUs it computes on that one.
     #[arg(long, value_name = "N", env = "STRATH_LOCAL_RANK", default_value_t = 0)]
     local_rank: usize,
     /// Where the ring listens, IP:PORT.
