@@ -130,7 +130,7 @@ extern "C" __global__ void batch_moments(const double* partial, double* mean, do
     inverse[channel] = 1.0 / sqrt(variance + floor);
     if (means) {
         means[channel] = (float)middle;
-        variances[channel] = (float)(variance * ((double)rows / (double)(rows - 1)));
+        variances[channel] = (float)(variance * ((double)rows / (double)(rows > 1 ? rows - 1 : 1)));
     }
 }
 

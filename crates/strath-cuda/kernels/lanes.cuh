@@ -9,12 +9,15 @@ __device__ inline void note(float value, float limit, i64 at, u64* outside) {
     if (!(fabsf(value) < limit)) atomicMin(outside, (u64)at);
 }
 
+// Adds to the nearest integer; a sum of values that were out of range may go round.
+__device__ inline void add_to(i64* sum, double value) { *sum = (i64)((u64)*sum + (u64)__double2ll_rn(value)); }
+
 // sum += f32(weight * values), 48 fractional bits.
 extern "C" __global__ void add_fixed(i64* sum, const float* values, double weight, float limit, u64* outside, i64 len) {
     i64 at = element();
     if (at >= len) return;
     note(values[at], limit, at, outside);
-    sum[at] += __double2ll_rn(weighted(values[at], weight) * GRADIENT_SCALE);
+    add_to(sum + at, weighted(values[at], weight) * GRADIENT_SCALE);
 }
 
 // The same with 48 more bits below.
@@ -23,8 +26,8 @@ extern "C" __global__ void add_wide(i64* high, i64* low, const float* values, do
     if (at >= len) return;
     note(values[at], limit, at, outside);
     double scaled = weighted(values[at], weight) * GRADIENT_SCALE, whole = rint(scaled);
-    high[at] += __double2ll_rn(whole);
-    low[at] += __double2ll_rn((scaled - whole) * GRADIENT_SCALE);
+    add_to(high + at, whole);
+    add_to(low + at, (scaled - whole) * GRADIENT_SCALE);
 }
 
 extern "C" __global__ void add_floats(float* sum, const float* values, double weight, float limit, u64* outside, i64 len) {

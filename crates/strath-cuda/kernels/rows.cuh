@@ -85,7 +85,7 @@ extern "C" __global__ void softmax_backward(const T* p, T* g, float scale, int w
 }
 
 // Cross-entropy of each row of logits with its label, smoothed: -sum_k t_k log softmax(x)_k with t = (1 - s) onehot + s / classes. Where asked for, its gradient times
-// `factor`, and whether the first of the largest is the label.
+// `factor`, and whether the first of the largest is the label. A label that is no class has no loss that is a number.
 extern "C" __global__ void cross_entropy(const T* x, const u32* labels, double* losses, u32* is_correct, T* dx, double smoothing, double factor, int classes) {
     __shared__ double room[BLOCK];
     const T* row = x + (i64)blockIdx.x * classes;
@@ -105,7 +105,7 @@ extern "C" __global__ void cross_entropy(const T* x, const u32* labels, double* 
     first = -block_max((float)-first, room);
     if (threadIdx.x == 0) {
         double whole = log(sum) + most;
-        losses[blockIdx.x] = whole - (1.0 - smoothing) * load(row[label]) - smoothing / classes * all;
+        losses[blockIdx.x] = whole - (1.0 - smoothing) * (label < classes ? load(row[label]) : NAN) - smoothing / classes * all;
         if (is_correct) is_correct[blockIdx.x] = first == label;
     }
     if (!dx) return;

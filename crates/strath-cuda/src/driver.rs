@@ -57,7 +57,10 @@ pub struct Convolution {
 impl Convolution {
     /// (oh, ow).
     pub fn output(&self) -> (usize, usize) {
-        let along = |size: usize, kernel: usize| (size + 2 * self.padding - kernel) / self.stride + 1;
+        let along = |size: usize, kernel: usize| {
+            assert!(kernel <= size + 2 * self.padding && self.stride > 0, "a kernel fits its image: {self:?}");
+            (size + 2 * self.padding - kernel) / self.stride + 1
+        };
         (along(self.height, self.kernel.0), along(self.width, self.kernel.1))
     }
 
@@ -89,8 +92,8 @@ pub enum Side {
     Weights,
 }
 
-/// A device with one stream: all that is asked of it happens in order, and nothing waits for it but [`download`](Self::download) and
-/// [`wait`](Self::wait).
+/// A device with one stream: all that is asked of it happens in order, and nothing waits for it but [`upload`](Self::upload),
+/// [`download`](Self::download) and [`wait`](Self::wait).
 ///
 /// # Safety
 /// Addresses that are given to its methods come from [`allocate`](Self::allocate), are not released yet, and what lies there is long enough.

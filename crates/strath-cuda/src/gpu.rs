@@ -111,7 +111,8 @@ impl Gpu {
     /// # Errors
     /// [`GpuError::Memory`] where the device has none left, also without what waits to be used again.
     pub fn stale<T: Element>(&self, len: usize) -> Result<Vector<T>, GpuError> {
-        let bytes = (len * size_of::<T>()).next_multiple_of(256).max(256);
+        let bytes = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_next_multiple_of(256));
+        let bytes = bytes.ok_or(GpuError::Memory { bytes: usize::MAX })?.max(256);
         let kept = self.free().get_mut(&bytes).and_then(Vec::pop);
         let at = match kept {
             Some(at) => at,
@@ -121,17 +122,24 @@ impl Gpu {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, GpuError> {
-        match self.0.driver.allocate(bytes) {
+        self.with_room(|| self.0.driver.allocate(bytes))
+    }
+
+    /// Does what may need memory, and once more without what waits to be used again where there was none.
+    fn with_room<T>(&self, mut needs: impl FnMut() -> Result<T, GpuError>) -> Result<T, GpuError> {
+        match needs() {
             Err(GpuError::Memory { .. }) => {
-                self.0.driver.wait()?;
+                // Taken first: what is asked for from now on does not use it.
                 let free = std::mem::take(&mut *self.free());
+                // Where that fails the device has, and its memory with it.
+                self.0.driver.wait()?;
                 for (bytes, places) in free {
                     for at in places {
-                        // SAFETY: it was allocated with so many bytes, its vector is gone, and the stream is empty.
+                        // SAFETY: it was allocated with so many bytes, its vector is gone, and what used it is through.
                         unsafe { self.0.driver.release(at, bytes) };
                     }
                 }
-                self.0.driver.allocate(bytes)
+                needs()
             }
             other => other,
         }
@@ -231,7 +239,7 @@ impl Gpu {
         };
         assert_eq!((first.len, second.len, out.len), lengths, "{side:?} of {shape:?}");
         // SAFETY: the lengths are those of the shape.
-        unsafe { self.0.driver.convolution(shape, side, first.at, second.at, out.at) }
+        self.with_room(|| unsafe { self.0.driver.convolution(shape, side, first.at, second.at, out.at) })
     }
 
     /// Waits until everything asked for is done.

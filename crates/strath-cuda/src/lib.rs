@@ -9,10 +9,11 @@
 //! ```
 //!
 //! Everything runs on one stream, in the order in which it is asked for, so that memory may be given back while it is still in use: whoever gets it next
-//! comes later on the stream. Nothing waits for the device but what is read back.
+//! comes later on the stream. Nothing waits for the device but
+//! what is copied from the host or back.
 //!
 //! **The same bits.** No kernel adds floating-point numbers atomically, sums are taken in an order that follows from their lengths alone, and only
-//! deterministic convolutions are used: on GPUs of one kind the same call gives the same bits. Contractions to fused multiply-adds are off, so that what
+//! deterministic convolutions are used: on GPUs of one kind, with one version of the driver and of the libraries, the same call gives the same bits. Contractions to fused multiply-adds are off, so that what
 //! is exact in `strath_kernels::vector` has the same bits here.
 //!
 //! candle's own CUDA kernels take no part. A layer here would need none of them, its backward convolution does not use cuDNN, and they want NVIDIA's

@@ -1,6 +1,6 @@
 //! A device that is the processor: the same kernels, compiled by the machine's C++ compiler, on the host's memory.
 //!
-//! It shows whether indices, arithmetic and the shapes of launches are right, and nothing of speed; products and convolutions are plain sums in f64.
+//! It shows whether indices, arithmetic and the shapes of launches are right, and nothing of speed, nor of races between blocks or between threads of one; products and convolutions are plain sums in f64.
 
 #![allow(unsafe_code, reason = "code that was compiled a moment ago, on addresses of the host")]
 

@@ -15,7 +15,7 @@ use crate::error::GpuError;
 /// A plan may use so many bytes beside its tensors.
 const MOST_WORKSPACE: usize = 1 << 30;
 /// Algorithms that cuDNN is asked for.
-const ASKED: usize = 8;
+const ASKED: usize = 16;
 
 /// cuDNN, and what was planned so far.
 pub(super) struct Convolutions {
@@ -51,12 +51,13 @@ fn key(shape: &Convolution, side: Side) -> Key {
     ([images, inputs, height, width, outputs, kh, kw, stride, padding], side as u8)
 }
 
-/// Of what cuDNN suggests, best first, the first that is deterministic, runs and has room; `None` where none does.
+/// Of what cuDNN suggests, best first, the first that is deterministic, computes in what is asked for, runs and has room; `None` where none does.
 macro_rules! first_deterministic {
-    ($suggested:expr) => {
+    ($suggested:expr, $compute:expr) => {
         $suggested.iter().find(|found| {
             found.status == dnn_sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
                 && found.determinism == dnn_sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
+                && ($compute == Compute::Tf32 || found.mathType == dnn_sys::cudnnMathType_t::CUDNN_FMA_MATH)
                 && found.memory <= MOST_WORKSPACE
         })
     };
@@ -204,7 +205,10 @@ impl Convolutions {
             None => {}
         }
         // SAFETY: the size is not 0.
-        let at = unsafe { driver::malloc_sync(bytes) }.map_err(|_| GpuError::Memory { bytes })?;
+        let at = unsafe { driver::malloc_sync(bytes) }.map_err(|error| match error.0 {
+            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => GpuError::Memory { bytes },
+            _ => failed("give memory")(error),
+        })?;
         self.workspace = Some((at, bytes));
         Ok(at)
     }
@@ -262,7 +266,7 @@ impl Convolutions {
                         room,
                     )
                     .map_err(&doing)?;
-                    let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
+                    let found = first_deterministic!(suggested[..count as usize], self.compute).ok_or_else(none)?;
                     self.take_math(layer, found.mathType)?;
                     (Algorithm::Forward(found.algo), found.memory)
                 }
@@ -280,7 +284,7 @@ impl Convolutions {
                         room,
                     )
                     .map_err(&doing)?;
-                    let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
+                    let found = first_deterministic!(suggested[..count as usize], self.compute).ok_or_else(none)?;
                     self.take_math(layer, found.mathType)?;
                     (Algorithm::Images(found.algo), found.memory)
                 }
@@ -298,7 +302,7 @@ impl Convolutions {
                         room,
                     )
                     .map_err(&doing)?;
-                    let found = first_deterministic!(suggested[..count as usize]).ok_or_else(none)?;
+                    let found = first_deterministic!(suggested[..count as usize], self.compute).ok_or_else(none)?;
                     self.take_math(layer, found.mathType)?;
                     (Algorithm::Weights(found.algo), found.memory)
                 }

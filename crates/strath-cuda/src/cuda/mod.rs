@@ -36,7 +36,8 @@ pub struct Cuda {
     stream: sys::CUstream,
     module: sys::CUmodule,
     functions: Mutex<BTreeMap<&'static str, Function>>,
-    blas: blas_sys::cublasHandle_t,
+    /// Locked for a call: its workspace is one.
+    blas: Mutex<blas_sys::cublasHandle_t>,
     /// What cuBLAS works in: given by hand, so that it is the same in every process.
     workspace: sys::CUdeviceptr,
     convolutions: Mutex<Convolutions>,
@@ -122,6 +123,7 @@ impl Cuda {
                 .map_err(failed("give cuBLAS memory"))?;
             let convolutions = Mutex::new(Convolutions::new(stream, compute)?);
             let functions = Mutex::default();
+            let blas = Mutex::new(blas);
             Ok(Self { device, context, stream, module, functions, blas, workspace, convolutions, compute, name })
         }
     }
@@ -189,7 +191,7 @@ impl Drop for Cuda {
         let _ = self.wait();
         // SAFETY: nothing is under way, and nobody holds any of it any more.
         unsafe {
-            let _ = blas::destroy_handle(self.blas);
+            let _ = blas::destroy_handle(*lock(&self.blas));
             lock(&self.convolutions).end();
             let _ = driver::free_sync(self.workspace);
             let _ = driver::module::unload(self.module);
@@ -222,8 +224,9 @@ impl Driver for Cuda {
 
     unsafe fn upload(&self, from: &[u8], to: u64) -> Result<(), GpuError> {
         self.enter()?;
-        // SAFETY: as the trait's; pageable memory is read before the call returns.
-        unsafe { driver::memcpy_htod_async(to, from, self.stream) }.map_err(failed("take values"))
+        // SAFETY: as the trait's. Of pageable memory the driver takes a copy before the call returns, which CUDA's manual does not promise: so the stream is waited for.
+        unsafe { driver::memcpy_htod_async(to, from, self.stream) }.map_err(failed("take values"))?;
+        self.wait()
     }
 
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), GpuError> {
@@ -271,11 +274,12 @@ impl Driver for Cuda {
         let float = blas_sys::cudaDataType::CUDA_R_32F;
         let (leading_a, leading_b) =
             (if transposed_a { rows } else { inner }, if transposed_b { inner } else { columns });
+        let blas = lock(&self.blas);
         // cuBLAS counts by columns: what lies as C by rows is C' by columns, and C' = op(B)' op(A)'.
         // SAFETY: as the trait's.
         unsafe {
             blas::gemm_strided_batched_ex(
-                self.blas,
+                *blas,
                 operation(transposed_b),
                 operation(transposed_a),
                 columns as c_int,

@@ -58,7 +58,7 @@ fn launch(
         Arg::Double(factor),
         Arg::Int(classes as i32),
     ];
-    // SAFETY: a block a row, which reads that row and writes its own places; a data set's labels are below its classes.
+    // SAFETY: a block a row, which reads that row, at its label only where that is a class, and writes its own places.
     unsafe { gpu.launch("cross_entropy", Grid::Blocks(rows, 1), arguments)? };
     Ok(losses)
 }

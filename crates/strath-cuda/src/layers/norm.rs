@@ -48,6 +48,18 @@ impl Over {
     }
 }
 
+impl Moments {
+    /// That they are those of so many values of so many channels.
+    fn check(&self, len: usize, channels: usize) {
+        let rows = len / channels;
+        assert_eq!(rows * channels, len, "whole rows");
+        if let Over::Group { area, groups } = self.over {
+            assert!(rows.is_multiple_of(area) && channels.is_multiple_of(groups), "whole images and groups");
+        }
+        assert_eq!(self.mean.len(), self.over.count(rows, channels), "moments of these values");
+    }
+}
+
 /// Mean and inverse deviation of each set of values.
 #[derive(Debug)]
 pub struct Moments {
@@ -265,7 +277,7 @@ pub fn normalise(
 ) -> Result<Vector<f32>, GpuError> {
     let channels = affine.weight.len();
     assert_eq!(affine.bias.len(), channels, "a value a channel");
-    assert_eq!(moments.mean.len(), moments.over.count(x.len() / channels, channels), "moments of these values");
+    moments.check(x.len(), channels);
     let mut y = x.gpu().stale(x.len())?;
     let (number, shortcut) = follows.arguments(x.len());
     let [kind, area, groups] = moments.over.arguments();
@@ -306,6 +318,7 @@ pub fn normalise_backward(
 ) -> Result<Vector<f32>, GpuError> {
     let (gpu, channels) = (x.gpu(), weight.len());
     assert_eq!((x.len(), y.map_or(x.len(), Vector::len)), (g.len(), g.len()), "vectors of one length");
+    moments.check(x.len(), channels);
     let spans = Spans::of(x.len(), channels);
     let mut partial = spans.partial(gpu)?;
     let [kind, area, groups] = moments.over.arguments();

@@ -67,13 +67,15 @@ impl Model {
         expect("gradient", gradient.len(), self.parameters().len())?;
         let gpu = weights.gpu().clone();
         let images = self.images(images, labels.len())?;
-        let sink = Sink::new(std::mem::replace(gradient, gpu.stale(0)?));
-        let norms = self.norms_on(&gpu, by)?;
-        let course = Course::new(&gpu, Tape::recording()?, self.parameters(), weights, norms, sink.clone());
-        let logits = self.network().forward(images, &course)?;
-        let losses = go_back(&gpu, &logits, &course, labels, label_smoothing)?;
-        let statistics = course.into_statistics();
+        let (norms, tape, none) = (self.norms_on(&gpu, by)?, Tape::recording()?, gpu.stale(0)?);
+        let labels = gpu.copied(labels)?;
+        let sink = Sink::new(std::mem::replace(gradient, none));
+        let course = Course::new(&gpu, tape, self.parameters(), weights, norms, sink.clone());
+        let logits = self.network().forward(images, &course);
+        let losses = logits.and_then(|logits| go_back(&gpu, &logits, &course, &labels, label_smoothing));
+        // Whatever went wrong, the vector is the caller's.
         *gradient = sink.into_gradient();
+        let (losses, statistics) = (losses?, course.into_statistics());
         Ok(PassReport { loss: mean(&losses)?, statistics: self.collected(statistics)? })
     }
 
@@ -175,11 +177,10 @@ fn go_back(
     gpu: &Gpu,
     logits: &Flow,
     course: &Course<'_>,
-    labels: &[u32],
+    labels: &Vector<u32>,
     smoothing: f64,
 ) -> Result<Vector<f64>, ModelError> {
-    let labels_there = gpu.copied(labels)?;
-    let (losses, dx) = loss::cross_entropy(&logits.values.buffer, &labels_there, smoothing, 1.0 / labels.len() as f64)?;
+    let (losses, dx) = loss::cross_entropy(&logits.values.buffer, labels, smoothing, 1.0 / labels.len() as f64)?;
     let x = logits.values.clone();
     let end = course.tape.of_one("cross-entropy", logits, Dims::matrix(1, 1), gpu.zeros(1)?, || {
         Box::new(move |_: &Values<Vector<f32>>, _| x.add_gradient(dx)) as Backward<Vector<f32>>

@@ -67,6 +67,15 @@ fn scores_are_those_of_the_processor() {
 }
 
 #[test]
+fn a_label_that_is_no_class_has_a_loss_that_is_no_number() {
+    let Some(gpu) = gpu() else { return };
+    let Setting { model, weights, images, mut labels } = Setting::new(&kinds()[0]);
+    labels[2] = 5;
+    let there = Arc::new(gpu.copied(&weights).unwrap());
+    assert!(model.loss_on(&there, &images, &labels, 0.1).unwrap().is_nan());
+}
+
+#[test]
 fn vectors_of_another_length_are_refused_and_nothing_is_lost() {
     let Some(gpu) = gpu() else { return };
     let kind = &kinds()[0];
