@@ -4,7 +4,8 @@ STRATH is built with --features cuda; the Python that runs this has PyTorch for 
 
 1. every reference case with one worker on cuda:0, within its tolerance (tests/reference);
 2. the same weights_sha256 for 1, 2 and 4 workers that share cuda:0;
-3. images/s of a SAM step beside PyTorch's on the same GPU, batch 128, m 128 and 32, in turns: Strath, PyTorch channels-last eager, and the same compiled, the better of which counts.
+3. images/s of a SAM step beside PyTorch's on the same GPU, in TF32 on both sides, then in f32, batch 128, m 128 and 32, in turns: Strath, PyTorch channels-last eager, and the same compiled, the
+   better of which counts.
 
 Prints a line a result, and at the end the ratios as a Markdown table; with --out writes everything as JSON. Data is drawn, 32x32x3 and 10 classes.
 """
@@ -61,16 +62,16 @@ def draw(folder):
     return path
 
 
-def config(data, network, m, workers, steps):
+def config(data, network, m, workers, steps, compute="f32"):
     kind, options = network
     sets = {"data.kind": "safetensors", "data.path": str(data), "data.classes": 10, "model.kind": kind, "batch.size": BATCH, "sam.m": m, "sam.rho": RHO, "run.steps": steps,
-            "optimizer.lr": 0.1, "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.device": DEVICE,
+            "optimizer.lr": 0.1, "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.device": DEVICE, "model.compute": compute,
             **{f"model.{key}": value for key, value in options.items()}}
     return sets, "[run]\nname = \"gpu\"\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [1]\n"
 
 
-def ours(strath, data, network, m, steps):
-    sets, base = config(data, network, m, 1, steps + 5)
+def ours(strath, data, network, m, steps, compute):
+    sets, base = config(data, network, m, 1, steps + 5, compute)
     lines = train.steps(strath, sets, 5, base)
     return BATCH / statistics.median(line["step_s"] for line in lines)
 
@@ -89,11 +90,11 @@ def hashes(strath, data):
     return found
 
 
-def theirs(network, m, steps, compiled):
-    """PyTorch's images/s: every lane of m examples with an epsilon of its own, channels-last, f32 with TF32 off."""
+def theirs(network, m, steps, compute, compiled):
+    """PyTorch's images/s: every lane of m examples with an epsilon of its own, channels-last."""
     kind, options = network
     torch.manual_seed(0)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = compute == "tf32"
     torch.backends.cudnn.benchmark = True
     net = models.build(kind, 3, 32, 10, **options).to(DEVICE, memory_format=torch.channels_last)
     weights = list(net.parameters())
@@ -164,28 +165,29 @@ def main():
         except subprocess.CalledProcessError as error:
             tell("hashes", {"failed": error.stderr[-300:]})
         rows = []
-        for m in (128, 32):
+        for compute, m in (("tf32", 128), ("tf32", 32), ("f32", 128), ("f32", 32)):
             for name, network in NETWORKS.items():
+                name = f"{name}, m {m}, {compute}"
                 if left() < 60:
-                    tell(f"{name}, m {m}", "not measured: the time is over")
+                    tell(name, "not measured: the time is over")
                     continue
                 eager, compiled, strath = [], [], []
                 try:
                     for _ in range(2):
-                        strath.append(ours(flags.strath, data, network, m, flags.steps))
-                        eager.append(theirs(network, m, flags.steps, False))
+                        strath.append(ours(flags.strath, data, network, m, flags.steps, compute))
+                        eager.append(theirs(network, m, flags.steps, compute, False))
                         torch.cuda.empty_cache()
                     if left() > 120:
-                        compiled.append(theirs(network, m, flags.steps, True))
+                        compiled.append(theirs(network, m, flags.steps, compute, True))
                         torch.cuda.empty_cache()
                 except SystemExit as error:
-                    tell(f"{name}, m {m}", {"failed": str(error)[-300:]})
+                    tell(name, {"failed": str(error)[-300:]})
                     continue
                 row = {"strath": statistics.median(strath), "eager": statistics.median(eager), "compiled": max(compiled, default=None)}
                 row["ratio"] = row["strath"] / max(row["eager"], row["compiled"] or 0)
-                tell(f"{name}, m {m}", row)
-                rows.append((f"{name}, m {m}", row))
-    print(f"\n{found['device']}, PyTorch {found['torch']}, f32, images/s\n\n| | Strath | PyTorch | compiled | ratio |\n| --- | --- | --- | --- | --- |")
+                tell(name, row)
+                rows.append((name, row))
+    print(f"\n{found['device']}, PyTorch {found['torch']}, images/s\n\n| | Strath | PyTorch | compiled | ratio |\n| --- | --- | --- | --- | --- |")
     for name, row in rows:
         compiled = f"{row['compiled']:.0f}" if row["compiled"] else "-"
         print(f"| {name} | {row['strath']:.0f} | {row['eager']:.0f} | {compiled} | {row['ratio']:.2f} |")

@@ -1,6 +1,6 @@
 //! The device that a worker computes on.
 
-use strath_core::config::Device;
+use strath_core::config::{Compute, Config, Device};
 use strath_cuda::{Gpu, GpuError};
 
 /// Why a worker does not compute where it is told to.
@@ -14,20 +14,27 @@ pub enum DeviceError {
         /// The GPU that was asked for.
         number: usize,
     },
+    /// What only a GPU computes in.
+    #[error(
+        "model.compute = \"tf32\" is for GPUs, and this worker computes on the processor; choose \"f32\", or a GPU by cluster.device"
+    )]
+    OnlyOnGpus,
     /// The GPU cannot be used.
     #[error(transparent)]
     Gpu(#[from] GpuError),
 }
 
-/// Opens the device of a worker that is the `local_rank`-th of its machine; `None` is the processor.
+/// Opens the device that a configuration gives the `local_rank`-th worker of a machine; `None` is the processor.
 ///
 /// # Errors
 /// [`DeviceError`].
-pub fn open(device: Device, local_rank: usize) -> Result<Option<Gpu>, DeviceError> {
-    match (device, devices()) {
-        (Device::Cpu, _) | (Device::Auto, 0) => Ok(None),
-        (Device::Auto, devices) => gpu(local_rank % devices).map(Some),
-        (Device::Cuda(number), _) => gpu(number).map(Some),
+pub fn open(config: &Config, local_rank: usize) -> Result<Option<Gpu>, DeviceError> {
+    let compute = config.model.compute;
+    match (config.cluster.device, devices()) {
+        (Device::Cpu, _) | (Device::Auto, 0) if compute == Compute::F32 => Ok(None),
+        (Device::Cpu, _) | (Device::Auto, 0) => Err(DeviceError::OnlyOnGpus),
+        (Device::Auto, devices) => gpu(local_rank % devices, compute).map(Some),
+        (Device::Cuda(number), _) => gpu(number, compute).map(Some),
     }
 }
 
@@ -40,19 +47,23 @@ fn devices() -> usize {
 }
 
 #[cfg(feature = "emulator")]
-fn gpu(_: usize) -> Result<Gpu, DeviceError> {
+fn gpu(_: usize, _: Compute) -> Result<Gpu, DeviceError> {
     Ok(Gpu::new(strath_emulator::Emulator::new()?))
 }
 
 #[cfg(all(feature = "cuda", not(feature = "emulator")))]
-fn gpu(number: usize) -> Result<Gpu, DeviceError> {
-    let gpu = Gpu::new(strath_cuda::Cuda::open(number, strath_cuda::Compute::F32)?);
+fn gpu(number: usize, compute: Compute) -> Result<Gpu, DeviceError> {
+    let compute = match compute {
+        Compute::F32 => strath_cuda::Compute::F32,
+        Compute::Tf32 => strath_cuda::Compute::Tf32,
+    };
+    let gpu = Gpu::new(strath_cuda::Cuda::open(number, compute)?);
     tracing::info!("computes on cuda:{number}, {}", gpu.name());
     Ok(gpu)
 }
 
 #[cfg(not(any(feature = "cuda", feature = "emulator")))]
-fn gpu(number: usize) -> Result<Gpu, DeviceError> {
+fn gpu(number: usize, _: Compute) -> Result<Gpu, DeviceError> {
     Err(DeviceError::NotBuilt { number })
 }
 
@@ -62,11 +73,18 @@ mod tests {
 
     #[test]
     fn the_processor_is_always_there_and_a_gpu_is_refused_by_name_where_it_is_not() {
-        assert!(matches!(open(Device::Cpu, 3), Ok(None)));
+        let opened = |device, compute, local_rank| {
+            let text = "[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\n";
+            let mut config = Config::from_toml(text).unwrap();
+            (config.cluster.device, config.model.compute) = (device, compute);
+            open(&config, local_rank)
+        };
+        assert!(matches!(opened(Device::Cpu, Compute::F32, 3), Ok(None)));
+        assert!(matches!(opened(Device::Cpu, Compute::Tf32, 3), Err(DeviceError::OnlyOnGpus)));
         if devices() == 0 {
-            assert!(matches!(open(Device::Auto, 0), Ok(None)));
+            assert!(matches!(opened(Device::Auto, Compute::F32, 0), Ok(None)));
         }
         #[cfg(not(any(feature = "cuda", feature = "emulator")))]
-        assert!(matches!(open(Device::Cuda(1), 0), Err(DeviceError::NotBuilt { number: 1 })));
+        assert!(matches!(opened(Device::Cuda(1), Compute::F32, 0), Err(DeviceError::NotBuilt { number: 1 })));
     }
 }

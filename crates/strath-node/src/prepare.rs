@@ -58,7 +58,7 @@ impl PrepareError {
     pub fn is_of_configuration(&self) -> bool {
         match self {
             Self::Config(_) | Self::Perturbation(_) | Self::UnusedPath { .. } => true,
-            Self::Device(error) => matches!(error, DeviceError::NotBuilt { .. }),
+            Self::Device(error) => matches!(error, DeviceError::NotBuilt { .. } | DeviceError::OnlyOnGpus),
             Self::Isa(_) => false,
             Self::Data(error) => {
                 matches!(error, DataError::Limit { .. } | DataError::Validation { .. } | DataError::Augmentation { .. })
@@ -101,7 +101,7 @@ pub fn prepare(configuration: &str, data_path: Option<PathBuf>, local_rank: usiz
     let dataset = Dataset::load(&config.data, config.run.seed)?;
     pin(config.cluster.isa)?;
     let method = convolution_method(config.model.convolution);
-    let gpu = device::open(config.cluster.device, local_rank)?;
+    let gpu = device::open(&config, local_rank)?;
     let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method)?.on(gpu.clone());
     if let Ok(plan) = config.plan() {
         for micro in plan.micro_batches() {

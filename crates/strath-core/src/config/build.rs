@@ -8,10 +8,10 @@ use super::keys::KEYS;
 use super::render::Effective;
 use super::replace::Replaced;
 use super::tables::{
-    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
-    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics, OptimizerKind,
-    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, TelemetryTable,
-    Transport, WeightDecay,
+    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Compute, Config, Convolution, DataKind,
+    DataTable, Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics,
+    OptimizerKind, OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable,
+    TelemetryTable, Transport, WeightDecay,
 };
 use super::tree::{Tree, assignment};
 
@@ -275,7 +275,8 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
         Some("winograd") => Convolution::Winograd,
         _ => Convolution::Auto,
     };
-    Ok(ModelTable { kind, convolution, init: tree.text("model.init").map(PathBuf::from) })
+    let compute = if tree.text("model.compute") == Some("tf32") { Compute::Tf32 } else { Compute::F32 };
+    Ok(ModelTable { kind, convolution, compute, init: tree.text("model.init").map(PathBuf::from) })
 }
 
 fn sam(tree: &Tree) -> Result<SamTable, ConfigError> {

@@ -207,6 +207,12 @@ pub const KEYS: &[Key] = &[
         .only_with("data.kind", &["digits", "mnist", "fashion-mnist", "cifar10", "cifar100", "safetensors"]),
     key("model.kind", Kind::Choice(&["mlp", "convnet", "resnet", "wide-resnet", "vit"]), None, "the network"),
     key(
+        "model.compute",
+        Kind::Choice(&["f32", "tf32"]),
+        Some("\"f32\""),
+        "in what a GPU multiplies: f32, or tf32, factors of ten bits of mantissa, which tensor cores take",
+    ),
+    key(
         "model.convolution",
         Kind::Choice(&["auto", "winograd", "direct"]),
         Some("\"auto\""),
@@ -380,7 +386,7 @@ const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
     ("data.kind", Some(&["image-folder", "parquet"])),
     ("cluster.transport", Some(&["nccl"])),
     ("study", None),
-    ("model.compute", None),
+    ("model.compute", Some(&["bf16"])),
 ];
 
 /// Whether `path = value` (`value` where it is a text) is what this build has not.

@@ -22,8 +22,8 @@ pub use origin::Origin;
 pub use render::{Effective, Row};
 pub use resume::resumable;
 pub use tables::{
-    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Config, Convolution, DataKind, DataTable,
-    Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics, OptimizerKind,
-    OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable, TelemetryTable,
-    Transport, WeightDecay,
+    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Compute, Config, Convolution, DataKind,
+    DataTable, Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics,
+    OptimizerKind, OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable,
+    TelemetryTable, Transport, WeightDecay,
 };

@@ -146,8 +146,19 @@ pub struct ModelTable {
     pub kind: ModelKind,
     /// Which convolution kernels may serve.
     pub convolution: Convolution,
+    /// In what a GPU multiplies.
+    pub compute: Compute,
     /// File with the initial tensors (safetensors); absolute. `None`: drawn from the seed.
     pub init: Option<PathBuf>,
+}
+
+/// `model.compute`: in what a GPU computes the products of layers; everything is f32 in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Compute {
+    /// f32.
+    F32,
+    /// Factors rounded to ten bits of mantissa, as tensor cores take them, and sums in f32. On GPUs only.
+    Tf32,
 }
 
 /// `model.convolution`

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use strath_core::config::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
-    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+    Algorithm, Augmentation, Compute, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind,
+    Norm, NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
     resumable,
 };
 
@@ -124,6 +124,7 @@ prop_compose! {
             (false, true) => Convolution::Winograd,
             (false, false) => Convolution::Auto,
         };
+        config.model.compute = if cpu { Compute::Tf32 } else { Compute::F32 };
         config.cluster.isa = if tcp { Isa::Avx2 } else { Isa::Auto };
         config.model.init = init.map(PathBuf::from);
         config.loss.label_smoothing = smoothing;
