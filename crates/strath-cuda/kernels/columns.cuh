@@ -98,15 +98,23 @@ extern "C" __global__ void column_gradients(const T* x, const T* y, T* g, const 
     leave(c, a, b, first, second, partial, across, channels);
 }
 
-// The spans' sums added up, in f32 where a gradient is asked for and in f64 where its parts are needed again.
-extern "C" __global__ void add_spans(const double* partial, float* first, float* second, double* sums, int spans, int channels) {
-    int channel = element();
-    if (channel >= channels) return;
+// The two sums of a channel, over the spans in order.
+__device__ inline void add_up(const double* partial, int spans, int channels, int channel, double* first, double* second) {
     double a = 0.0, b = 0.0;
     for (int span = 0; span < spans; span++) {
         a += partial[(i64)span * 2 * channels + channel];
         b += partial[((i64)span * 2 + 1) * channels + channel];
     }
+    *first = a;
+    *second = b;
+}
+
+// The spans' sums added up, in f32 where a gradient is asked for and in f64 where its parts are needed again.
+extern "C" __global__ void add_spans(const double* partial, float* first, float* second, double* sums, int spans, int channels) {
+    int channel = element();
+    if (channel >= channels) return;
+    double a, b;
+    add_up(partial, spans, channels, channel, &a, &b);
     if (first) first[channel] = (float)a;
     if (second) second[channel] = (float)b;
     if (sums) {
@@ -120,11 +128,8 @@ extern "C" __global__ void batch_moments(const double* partial, double* mean, do
                                          int spans, int channels, i64 rows) {
     int channel = element();
     if (channel >= channels) return;
-    double a = 0.0, b = 0.0;
-    for (int span = 0; span < spans; span++) {
-        a += partial[(i64)span * 2 * channels + channel];
-        b += partial[((i64)span * 2 + 1) * channels + channel];
-    }
+    double a, b;
+    add_up(partial, spans, channels, channel, &a, &b);
     double middle = a / rows, variance = fmax(b / rows - middle * middle, 0.0);
     mean[channel] = middle;
     inverse[channel] = 1.0 / sqrt(variance + floor);

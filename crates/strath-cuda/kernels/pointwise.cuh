@@ -47,19 +47,3 @@ extern "C" __global__ void multiply(T* a, const T* b, i64 len) {
     i64 at = element();
     if (at < len) store(a + at, load(a[at]) * load(b[at]));
 }
-
-extern "C" __global__ void fill(float* y, float value, i64 len) {
-    i64 at = element();
-    if (at < len) y[at] = value;
-}
-
-// Between f32 and the type of activations.
-extern "C" __global__ void to_activation(const float* x, T* y, i64 len) {
-    i64 at = element();
-    if (at < len) store(y + at, x[at]);
-}
-
-extern "C" __global__ void from_activation(const T* x, float* y, i64 len) {
-    i64 at = element();
-    if (at < len) y[at] = load(x[at]);
-}

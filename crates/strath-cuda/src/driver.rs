@@ -5,6 +5,8 @@
 use std::ffi::c_void;
 use std::fmt::Debug;
 
+use strath_kernels::conv::Shape;
+
 use crate::error::GpuError;
 
 /// A matrix product of rows: `C = op(A) op(B)`, or that added to C.
@@ -33,55 +35,7 @@ pub struct Products {
     pub count: usize,
 }
 
-/// A convolution of images [N, H, W, C] with weights [O, kh, kw, C] to [N, oh, ow, O].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Convolution {
-    /// N.
-    pub images: usize,
-    /// C.
-    pub inputs: usize,
-    /// H.
-    pub height: usize,
-    /// W.
-    pub width: usize,
-    /// O.
-    pub outputs: usize,
-    /// (kh, kw).
-    pub kernel: (usize, usize),
-    /// Pixels from one place of the kernel to the next, in both directions.
-    pub stride: usize,
-    /// Rows and columns of zeros around each image.
-    pub padding: usize,
-}
-
-impl Convolution {
-    /// (oh, ow).
-    pub fn output(&self) -> (usize, usize) {
-        let along = |size: usize, kernel: usize| {
-            assert!(kernel <= size + 2 * self.padding && self.stride > 0, "a kernel fits its image: {self:?}");
-            (size + 2 * self.padding - kernel) / self.stride + 1
-        };
-        (along(self.height, self.kernel.0), along(self.width, self.kernel.1))
-    }
-
-    /// Values of the images.
-    pub fn input_values(&self) -> usize {
-        self.images * self.height * self.width * self.inputs
-    }
-
-    /// Values of the result.
-    pub fn output_values(&self) -> usize {
-        let (height, width) = self.output();
-        self.images * height * width * self.outputs
-    }
-
-    /// Values of the weights.
-    pub fn weight_values(&self) -> usize {
-        self.outputs * self.kernel.0 * self.kernel.1 * self.inputs
-    }
-}
-
-/// Which of a convolution's three products.
+/// Which product of a convolution of images [N, H, W, C] with weights [O, kh, kw, C] to [N, oh, ow, O].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// Images and weights to the result.
@@ -90,6 +44,18 @@ pub enum Side {
     Images,
     /// Images and the result's gradient to the weights' gradient.
     Weights,
+}
+
+impl Side {
+    /// Values of the two that it takes, and of the one that it gives.
+    pub fn lengths(self, shape: &Shape) -> (usize, usize, usize) {
+        let (x, w, y) = (shape.images * shape.input_values(), shape.weights(), shape.images * shape.output_values());
+        match self {
+            Self::Forward => (x, w, y),
+            Self::Images => (y, w, x),
+            Self::Weights => (x, y, w),
+        }
+    }
 }
 
 /// A device with one stream: all that is asked of it happens in order, and nothing waits for it but [`upload`](Self::upload),
@@ -155,14 +121,7 @@ pub trait Driver: Debug + Send + Sync {
     ///
     /// # Safety
     /// As the trait says.
-    unsafe fn convolution(
-        &self,
-        convolution: &Convolution,
-        side: Side,
-        first: u64,
-        second: u64,
-        out: u64,
-    ) -> Result<(), GpuError>;
+    unsafe fn convolution(&self, shape: &Shape, side: Side, first: u64, second: u64, out: u64) -> Result<(), GpuError>;
 
     /// Waits until everything asked for is done.
     fn wait(&self) -> Result<(), GpuError>;

@@ -9,7 +9,9 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::driver::{Convolution, Driver, Products, Side};
+use strath_kernels::conv::Shape;
+
+use crate::driver::{Driver, Products, Side};
 use crate::error::GpuError;
 use crate::source::THREADS;
 
@@ -173,11 +175,11 @@ impl Gpu {
     ///
     /// # Safety
     /// The arguments are of the types of the kernel's parameters, in order, and with them it stays within the vectors that they point to.
-    pub(crate) unsafe fn launch<const N: usize>(
+    pub(crate) unsafe fn launch(
         &self,
         kernel: &'static str,
         grid: Grid,
-        mut arguments: [Argument; N],
+        mut arguments: impl AsMut<[Argument]>,
     ) -> Result<(), GpuError> {
         let (x, y) = match grid {
             Grid::Elements(len) => (len.div_ceil(THREADS as usize), 1),
@@ -189,7 +191,7 @@ impl Gpu {
         let too_large =
             |_| GpuError::Failed { doing: "launch a kernel", cause: format!("{x} x {y} blocks are too many") };
         let grid = (u32::try_from(x).map_err(too_large)?, u32::try_from(y).map_err(too_large)?);
-        let mut values = arguments.each_mut().map(Argument::value);
+        let mut values: Vec<*mut c_void> = arguments.as_mut().iter_mut().map(Argument::value).collect();
         // SAFETY: as this function's.
         unsafe { self.0.driver.launch(kernel, grid, &mut values) }
     }
@@ -225,19 +227,13 @@ impl Gpu {
     /// Where a part has not the length that the shape says.
     pub fn convolution(
         &self,
-        shape: &Convolution,
+        shape: &Shape,
         side: Side,
         first: Part<'_, f32>,
         second: Part<'_, f32>,
         out: &mut PartMut<'_, f32>,
     ) -> Result<(), GpuError> {
-        let (x, w, y) = (shape.input_values(), shape.weight_values(), shape.output_values());
-        let lengths = match side {
-            Side::Forward => (x, w, y),
-            Side::Images => (y, w, x),
-            Side::Weights => (x, y, w),
-        };
-        assert_eq!((first.len, second.len, out.len), lengths, "{side:?} of {shape:?}");
+        assert_eq!((first.len, second.len, out.len), side.lengths(shape), "{side:?} of {shape:?}");
         // SAFETY: the lengths are those of the shape.
         self.with_room(|| unsafe { self.0.driver.convolution(shape, side, first.at, second.at, out.at) })
     }

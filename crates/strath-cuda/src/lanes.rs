@@ -13,6 +13,8 @@
 
 #![allow(unsafe_code, reason = "launches of kernels, whose vectors' lengths are compared before")]
 
+use strath_kernels::vector::{AdamW, Momentum};
+
 use crate::error::GpuError;
 use crate::gpu::{Argument as Arg, Gpu, Grid, Part, PartMut, Vector};
 
@@ -62,19 +64,10 @@ pub fn add_fixed(
     limit: f32,
     outside: &mut Outside,
 ) -> Result<(), GpuError> {
-    let len = values.len();
-    same(sum.len(), len);
+    same(sum.len(), values.len());
     let gpu = sum.gpu().clone();
-    let arguments = [
-        sum.all_mut().address(),
-        values.address(),
-        Arg::Double(weight),
-        Arg::Float(limit),
-        outside.0.all_mut().address(),
-        Arg::Long(len as i64),
-    ];
-    // SAFETY: every thread stays below the length.
-    unsafe { gpu.launch("add_fixed", Grid::Elements(len), arguments) }
+    // SAFETY: the kernel adds to one vector, as long as the values.
+    unsafe { add_weighted(&gpu, "add_fixed", [sum.all_mut().address()], values, (weight, limit), outside) }
 }
 
 /// The same to a sum of two halves, of which the lower has 48 bits more.
@@ -91,21 +84,12 @@ pub fn add_wide(
     limit: f32,
     outside: &mut Outside,
 ) -> Result<(), GpuError> {
-    let len = values.len();
-    same(high.len(), len);
-    same(low.len(), len);
+    same(high.len(), values.len());
+    same(low.len(), values.len());
     let gpu = high.gpu().clone();
-    let arguments = [
-        high.all_mut().address(),
-        low.all_mut().address(),
-        values.address(),
-        Arg::Double(weight),
-        Arg::Float(limit),
-        outside.0.all_mut().address(),
-        Arg::Long(len as i64),
-    ];
-    // SAFETY: every thread stays below the length.
-    unsafe { gpu.launch("add_wide", Grid::Elements(len), arguments) }
+    let sums = [high.all_mut().address(), low.all_mut().address()];
+    // SAFETY: the kernel adds to two vectors, as long as the values.
+    unsafe { add_weighted(&gpu, "add_wide", sums, values, (weight, limit), outside) }
 }
 
 /// Adds `f32(weight v)` to each entry of a sum in f32.
@@ -122,19 +106,35 @@ pub fn add_floats(
     limit: f32,
     outside: &mut Outside,
 ) -> Result<(), GpuError> {
-    let len = values.len();
-    same(sum.len(), len);
+    same(sum.len(), values.len());
     let gpu = sum.gpu().clone();
-    let arguments = [
-        sum.all_mut().address(),
+    // SAFETY: the kernel adds to one vector, as long as the values.
+    unsafe { add_weighted(&gpu, "add_floats", [sum.all_mut().address()], values, (weight, limit), outside) }
+}
+
+/// Launches a kernel that adds weighted values to sums.
+///
+/// # Safety
+/// The kernel takes as many sums, each as long as the values.
+unsafe fn add_weighted<const N: usize>(
+    gpu: &Gpu,
+    kernel: &'static str,
+    sums: [Arg; N],
+    values: Part<'_, f32>,
+    (weight, limit): (f64, f32),
+    outside: &mut Outside,
+) -> Result<(), GpuError> {
+    let len = values.len();
+    let rest = [
         values.address(),
         Arg::Double(weight),
         Arg::Float(limit),
         outside.0.all_mut().address(),
         Arg::Long(len as i64),
     ];
+    let arguments: Vec<Arg> = sums.into_iter().chain(rest).collect();
     // SAFETY: every thread stays below the length.
-    unsafe { gpu.launch("add_floats", Grid::Elements(len), arguments) }
+    unsafe { gpu.launch(kernel, Grid::Elements(len), arguments) }
 }
 
 /// Tells `outside` of values whose magnitude is not below `limit`.
@@ -325,19 +325,6 @@ pub fn sgd(
     unsafe { g.gpu().launch("sgd", Grid::Elements(g.len()), arguments) }
 }
 
-/// The scalars of [`sgd_momentum`].
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Momentum {
-    /// Learning rate.
-    pub lr: f32,
-    /// Weight decay, lambda.
-    pub decay: f32,
-    /// Momentum, mu.
-    pub momentum: f32,
-    /// Nesterov's form: `w <- w - lr (g + mu b)`.
-    pub nesterov: bool,
-}
-
 /// `g <- g + lambda w`; `b <- mu b + g`; `w <- w - lr b`, or with Nesterov `w <- w - lr (g + mu b)`.
 ///
 /// # Errors
@@ -367,23 +354,6 @@ pub fn sgd_momentum(
     ];
     // SAFETY: every thread stays below the length.
     unsafe { g.gpu().launch("sgd_momentum", Grid::Elements(g.len()), arguments) }
-}
-
-/// The scalars of [`adamw`] at one update.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct AdamW {
-    /// Decay of the first moment, and 1 less it.
-    pub first: (f32, f32),
-    /// Decay of the second moment, and 1 less it.
-    pub second: (f32, f32),
-    /// Learning rate over the first moment's correction.
-    pub rate: f32,
-    /// 1 over the second moment's correction.
-    pub root: f32,
-    /// What the weight decay leaves of a weight.
-    pub keep: f32,
-    /// Added to the root.
-    pub eps: f32,
 }
 
 /// `m <- b1 m + (1 - b1) g`; `v <- b2 v + (1 - b2) g^2`; `w <- keep w - rate m / (sqrt(root v) + eps)`.

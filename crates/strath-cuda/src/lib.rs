@@ -29,8 +29,8 @@ pub mod layers;
 mod source;
 
 #[cfg(feature = "cuda")]
-pub use cuda::{Compute, Cuda, devices};
-pub use driver::{Convolution, Driver, Product, Products, Side};
+pub use cuda::{Cuda, devices};
+pub use driver::{Driver, Product, Products, Side};
 pub use error::GpuError;
 pub use gpu::{Element, Gpu, Part, PartMut, Vector};
 pub use source::{KERNELS, THREADS};

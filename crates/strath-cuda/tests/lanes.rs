@@ -154,27 +154,19 @@ fn updates_have_the_bits_of_the_processor() {
         for nesterov in [false, true] {
             let (mut there, mut roll, mut here, mut buffer) =
                 (gpu.copied(&w).unwrap(), gpu.copied(&b).unwrap(), w.clone(), b.clone());
-            let scalars = lanes::Momentum { lr: 0.1, decay: 5e-4, momentum: 0.9, nesterov };
+            let scalars = vector::Momentum { lr: 0.1, decay: 5e-4, momentum: 0.9, nesterov };
             lanes::sgd_momentum(&mut there, &gradient, &mut roll, clip.as_ref(), scalars).unwrap();
-            let lanes::Momentum { lr, decay, momentum, nesterov } = scalars;
-            vector::sgd_momentum(&mut here, &g, &mut buffer, by, vector::Momentum { lr, decay, momentum, nesterov });
+            vector::sgd_momentum(&mut here, &g, &mut buffer, by, scalars);
             assert_eq!((bits(&there.to_host().unwrap()), bits(&roll.to_host().unwrap())), (bits(&here), bits(&buffer)));
         }
         let mut there = [&w, &b, &v].map(|values| gpu.copied(values).unwrap());
         let mut here = [w.clone(), b.clone(), v.clone()];
         let (first, second) = ((0.9, 0.1), (0.999, 0.001));
         let [w1, m1, v1] = &mut there;
-        let scalars = lanes::AdamW { first, second, rate: 0.01, root: 1.5, keep: 0.99, eps: 1e-8 };
+        let scalars = vector::AdamW { first, second, rate: 0.01, root: 1.5, keep: 0.99, eps: 1e-8 };
         lanes::adamw(w1, &gradient, (m1, v1), clip.as_ref(), scalars).unwrap();
         let [w2, m2, v2] = &mut here;
-        vector::adamw(
-            w2,
-            &g,
-            m2,
-            v2,
-            by,
-            vector::AdamW { first, second, rate: 0.01, root: 1.5, keep: 0.99, eps: 1e-8 },
-        );
+        vector::adamw(w2, &g, m2, v2, by, scalars);
         for (there, here) in there.iter().zip(&here) {
             assert_eq!(bits(&there.to_host().unwrap()), bits(here));
         }

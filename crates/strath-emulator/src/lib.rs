@@ -12,7 +12,8 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use libloading::Library;
 
-use strath_cuda::{Convolution, Driver, GpuError, Product, Products, Side, THREADS};
+use strath_cuda::{Driver, GpuError, Product, Products, Side, THREADS};
+use strath_kernels::conv::Shape;
 
 type Launch = unsafe extern "C" fn(*const c_char, c_uint, c_uint, c_uint, *mut *mut c_void) -> c_int;
 
@@ -181,20 +182,8 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    unsafe fn convolution(
-        &self,
-        shape: &Convolution,
-        side: Side,
-        first: u64,
-        second: u64,
-        out: u64,
-    ) -> Result<(), GpuError> {
-        let (x, w, y) = (shape.input_values(), shape.weight_values(), shape.output_values());
-        let (first_len, second_len, out_len) = match side {
-            Side::Forward => (x, w, y),
-            Side::Images => (y, w, x),
-            Side::Weights => (x, y, w),
-        };
+    unsafe fn convolution(&self, shape: &Shape, side: Side, first: u64, second: u64, out: u64) -> Result<(), GpuError> {
+        let (first_len, second_len, out_len) = side.lengths(shape);
         // SAFETY: as the trait's.
         let (first, second, out) =
             unsafe { (values(first, first_len), values(second, second_len), values_mut(out, out_len)) };
@@ -217,8 +206,8 @@ impl Driver for Emulator {
 }
 
 /// Every product of a convolution, by the places of its image's value, its weight and its result.
-fn each_term(shape: &Convolution, mut term: impl FnMut(usize, usize, usize)) {
-    let Convolution { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
+fn each_term(shape: &Shape, mut term: impl FnMut(usize, usize, usize)) {
+    let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
     let (oh, ow) = shape.output();
     for (image, row, column) in (0..images).flat_map(|n| (0..oh).flat_map(move |r| (0..ow).map(move |c| (n, r, c)))) {
         for (dy, dx) in (0..kh).flat_map(|dy| (0..kw).map(move |dx| (dy, dx))) {

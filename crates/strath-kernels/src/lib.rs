@@ -12,6 +12,7 @@ pub mod channels;
 mod columns;
 pub mod conv;
 pub mod cross_entropy;
+mod dims;
 mod elementary;
 pub mod gelu;
 pub mod group_norm;
@@ -31,3 +32,5 @@ pub mod tangent;
 pub mod threads;
 pub mod vector;
 mod vectorised;
+
+pub use dims::Dims;

@@ -53,10 +53,6 @@ fn gpu(_: usize, _: Compute) -> Result<Gpu, DeviceError> {
 
 #[cfg(all(feature = "cuda", not(feature = "emulator")))]
 fn gpu(number: usize, compute: Compute) -> Result<Gpu, DeviceError> {
-    let compute = match compute {
-        Compute::F32 => strath_cuda::Compute::F32,
-        Compute::Tf32 => strath_cuda::Compute::Tf32,
-    };
     let gpu = Gpu::new(strath_cuda::Cuda::open(number, compute)?);
     tracing::info!("computes on cuda:{number}, {}", gpu.name());
     Ok(gpu)

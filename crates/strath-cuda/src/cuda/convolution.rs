@@ -8,8 +8,11 @@ use cudarc::driver::{result as driver, sys};
 use dnn_sys::cudnnDataType_t::CUDNN_DATA_FLOAT as FLOAT;
 use dnn_sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC as NHWC;
 
-use super::{Compute, failed};
-use crate::driver::{Convolution, Side};
+use strath_core::config::Compute;
+use strath_kernels::conv::Shape;
+
+use super::failed;
+use crate::driver::Side;
 use crate::error::GpuError;
 
 /// A plan may use so many bytes beside its tensors.
@@ -46,21 +49,9 @@ struct Plan {
     workspace: usize,
 }
 
-fn key(shape: &Convolution, side: Side) -> Key {
-    let Convolution { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
+fn key(shape: &Shape, side: Side) -> Key {
+    let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
     ([images, inputs, height, width, outputs, kh, kw, stride, padding], side as u8)
-}
-
-/// Of what cuDNN suggests, best first, the first that is deterministic, computes in what is asked for, runs and has room; `None` where none does.
-macro_rules! first_deterministic {
-    ($suggested:expr, $compute:expr) => {
-        $suggested.iter().find(|found| {
-            found.status == dnn_sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
-                && found.determinism == dnn_sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
-                && ($compute == Compute::Tf32 || found.mathType == dnn_sys::cudnnMathType_t::CUDNN_FMA_MATH)
-                && found.memory <= MOST_WORKSPACE
-        })
-    };
 }
 
 impl Convolutions {
@@ -104,7 +95,7 @@ impl Convolutions {
     /// The context is current, and the addresses are of memory of the shape's lengths.
     pub(super) unsafe fn run(
         &mut self,
-        shape: &Convolution,
+        shape: &Shape,
         side: Side,
         first: u64,
         second: u64,
@@ -171,24 +162,6 @@ impl Convolutions {
         .map_err(|error| GpuError::failed("convolve", format!("{side:?} of {shape:?}: {error:?}")))
     }
 
-    /// Has a layer compute as cuDNN suggests; in f32 it suggests nothing that may round factors to less, and stays as it is.
-    ///
-    /// # Safety
-    /// The descriptor lives.
-    unsafe fn take_math(
-        &self,
-        layer: dnn_sys::cudnnConvolutionDescriptor_t,
-        suggested: dnn_sys::cudnnMathType_t,
-    ) -> Result<(), GpuError> {
-        match self.compute {
-            Compute::F32 => Ok(()),
-            // SAFETY: as this function's.
-            Compute::Tf32 => {
-                unsafe { dnn::set_convolution_math_type(layer, suggested) }.map_err(failed("plan a convolution"))
-            }
-        }
-    }
-
     /// Memory for a workspace: the largest so far, as one runs after the other.
     fn room(&mut self, bytes: usize) -> Result<sys::CUdeviceptr, GpuError> {
         match self.workspace {
@@ -217,12 +190,12 @@ impl Convolutions {
     ///
     /// # Safety
     /// The context is current.
-    unsafe fn plan(&mut self, shape: &Convolution, side: Side) -> Result<Plan, GpuError> {
+    unsafe fn plan(&mut self, shape: &Shape, side: Side) -> Result<Plan, GpuError> {
         if let Some(plan) = self.plans.get(&key(shape, side)) {
             return Ok(*plan);
         }
         let doing = failed("plan a convolution");
-        let Convolution { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
+        let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
         let (oh, ow) = shape.output();
         let int = |n: usize| n as c_int;
         let math = match self.compute {
@@ -248,64 +221,39 @@ impl Convolutions {
             let cause = format!("cuDNN has no deterministic algorithm for {side:?} of {shape:?}");
             GpuError::failed("plan a convolution", cause)
         };
+        let f32_alone = self.compute == Compute::F32;
+        // Of what cuDNN suggests, best first, the first that is deterministic, computes in what is asked for, runs and has room. The three kinds of suggestions have the same fields.
+        macro_rules! plan {
+            ($algorithm:ident, $suggestion:ident, $ask:ident($first:ident, $second:ident, $out:ident)) => {{
+                let (mut suggested, mut count): ([dnn_sys::$suggestion; ASKED], _) = (std::mem::zeroed(), 0);
+                let room = suggested.as_mut_ptr();
+                dnn::$ask(self.handle, $first, $second, layer, $out, int(ASKED), &raw mut count, room)
+                    .map_err(&doing)?;
+                let serves = |found: &&dnn_sys::$suggestion| {
+                    found.status == dnn_sys::cudnnStatus_t::CUDNN_STATUS_SUCCESS
+                        && found.determinism == dnn_sys::cudnnDeterminism_t::CUDNN_DETERMINISTIC
+                        && (!f32_alone || found.mathType == dnn_sys::cudnnMathType_t::CUDNN_FMA_MATH)
+                        && found.memory <= MOST_WORKSPACE
+                };
+                let found = suggested[..count as usize].iter().find(serves).ok_or_else(none)?;
+                dnn::set_convolution_math_type(layer, found.mathType).map_err(&doing)?;
+                (Algorithm::$algorithm(found.algo), found.memory)
+            }};
+        }
         // SAFETY: the descriptors are those made above, and as many suggestions have room as are asked for.
         let (algorithm, workspace) = unsafe {
-            let mut count = 0;
             match side {
                 Side::Forward => {
-                    let mut suggested: [dnn_sys::cudnnConvolutionFwdAlgoPerf_t; ASKED] = std::mem::zeroed();
-                    let room = suggested.as_mut_ptr();
-                    dnn::get_convolution_forward_algorithm(
-                        self.handle,
-                        x,
-                        w,
-                        layer,
-                        y,
-                        int(ASKED),
-                        &raw mut count,
-                        room,
-                    )
-                    .map_err(&doing)?;
-                    let found = first_deterministic!(suggested[..count as usize], self.compute).ok_or_else(none)?;
-                    self.take_math(layer, found.mathType)?;
-                    (Algorithm::Forward(found.algo), found.memory)
+                    plan!(Forward, cudnnConvolutionFwdAlgoPerf_t, get_convolution_forward_algorithm(x, w, y))
                 }
                 Side::Images => {
-                    let mut suggested: [dnn_sys::cudnnConvolutionBwdDataAlgoPerf_t; ASKED] = std::mem::zeroed();
-                    let room = suggested.as_mut_ptr();
-                    dnn::get_convolution_backward_data_algorithm(
-                        self.handle,
-                        w,
-                        y,
-                        layer,
-                        x,
-                        int(ASKED),
-                        &raw mut count,
-                        room,
-                    )
-                    .map_err(&doing)?;
-                    let found = first_deterministic!(suggested[..count as usize], self.compute).ok_or_else(none)?;
-                    self.take_math(layer, found.mathType)?;
-                    (Algorithm::Images(found.algo), found.memory)
+                    plan!(Images, cudnnConvolutionBwdDataAlgoPerf_t, get_convolution_backward_data_algorithm(w, y, x))
                 }
-                Side::Weights => {
-                    let mut suggested: [dnn_sys::cudnnConvolutionBwdFilterAlgoPerf_t; ASKED] = std::mem::zeroed();
-                    let room = suggested.as_mut_ptr();
-                    dnn::get_convolution_backward_filter_algorithm(
-                        self.handle,
-                        x,
-                        y,
-                        layer,
-                        w,
-                        int(ASKED),
-                        &raw mut count,
-                        room,
-                    )
-                    .map_err(&doing)?;
-                    let found = first_deterministic!(suggested[..count as usize], self.compute).ok_or_else(none)?;
-                    self.take_math(layer, found.mathType)?;
-                    (Algorithm::Weights(found.algo), found.memory)
-                }
+                Side::Weights => plan!(
+                    Weights,
+                    cudnnConvolutionBwdFilterAlgoPerf_t,
+                    get_convolution_backward_filter_algorithm(x, y, w)
+                ),
             }
         };
         let plan = Plan { x, y, w, layer, algorithm, workspace };

@@ -14,20 +14,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result as driver, sys};
 use cudarc::nvrtc;
+use strath_core::config::Compute;
+use strath_kernels::conv::Shape;
 
 use self::convolution::Convolutions;
-use crate::driver::{Convolution, Driver, Product, Products, Side};
+use crate::driver::{Driver, Product, Products, Side};
 use crate::error::GpuError;
 use crate::source::{KERNELS, THREADS};
-
-/// In what products and convolutions are computed; everything is f32 in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Compute {
-    /// f32.
-    F32,
-    /// Factors rounded to ten bits of mantissa, sums in f32: what tensor cores take.
-    Tf32,
-}
 
 /// A GPU.
 pub struct Cuda {
@@ -307,17 +300,10 @@ impl Driver for Cuda {
         .map_err(failed("multiply matrices"))
     }
 
-    unsafe fn convolution(
-        &self,
-        convolution: &Convolution,
-        side: Side,
-        first: u64,
-        second: u64,
-        out: u64,
-    ) -> Result<(), GpuError> {
+    unsafe fn convolution(&self, shape: &Shape, side: Side, first: u64, second: u64, out: u64) -> Result<(), GpuError> {
         self.enter()?;
         // SAFETY: as the trait's.
-        unsafe { lock(&self.convolutions).run(convolution, side, first, second, out) }
+        unsafe { lock(&self.convolutions).run(shape, side, first, second, out) }
     }
 
     fn wait(&self) -> Result<(), GpuError> {

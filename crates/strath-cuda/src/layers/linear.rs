@@ -1,7 +1,9 @@
 //! The products of a linear layer, and those of a convolution whose weights lie as PyTorch's.
 
+use strath_kernels::conv::Shape;
+
 use super::shapes::{filters_channels_last, filters_kernel_last};
-use crate::driver::{Convolution, Product, Products, Side};
+use crate::driver::{Product, Products, Side};
 use crate::error::GpuError;
 use crate::gpu::{Part, PartMut, Vector};
 
@@ -69,9 +71,9 @@ pub fn backward_weight(
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn convolution(x: &Vector<f32>, w: Part<'_, f32>, shape: &Convolution) -> Result<Vector<f32>, GpuError> {
+pub fn convolution(x: &Vector<f32>, w: Part<'_, f32>, shape: &Shape) -> Result<Vector<f32>, GpuError> {
     let w = filters_channels_last(x.gpu(), w, shape.inputs, shape.kernel.0 * shape.kernel.1)?;
-    let mut y = x.gpu().stale(shape.output_values())?;
+    let mut y = x.gpu().stale(Side::Forward.lengths(shape).2)?;
     x.gpu().convolution(shape, Side::Forward, x.all(), w.all(), &mut y.all_mut())?;
     Ok(y)
 }
@@ -83,9 +85,9 @@ pub fn convolution(x: &Vector<f32>, w: Part<'_, f32>, shape: &Convolution) -> Re
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn convolution_data(g: &Vector<f32>, w: Part<'_, f32>, shape: &Convolution) -> Result<Vector<f32>, GpuError> {
+pub fn convolution_data(g: &Vector<f32>, w: Part<'_, f32>, shape: &Shape) -> Result<Vector<f32>, GpuError> {
     let w = filters_channels_last(g.gpu(), w, shape.inputs, shape.kernel.0 * shape.kernel.1)?;
-    let mut dx = g.gpu().stale(shape.input_values())?;
+    let mut dx = g.gpu().stale(Side::Images.lengths(shape).2)?;
     g.gpu().convolution(shape, Side::Images, g.all(), w.all(), &mut dx.all_mut())?;
     Ok(dx)
 }
@@ -100,10 +102,10 @@ pub fn convolution_data(g: &Vector<f32>, w: Part<'_, f32>, shape: &Convolution) 
 pub fn convolution_weight(
     x: &Vector<f32>,
     g: &Vector<f32>,
-    shape: &Convolution,
+    shape: &Shape,
     dw: &mut PartMut<'_, f32>,
 ) -> Result<(), GpuError> {
-    let mut channels_last = x.gpu().stale(shape.weight_values())?;
+    let mut channels_last = x.gpu().stale(shape.weights())?;
     x.gpu().convolution(shape, Side::Weights, x.all(), g.all(), &mut channels_last.all_mut())?;
     filters_kernel_last(&channels_last, shape.inputs, shape.kernel.0 * shape.kernel.1, dw)
 }

@@ -2,29 +2,11 @@
 
 #![allow(unsafe_code, reason = "launches of kernels, whose vectors' lengths are compared before")]
 
+use strath_kernels::Dims;
+
 use super::norm::column_sums;
 use crate::error::GpuError;
 use crate::gpu::{Argument as Arg, Gpu, Grid, Part, PartMut, Vector};
-
-/// Images by rows, columns and channels, channels innermost.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Dims {
-    /// N.
-    pub images: usize,
-    /// H.
-    pub height: usize,
-    /// W.
-    pub width: usize,
-    /// C.
-    pub channels: usize,
-}
-
-impl Dims {
-    /// Values.
-    pub fn values(&self) -> usize {
-        self.images * self.height * self.width * self.channels
-    }
-}
 
 fn int(size: usize) -> Arg {
     Arg::Int(size as i32)
@@ -34,17 +16,16 @@ fn int(size: usize) -> Arg {
 ///
 /// # Safety
 /// With that shape the kernel stays within x and a result of `out` values.
-unsafe fn moved<const N: usize, const M: usize>(
+unsafe fn moved<const N: usize>(
     gpu: &Gpu,
     kernel: &'static str,
     x: Part<'_, f32>,
     out: usize,
     shape: [Arg; N],
 ) -> Result<Vector<f32>, GpuError> {
-    const { assert!(M == N + 3, "x, y and the length beside the shape") };
     let mut y = gpu.stale(out)?;
-    let mut all = [x.address(), y.all_mut().address()].into_iter().chain(shape).chain([Arg::Long(out as i64)]);
-    let arguments: [Arg; M] = std::array::from_fn(|_| all.next().unwrap_or(Arg::Int(0)));
+    let ends = ([x.address(), y.all_mut().address()], [Arg::Long(out as i64)]);
+    let arguments: Vec<Arg> = ends.0.into_iter().chain(shape).chain(ends.1).collect();
     // SAFETY: as this function's.
     unsafe { gpu.launch(kernel, Grid::Elements(out), arguments)? };
     Ok(y)
@@ -61,7 +42,7 @@ pub fn channels_last(x: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuErro
     assert_eq!(x.len(), dims.values(), "{dims:?}");
     let shape = [int(dims.channels), int(dims.height * dims.width)];
     // SAFETY: the same values in another order.
-    unsafe { moved::<2, 5>(x.gpu(), "channels_last", x.all(), x.len(), shape) }
+    unsafe { moved(x.gpu(), "channels_last", x.all(), x.len(), shape) }
 }
 
 /// Weights [O, C, k] as [O, k, C], k = kh kw.
@@ -79,7 +60,7 @@ pub fn filters_channels_last(
 ) -> Result<Vector<f32>, GpuError> {
     assert!(w.len().is_multiple_of(channels * kernel), "whole filters");
     // SAFETY: the same values in another order.
-    unsafe { moved::<2, 5>(gpu, "kernel_last_to_channels_last", w, w.len(), [int(channels), int(kernel)]) }
+    unsafe { moved(gpu, "kernel_last_to_channels_last", w, w.len(), [int(channels), int(kernel)]) }
 }
 
 /// The other way: [O, k, C] as [O, C, k].
@@ -113,7 +94,7 @@ pub fn patches(x: &Vector<f32>, dims: Dims, patch: usize) -> Result<Vector<f32>,
     assert!(dims.height.is_multiple_of(patch) && dims.width.is_multiple_of(patch), "whole patches");
     let shape = [int(dims.channels), int(dims.height), int(dims.width), int(patch)];
     // SAFETY: the same values in another order.
-    unsafe { moved::<4, 7>(x.gpu(), "patches", x.all(), x.len(), shape) }
+    unsafe { moved(x.gpu(), "patches", x.all(), x.len(), shape) }
 }
 
 /// The parameter-free shortcut of He et al. 2016 (option A): every `stride`-th pixel, with `added` channels of zeros, half of them in front.
@@ -149,7 +130,7 @@ impl Subsample {
     pub fn forward(&self, x: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
         assert_eq!(x.len(), self.dims.values(), "{self:?}");
         // SAFETY: pixels and channels that are taken lie within x.
-        unsafe { moved::<6, 9>(x.gpu(), "subsample", x.all(), self.output().values(), self.shape()) }
+        unsafe { moved(x.gpu(), "subsample", x.all(), self.output().values(), self.shape()) }
     }
 
     /// The gradient of x from the result's.
@@ -162,7 +143,7 @@ impl Subsample {
     pub fn backward(&self, g: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
         assert_eq!(g.len(), self.output().values(), "{self:?}");
         // SAFETY: what a pixel that is taken went to lies within g.
-        unsafe { moved::<6, 9>(g.gpu(), "subsample_backward", g.all(), self.dims.values(), self.shape()) }
+        unsafe { moved(g.gpu(), "subsample_backward", g.all(), self.dims.values(), self.shape()) }
     }
 }
 
@@ -177,7 +158,7 @@ pub fn average(x: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuError> {
     assert_eq!(x.len(), dims.values(), "{dims:?}");
     let shape = [int(dims.height * dims.width), int(dims.channels)];
     // SAFETY: a thread reads its channel's pixels of its image.
-    unsafe { moved::<2, 5>(x.gpu(), "average", x.all(), dims.images * dims.channels, shape) }
+    unsafe { moved(x.gpu(), "average", x.all(), dims.images * dims.channels, shape) }
 }
 
 /// The way back of [`average`].
@@ -191,7 +172,7 @@ pub fn average_backward(g: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuE
     assert_eq!(g.len(), dims.images * dims.channels, "{dims:?}");
     let shape = [int(dims.height * dims.width), int(dims.channels)];
     // SAFETY: a thread reads its image's and channel's value.
-    unsafe { moved::<2, 5>(g.gpu(), "average_backward", g.all(), dims.values(), shape) }
+    unsafe { moved(g.gpu(), "average_backward", g.all(), dims.values(), shape) }
 }
 
 /// Patches [N, T - 1, dim] with the class token before them and the positions [T, dim] added, [N, T, dim].
@@ -242,7 +223,7 @@ pub fn with_class_backward(
     column_sums(&first, of_class)?;
     let shape = [int(image / dim), int(dim)];
     // SAFETY: the same rows without each image's first.
-    unsafe { moved::<2, 5>(g.gpu(), "without_first", g.all(), images * (image - dim), shape) }
+    unsafe { moved(g.gpu(), "without_first", g.all(), images * (image - dim), shape) }
 }
 
 /// The first row of each image of [N, T, dim], [N, dim].
@@ -255,7 +236,7 @@ pub fn with_class_backward(
 pub fn first_row(x: &Vector<f32>, tokens: usize, dim: usize) -> Result<Vector<f32>, GpuError> {
     assert!(x.len().is_multiple_of(tokens * dim), "whole images");
     // SAFETY: a row of each image.
-    unsafe { moved::<2, 5>(x.gpu(), "first_row", x.all(), x.len() / tokens, [int(tokens), int(dim)]) }
+    unsafe { moved(x.gpu(), "first_row", x.all(), x.len() / tokens, [int(tokens), int(dim)]) }
 }
 
 /// The way back of [`first_row`].
@@ -268,5 +249,5 @@ pub fn first_row(x: &Vector<f32>, tokens: usize, dim: usize) -> Result<Vector<f3
 pub fn first_row_backward(g: &Vector<f32>, tokens: usize, dim: usize) -> Result<Vector<f32>, GpuError> {
     assert!(g.len().is_multiple_of(dim), "whole rows");
     // SAFETY: a row for each image.
-    unsafe { moved::<2, 5>(g.gpu(), "first_row_backward", g.all(), g.len() * tokens, [int(tokens), int(dim)]) }
+    unsafe { moved(g.gpu(), "first_row_backward", g.all(), g.len() * tokens, [int(tokens), int(dim)]) }
 }

@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use strath_core::{ImageShape, Layout};
 use strath_cuda::layers::attention::Attention;
+use strath_cuda::layers::linear;
 use strath_cuda::layers::norm::{self, Affine, Moments, Over};
 use strath_cuda::layers::pointwise::{self, Follows as Then};
 use strath_cuda::layers::shapes::{self, Subsample};
-use strath_cuda::layers::{linear, shapes::Dims as There};
-use strath_cuda::{Convolution, Gpu, GpuError, PartMut, Vector};
+use strath_cuda::{Gpu, GpuError, PartMut, Vector};
+use strath_kernels::conv::Shape;
 
 use super::{Flow, Outcome};
 use crate::error::{Computed, ModelError};
@@ -164,9 +165,9 @@ impl<'a> Course<'a> {
         Ok(Product { x: x.values.clone(), y, dims, weight, bias, sink: self.sink.clone() })
     }
 
-    fn uploaded(&self, images: Images<'_>) -> Computed<(Vector<f32>, There)> {
+    fn uploaded(&self, images: Images<'_>) -> Computed<(Vector<f32>, Dims)> {
         let ImageShape { channels, height, width } = images.shape;
-        Ok((self.gpu.copied(images.values)?, There { images: images.count, height, width, channels }))
+        Ok((self.gpu.copied(images.values)?, Dims { images: images.count, height, width, channels }))
     }
 }
 
@@ -236,8 +237,7 @@ impl Route for Course<'_> {
 
     fn images(&self, images: Images<'_>) -> Computed<Flow> {
         let (x, dims) = self.uploaded(images)?;
-        let There { images, height, width, channels } = dims;
-        Ok(self.tape.source(Dims { images, height, width, channels }, shapes::channels_last(&x, dims)?)?)
+        Ok(self.tape.source(dims, shapes::channels_last(&x, dims)?)?)
     }
 
     fn flat_images(&self, images: Images<'_>) -> Computed<Flow> {
@@ -247,7 +247,7 @@ impl Route for Course<'_> {
 
     fn patches(&self, images: Images<'_>, patch: usize) -> Computed<Flow> {
         let (x, dims) = self.uploaded(images)?;
-        let There { images, height, width, channels } = dims;
+        let Dims { images, height, width, channels } = dims;
         let tokens = (height / patch) * (width / patch);
         let rows = Dims { images, height: tokens, width: 1, channels: channels * patch * patch };
         Ok(self.tape.source(rows, shapes::patches(&x, dims, patch)?)?)
@@ -259,7 +259,7 @@ impl Route for Course<'_> {
             return Err(candle_core::Error::Msg(format!("{prefix}.weight is no weight of a convolution")).into());
         };
         let Conv { stride, padding } = conv;
-        let shape = Convolution { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding };
+        let shape = Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding };
         let (height, width) = shape.output();
         let y = linear::convolution(&x.values.buffer, weight.part(), &shape)?;
         let (input, sink) = (x.values.clone(), self.sink.clone());
@@ -312,23 +312,20 @@ impl Route for Course<'_> {
     }
 
     fn subsample_and_pad(&self, x: &Flow, stride: usize, added: usize) -> Computed<Flow> {
-        let Dims { images, height, width, channels } = x.dims();
-        let kernel = Subsample { dims: There { images, height, width, channels }, stride, added };
-        let There { images, height, width, channels } = kernel.output();
+        let kernel = Subsample { dims: x.dims(), stride, added };
         let y = kernel.forward(&x.values.buffer)?;
         let input = x.values.clone();
         let way = move |_: &Values<Vector<f32>>, g: Vector<f32>| input.add_gradient(kernel.backward(&g)?).0;
-        Ok(self.tape.of_one("subsample", x, Dims { images, height, width, channels }, y, || backward(way))?)
+        Ok(self.tape.of_one("subsample", x, kernel.output(), y, || backward(way))?)
     }
 
     fn global_average(&self, x: &Flow) -> Computed<Flow> {
-        let Dims { images, height, width, channels } = x.dims();
-        let dims = There { images, height, width, channels };
+        let dims = x.dims();
         let y = shapes::average(&x.values.buffer, dims)?;
         let input = x.values.clone();
         let way =
             move |_: &Values<Vector<f32>>, g: Vector<f32>| input.add_gradient(shapes::average_backward(&g, dims)?).0;
-        Ok(self.tape.of_one("average", x, Dims::matrix(images, channels), y, || backward(way))?)
+        Ok(self.tape.of_one("average", x, Dims::matrix(dims.images, dims.channels), y, || backward(way))?)
     }
 
     fn linear(&self, x: &Flow, prefix: &str) -> Computed<Flow> {

@@ -117,9 +117,7 @@ impl Model {
         expect("weights", weights.len(), self.parameters().len())?;
         let gpu = weights.gpu().clone();
         let images = self.images(images, labels.len())?;
-        let norms = self.norms_on(&gpu, Normalise::ByBatch)?;
-        let sink = Sink::new(gpu.stale(0)?);
-        let course = Course::new(&gpu, Tape::Off, self.parameters(), weights, norms, sink);
+        let course = self.passing_on(&gpu, weights, Normalise::ByBatch)?;
         let logits = self.network().forward(images, &course)?;
         let (losses, _) = loss::cross_entropy(&logits.values.buffer, &gpu.copied(labels)?, label_smoothing, 0.0)?;
         mean(&losses)
@@ -139,14 +137,18 @@ impl Model {
         expect("weights", weights.len(), self.parameters().len())?;
         let gpu = weights.gpu().clone();
         let images = self.images(images, labels.len())?;
-        let norms = self.norms_on(&gpu, by)?;
-        let sink = Sink::new(gpu.stale(0)?);
-        let course = Course::new(&gpu, Tape::Off, self.parameters(), weights, norms, sink);
+        let course = self.passing_on(&gpu, weights, by)?;
         let logits = self.network().forward(images, &course)?;
         let (losses, are_correct) = loss::scores(&logits.values.buffer, &gpu.copied(labels)?)?;
         let scores = losses.to_host()?.into_iter().zip(are_correct.to_host()?);
         let scores = scores.map(|(loss, correct)| Score { loss, correct: correct == 1 }).collect();
         Ok((scores, self.collected(course.into_statistics())?))
+    }
+
+    /// A pass that looks only forward.
+    fn passing_on<'a>(&'a self, gpu: &Gpu, weights: &Arc<Vector<f32>>, by: Normalise<'_>) -> Computed<Course<'a>> {
+        let (norms, sink) = (self.norms_on(gpu, by)?, Sink::new(gpu.stale(0)?));
+        Ok(Course::new(gpu, Tape::Off, self.parameters(), weights, norms, sink))
     }
 
     fn norms_on<'a>(&'a self, gpu: &Gpu, by: Normalise<'_>) -> Computed<Norms<'a>> {

@@ -36,4 +36,5 @@ pub(crate) use memory::Memory;
 pub(crate) use norm::{Affine, moments};
 pub use sink::Listener;
 pub(crate) use sink::{Parameter, Parameters, Sink};
-pub(crate) use token::{Backward, Dims, Flow, Tape, Values};
+pub(crate) use strath_kernels::Dims;
+pub(crate) use token::{Backward, Flow, Tape, Values};

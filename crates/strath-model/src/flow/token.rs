@@ -4,33 +4,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor, Var};
 
+use strath_kernels::Dims;
+
 use super::Buffer;
 use super::memory::Memory;
 use crate::layer::scalar;
-
-/// Images by rows, columns and channels, channels innermost; a matrix [n, width] is n images of one pixel, tokens [N, T, width]
-/// are images of T rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Dims {
-    pub(crate) images: usize,
-    pub(crate) height: usize,
-    pub(crate) width: usize,
-    pub(crate) channels: usize,
-}
-
-impl Dims {
-    pub(crate) fn matrix(rows: usize, channels: usize) -> Self {
-        Self { images: rows, height: 1, width: 1, channels }
-    }
-
-    pub(crate) fn rows(self) -> usize {
-        self.images * self.height * self.width
-    }
-
-    pub(crate) fn values(self) -> usize {
-        self.rows() * self.channels
-    }
-}
 
 /// An activation: a token in candle's graph and the values beside it.
 pub(crate) struct Flow<B: Memory = Buffer> {
