@@ -5,6 +5,9 @@
 //! order is a fixed rule of sizes and of who is where, never of what was measured, so that a run can be repeated to the same bits; of algorithms
 //! that add in the same order `f32` takes the fastest.
 
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
 use strath_core::config::Algorithm;
 
 use crate::cost::{Load, Scheme, Spread, seconds};
@@ -91,6 +94,33 @@ pub struct Message {
     pub encoding: Encoding,
     /// Its values.
     pub values: usize,
+}
+
+/// Messages that are remembered at most: a run has one of each kind a lane that ranks share, and a handful beside.
+const MOST_CHOSEN: usize = 64;
+
+/// Choices that were made. They depend on nothing that changes while ranks are connected, and asking the model takes as long as a quarter of a
+/// small sum between two ranks.
+#[derive(Debug, Default)]
+pub(crate) struct Chosen(Mutex<Vec<(Kind, Choice)>>);
+
+/// Of a message: the ranks that sum, and how many values of which kind.
+type Kind = (Range<u32>, Encoding, usize);
+
+impl Chosen {
+    /// What was chosen for such a message; the first time, what `choose` says.
+    pub(crate) fn before(&self, kind: &Kind, choose: impl FnOnce() -> Choice) -> Choice {
+        // Nothing is ever half done to it.
+        let mut chosen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, choice)) = chosen.iter().find(|(known, _)| known == kind) {
+            return *choice;
+        }
+        let choice = choose();
+        if chosen.len() < MOST_CHOSEN {
+            chosen.push((kind.clone(), choice));
+        }
+        choice
+    }
 }
 
 /// Algorithms that add `f32` terms in the same order, that of the ranks, and so give the same bits.
@@ -194,6 +224,26 @@ mod tests {
             choose(Algorithm::Auto, &message, Some(&rates(1.0, 2.0))).0
         };
         assert_eq!((chosen(16 * KIB), chosen(MIB)), (Choice::Exchange, Choice::Direct));
+    }
+
+    #[test]
+    fn a_choice_is_made_once_for_each_kind_of_message_and_however_many_there_are() {
+        let (chosen, asked) = (Chosen::default(), std::cell::Cell::new(0));
+        let kinds =
+            (0..2 * MOST_CHOSEN).flat_map(|values| [(0..2, Encoding::Exact, values), (0..3, Encoding::Exact, values)]);
+        let kinds: Vec<Kind> = kinds.collect();
+        let choose =
+            |kind: &Kind| if kind.2.is_multiple_of(2) && kind.0.end == 2 { Choice::Ring } else { Choice::Direct };
+        for _ in 0..3 {
+            for kind in &kinds {
+                let found = chosen.before(kind, || {
+                    asked.set(asked.get() + 1);
+                    choose(kind)
+                });
+                assert_eq!(found, choose(kind), "{kind:?}");
+            }
+        }
+        assert_eq!(asked.get(), MOST_CHOSEN + 3 * (kinds.len() - MOST_CHOSEN));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use strath_core::config::{Algorithm, Transport};
 use strath_core::{Fault, Generation, Rank, RunId, Step, Ticket};
 
 use crate::bucket::Bucket;
-use crate::choice::{Choice, Message, choose};
+use crate::choice::{Choice, Chosen, Message, choose};
 use crate::cost::Spread;
 use crate::direct::Direct;
 use crate::doubling::Doubling;
@@ -70,6 +70,8 @@ pub struct Collective {
     spread: Spread,
     /// What the ranks measured and agreed on, where the algorithm is to be chosen.
     rates: Option<Rates>,
+    /// What was chosen so far.
+    chosen: Chosen,
     /// Peers that are reached through shared memory.
     shared: Vec<Rank>,
     /// `None` in a world of one.
@@ -88,6 +90,7 @@ impl Collective {
             spread: Spread::of(&Hosts::one(1)),
             hosts: Hosts::one(1),
             rates: None,
+            chosen: Chosen::default(),
             shared: Vec::new(),
             engine: None,
             spares: Spares::store(),
@@ -151,7 +154,8 @@ impl Collective {
             tracing::debug!(?hosts, ?shared, ?rates, "connected");
         }
         let spread = Spread::of(&hosts);
-        Ok(Self { identity, algorithm, hosts, spread, rates, shared, engine, spares: Spares::store() })
+        let (chosen, spares) = (Chosen::default(), Spares::store());
+        Ok(Self { identity, algorithm, hosts, spread, rates, chosen, shared, engine, spares })
     }
 
     /// What carries sums to and from a peer.
@@ -222,17 +226,16 @@ impl Collective {
 
     /// The algorithm that sums such a payload over `group`.
     pub fn choice(&self, group: &Range<u32>, payload: &Payload) -> Choice {
-        let world_size = self.identity.world_size;
-        let is_world = *group == (0..world_size);
-        let message = Message {
-            world_size,
-            spread: if is_world { self.spread } else { Spread::of(&self.hosts.within(group)) },
-            encoding: payload.encoding(),
-            values: payload.len(),
-        };
-        let (choice, reason) = choose(self.algorithm, &message, self.rates.as_ref());
-        tracing::trace!(?choice, reason, ?message, "all-reduce");
-        choice
+        let (encoding, values) = (payload.encoding(), payload.len());
+        self.chosen.before(&(group.clone(), encoding, values), || {
+            let world_size = self.identity.world_size;
+            let is_world = *group == (0..world_size);
+            let spread = if is_world { self.spread } else { Spread::of(&self.hosts.within(group)) };
+            let message = Message { world_size, spread, encoding, values };
+            let (choice, reason) = choose(self.algorithm, &message, self.rates.as_ref());
+            tracing::debug!(?choice, reason, ?message, "all-reduce");
+            choice
+        })
     }
 
     /// Gives memory for the result of a later sum of [`Payload::Exact`] or [`Payload::Wide`], which does not replace its terms:
