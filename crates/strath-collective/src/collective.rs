@@ -26,7 +26,7 @@ use crate::reduction::{Reduction, Tag};
 use crate::ring::Ring;
 use crate::spares::Spares;
 use crate::tls::RingTls;
-use crate::transport::{self, Engine, Outcome, ShortSum};
+use crate::transport::{self, Engine, Outcome, Patience, ShortSum};
 
 /// The largest world that [`Collective::connect`] serves: every rank holds two connections to every other, which lane
 /// groups and the direct exchange use.
@@ -123,7 +123,7 @@ impl Collective {
         how: (Algorithm, Transport),
         deadline: Duration,
     ) -> Result<Self, CollectiveError> {
-        Self::connect_unless(listener, identity, members, how, None, deadline, &AtomicBool::new(false))
+        Self::connect_unless(listener, identity, members, how, None, deadline.into(), &AtomicBool::new(false))
     }
 
     /// The same, for as long as it is not `cancelled`: then it fails with [`Unreachable`](CollectiveError::Unreachable) soon, where
@@ -131,22 +131,23 @@ impl Collective {
     /// have proven that they know the ticket; what goes through shared memory of one host is not.
     ///
     /// # Errors
-    /// As [`connect`](Self::connect); [`Untrusted`](CollectiveError::Untrusted) where a certificate is not good enough.
+    /// As [`connect`](Self::connect); [`Unanswered`](CollectiveError::Unanswered) where no sign of a peer's host comes for as long as its
+    /// `patience`; [`Untrusted`](CollectiveError::Untrusted) where a certificate is not good enough.
     pub fn connect_unless(
         listener: TcpListener,
         identity: Identity,
         members: &[Member],
         (algorithm, transport): (Algorithm, Transport),
         tls: Option<&RingTls>,
-        deadline: Duration,
+        patience: Patience,
         cancelled: &AtomicBool,
     ) -> Result<Self, CollectiveError> {
         let peers = checked_peers(&identity, members)?;
         let hosts = hosts(&listener, &identity, members, &peers);
         let (mut shared, mut rates, mut engine) = (Vec::new(), None, None);
         if !peers.is_empty() {
-            let connected = engine.insert(transport::connect(listener, identity, &peers, tls, deadline, cancelled)?);
-            let mut agreement = transport::Agreement::new(connected, identity, deadline);
+            let connected = engine.insert(transport::connect(listener, identity, &peers, tls, patience, cancelled)?);
+            let mut agreement = transport::Agreement::new(connected, identity, patience.whole);
             shared = transport::share(&mut agreement, &hosts, transport)?;
             if algorithm == Algorithm::Auto {
                 rates = Some(transport::measure(&mut agreement, &hosts)?);

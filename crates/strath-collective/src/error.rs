@@ -102,6 +102,18 @@ pub enum CollectiveError {
         /// What happened last.
         cause: String,
     },
+    /// A peer from whose host no answer of any kind comes.
+    #[error(
+        "rank {rank} at {address} answered no connection for {waited:?}: its host is down or what lies between drops packets; check that the address can be reached from here"
+    )]
+    Unanswered {
+        /// The rank.
+        rank: Rank,
+        /// Its address.
+        address: SocketAddr,
+        /// For how long.
+        waited: Duration,
+    },
     /// A peer's connection ended.
     #[error("lost rank {rank} at {address} at step {step} in {phase}: {cause}")]
     PeerLost {

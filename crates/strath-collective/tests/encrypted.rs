@@ -37,7 +37,7 @@ fn connect(
     deadline: Duration,
 ) -> Result<Collective, CollectiveError> {
     let how = (Algorithm::Auto, transport);
-    Collective::connect_unless(listener, me, members, how, tls, deadline, &AtomicBool::new(false))
+    Collective::connect_unless(listener, me, members, how, tls, deadline.into(), &AtomicBool::new(false))
 }
 
 /// What each rank of a world comes to, with a certificate or without.
@@ -205,8 +205,8 @@ fn a_bit_turned_over_within_tls_ends_the_ring_and_never_reaches_a_sum() {
                     let how = (Algorithm::Direct, CARRIER);
                     let until = AtomicBool::new(false);
                     let me = identity(rank, 2);
-                    let peers =
-                        Collective::connect_unless(listener, me, &members, how, Some(tls), LONG, &until).unwrap();
+                    let peers = Collective::connect_unless(listener, me, &members, how, Some(tls), LONG.into(), &until)
+                        .unwrap();
                     let term = term(Kind::Floats, rank, 200_000);
                     peers.all_reduce(Step(0), Bucket::GRADIENT, 0..2, term, Fault::NONE).wait(LONG).map(|_| ())
                 })

@@ -8,12 +8,12 @@ mod ranks;
 use std::collections::VecDeque;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use ranks::{LONG, hello, identity, listeners, mac, ticket, with_mac};
-use strath_collective::{Collective, CollectiveError, Identity, Member};
+use strath_collective::{Collective, CollectiveError, Identity, Member, Patience};
 use strath_core::config::{Algorithm, Transport};
 use strath_core::{Generation, Rank, RunId};
 
@@ -202,6 +202,27 @@ fn a_peer_that_is_not_there_is_named_with_its_address_at_the_deadline() {
     assert!(since.elapsed() >= SHORT && since.elapsed() < SHORT * 2);
     assert!(matches!(error, CollectiveError::Unreachable { rank: Rank(1), .. }), "{error}");
     assert!(error.to_string().contains(&members[1].address.to_string()), "{error}");
+}
+
+#[test]
+fn a_host_that_gives_no_sign_is_lost_long_before_the_deadline() {
+    let (mut listeners, members) = listeners(2);
+    // A kernel drops what knocks at a full queue, as a network does that is cut.
+    let full = listeners.pop().unwrap();
+    rustix::net::listen(&full, 0).unwrap();
+    let knock = || TcpStream::connect_timeout(&members[1].address, Duration::from_millis(200));
+    let mut queue = Vec::new();
+    while let Ok(stream) = knock() {
+        queue.push(stream);
+    }
+    let patience = Patience { whole: LONG, silence: Duration::from_millis(300) };
+    let (how, until) = ((Algorithm::Auto, Transport::Auto), AtomicBool::new(false));
+    let (listener, since) = (listeners.pop().unwrap(), Instant::now());
+    let error = Collective::connect_unless(listener, identity(0, 2), &members, how, None, patience, &until);
+    let (error, after) = (error.unwrap_err(), since.elapsed());
+    assert!(matches!(error, CollectiveError::Unanswered { rank: Rank(1), .. }), "{error}");
+    assert!(after >= patience.silence && after < 4 * patience.silence, "{after:?}");
+    drop((full, queue));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use strath_collective::{Collective, CollectiveError, Identity, Member, RingTls};
+use strath_collective::{Collective, CollectiveError, Identity, Member, Patience, RingTls};
 use strath_core::config::{Config, WeightDecay};
 use strath_core::{Assignment, Digest, Evaluations, Finish, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
@@ -29,6 +29,8 @@ use crate::worker::cores;
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
 const RING_DEADLINE: Duration = Duration::from_secs(10);
+/// A host that gives no sign for a lease is lost, but for no shorter time than this: what is lost on the way is sent again after a fifth of it.
+const LEAST_SILENCE: Duration = Duration::from_secs(1);
 /// A state that one of them is sent first comes with at least so many bytes a second.
 const LEAST_BYTES_PER_S: usize = 1 << 20;
 
@@ -124,7 +126,9 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let to_be_sent = if assign.some_are_sent { bytes.div_ceil(LEAST_BYTES_PER_S) } else { 0 };
     let deadline = RING_DEADLINE + Duration::from_secs(to_be_sent as u64);
     let tls = tls.map(|tls| ring_tls(tls.credentials())).transpose().map_err(|error| own(&error))?;
-    let peers = match ring(listener, &admitted, &assign, &config, tls.as_ref(), deadline, cancelled) {
+    let lease = Duration::from_millis(config.cluster.lease_ms);
+    let patience = Patience { whole: deadline, silence: lease.max(LEAST_SILENCE) };
+    let peers = match ring(listener, &admitted, &assign, &config, tls.as_ref(), patience, cancelled) {
         Ok(peers) => Arc::new(peers),
         Err(error) => {
             let kind = kind_of_collective(&error);
@@ -234,7 +238,7 @@ fn ring(
     assign: &Assign,
     config: &Config,
     tls: Option<&RingTls>,
-    deadline: Duration,
+    patience: Patience,
     cancelled: &AtomicBool,
 ) -> Result<Collective, CollectiveError> {
     let world_size = assign.members.len() as u32;
@@ -245,7 +249,7 @@ fn ring(
         .map(|(rank, member)| Member { rank: Rank(rank), address: member.ring_address })
         .collect();
     let how = (config.cluster.algorithm, config.cluster.transport);
-    Collective::connect_unless(listener, identity, &members, how, tls, deadline, cancelled)
+    Collective::connect_unless(listener, identity, &members, how, tls, patience, cancelled)
 }
 
 /// What a worker with this certificate shows to its peers.

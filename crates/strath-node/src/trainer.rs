@@ -296,6 +296,7 @@ pub(crate) fn lost_peer(error: &CollectiveError) -> Option<Rank> {
         CollectiveError::PeerLost { rank, .. }
         | CollectiveError::PeerSilent { rank, .. }
         | CollectiveError::Unreachable { rank, .. }
+        | CollectiveError::Unanswered { rank, .. }
         | CollectiveError::Handshake { rank, .. }
         | CollectiveError::Untrusted { rank, .. }
         | CollectiveError::Protocol { rank, .. } => Some(*rank),

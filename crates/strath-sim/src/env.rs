@@ -78,6 +78,8 @@ pub enum Input {
     Prepared(StreamId),
     /// A worker is to dial a peer again.
     DialsPeer(ThreadId, Rank),
+    /// A peer's host should have given a sign by now of the stream on which it was dialled.
+    SignDeadline(ThreadId, Rank, StreamId),
     /// Peers had to be connected by now.
     ConnectDeadline(ThreadId),
     /// A feed may have been silent for too long.
@@ -227,7 +229,13 @@ impl Env {
     pub fn block(&mut self, from: Host, to: Host, lasting: Duration) {
         let block = self.network.block(from, to);
         self.queue.after(lasting, Occurrence::Mends(Mending::Opens(from, to, block)));
-        self.queue.after(SILENCE, Occurrence::FallsSilent(from, to, block));
+        self.queue.after(self.silence(), Occurrence::FallsSilent(from, to, block));
+    }
+
+    /// How long the other end of a connection between ranks may answer nothing, before the kernel gives it up: a lease, but no less than a
+    /// second.
+    pub fn silence(&self) -> Duration {
+        Duration::from_millis(self.scenario.config.cluster.lease_ms.max(1000))
     }
 
     /// Breaks the streams of a link whose ends hear nothing of each other.
@@ -246,9 +254,6 @@ impl Env {
         }
     }
 }
-
-/// The kernel gives up a connection between ranks whose other end has answered nothing for so long.
-pub const SILENCE: Duration = Duration::from_secs(3);
 
 impl fmt::Debug for Env {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

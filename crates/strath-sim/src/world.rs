@@ -207,7 +207,7 @@ impl World {
             } else if plane == Plane::Data {
                 let other = if side == Side::Dialler { Side::Listener } else { Side::Dialler };
                 let closed = Packet::Closed(Closing::Silent);
-                self.env.queue.after(crate::env::SILENCE, Occurrence::Arrives(stream, other, closed));
+                self.env.queue.after(self.env.silence(), Occurrence::Arrives(stream, other, closed));
             }
             self.env.network.close(stream, side);
         }

@@ -3,7 +3,7 @@
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::handshake::{HELLO_BYTES, Hello, MAC_BYTES, Transcript, Word};
 use super::mesh::{Attempt, TICK, untrusted};
@@ -16,6 +16,9 @@ use crate::tls::RingTls;
 /// Longest pause between two attempts at a peer that is not up yet.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
+/// So often a host is knocked at within the time that a sign of it is waited for: packets are lost now and then.
+const KNOCKS: u32 = 6;
+
 /// A connection to a peer that is through its handshake.
 pub(super) struct Dialled {
     pub(super) stream: TcpStream,
@@ -23,22 +26,33 @@ pub(super) struct Dialled {
     pub(super) sealer: Option<Box<Sealer>>,
 }
 
-/// Dials until the peer answers, answers wrongly, or the attempt is over.
+/// Dials until the peer answers, answers wrongly, gives no sign for too long, or the attempt is over.
 pub(super) fn dial(attempt: &Attempt, peer: &Member) -> Result<Dialled, CollectiveError> {
     let mut pause = Duration::from_millis(5);
+    let mut sign = Instant::now();
     loop {
+        let begun = Instant::now();
         let last = match dial_once(attempt, peer) {
             Ok(dialled) => return Ok(dialled),
+            Err(DialError::NoSign(_)) if sign.elapsed() >= attempt.silence() => {
+                let (rank, address) = (peer.rank, peer.address);
+                return Err(CollectiveError::Unanswered { rank, address, waited: attempt.silence() });
+            }
+            Err(DialError::NoSign(cause)) => attempt.unreachable(peer, cause),
             Err(DialError::Wrong(mismatch)) => {
                 return Err(CollectiveError::Handshake { rank: peer.rank, peer: peer.address, mismatch });
             }
             Err(DialError::Untrusted(error)) => return Err(untrusted(peer.rank, peer.address, &error)),
-            Err(DialError::NotYet(cause)) => attempt.unreachable(peer, cause),
+            Err(DialError::NotYet(cause)) => {
+                sign = Instant::now();
+                attempt.unreachable(peer, cause)
+            }
         };
         if attempt.is_over() {
             return Err(last);
         }
-        thread::sleep(pause);
+        // Whoever has waited for a sign has paused already.
+        thread::sleep(pause.saturating_sub(begun.elapsed()));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
@@ -46,6 +60,8 @@ pub(super) fn dial(attempt: &Attempt, peer: &Member) -> Result<Dialled, Collecti
 enum DialError {
     /// Nobody is there yet.
     NotYet(String),
+    /// Nor is its host.
+    NoSign(String),
     /// Somebody else is there.
     Wrong(Mismatch),
     /// It knows the ticket, and its certificate is not good enough, or ours is not for it.
@@ -65,9 +81,15 @@ impl From<rustls::Error> for DialError {
 }
 
 fn dial_once(attempt: &Attempt, peer: &Member) -> Result<Dialled, DialError> {
-    // A host that drops packets is dialled anew every second, so that one lost SYN does not cost the deadline.
-    let timeout = attempt.left().clamp(Duration::from_millis(1), Duration::from_secs(1));
-    let mut stream = TcpStream::connect_timeout(&peer.address, timeout)?;
+    // Dialled anew well before its time is up, so that one lost SYN does not cost it; the kernel sends it again after a second only.
+    let longest = Duration::from_secs(1).min(attempt.silence() / KNOCKS);
+    let timeout = attempt.left().min(longest).max(Duration::from_millis(1));
+    let mut stream = TcpStream::connect_timeout(&peer.address, timeout).map_err(|error| match error.kind() {
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+            DialError::NoSign(error.to_string())
+        }
+        _ => error.into(),
+    })?;
     stream.set_nodelay(true)?;
     let hello = Hello::new(&attempt.identity, attempt.protection(), peer.rank)?;
     let mut transcript = Transcript::new(attempt.identity.ticket, &hello);

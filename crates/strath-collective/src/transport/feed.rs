@@ -14,7 +14,7 @@ use strath_core::Rank;
 
 use super::dial::{Dialled, dial};
 use super::inbound::Filled;
-use super::link::notice_silence;
+use super::link::{SILENCE, notice_silence};
 use super::mesh::{Attempt, TICK, local};
 use super::reception::{Accepted, Reception};
 use super::records::{BATCH_RECORDS, Opener, PLAIN_BYTES, Sealer};
@@ -54,7 +54,7 @@ impl FeedSender {
         deadline: Duration,
         cancelled: &AtomicBool,
     ) -> Result<Self, CollectiveError> {
-        let attempt = Attempt::new(identity, tls, deadline, cancelled);
+        let attempt = Attempt::new(identity, tls, deadline.into(), cancelled);
         let Dialled { stream, sealer } = dial(&attempt, &to)?;
         prepare(&stream).map_err(|error| local(identity.rank, "set up a connection", &error))?;
         Ok(Self { stream, sealer })
@@ -103,7 +103,7 @@ impl FeedReceiver {
         deadline: Duration,
         cancelled: &AtomicBool,
     ) -> Result<Self, CollectiveError> {
-        let attempt = Attempt::new(identity, tls, deadline, cancelled);
+        let attempt = Attempt::new(identity, tls, deadline.into(), cancelled);
         let peers = [from];
         let accepted = Reception::new(listener, &attempt, &peers)?.run(|| true)?.pop();
         let missing = || attempt.unreachable(&from, "it did not connect to this worker".into());
@@ -150,7 +150,7 @@ impl FeedReceiver {
 fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_nonblocking(true)?;
-    notice_silence(stream)
+    notice_silence(stream, SILENCE)
 }
 
 /// Nothing is the matter where nothing can be had for the moment.

@@ -24,8 +24,8 @@ pub(super) type Key = (Step, Bucket);
 
 /// Bytes read at once while no long segment is due, and small frames written at once.
 pub(super) const SMALL_BYTES: usize = 16 * 1024;
-/// A connection whose other end answers nothing for so long is broken.
-const SILENCE: Duration = Duration::from_secs(3);
+/// A connection whose other end answers nothing for so long is broken, where nothing else is asked for.
+pub(super) const SILENCE: Duration = Duration::from_secs(3);
 /// What a kept frame costs beside its values: its header and its place in a map of queues, generously.
 pub(super) const KEPT_BYTES: usize = HEADER_BYTES + 256;
 /// Bytes that are kept a peer for operations that have not been started here. The machines send at most 2 MiB early for
@@ -61,15 +61,16 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A link over two connections that are through their handshake, which accepted one and dialled the other.
+    /// A link over two connections that are through their handshake, which accepted one and dialled the other; both break after so long a
+    /// `silence`.
     ///
     /// Buffer sizes are left to the kernel: asking for one turns its tuning off and is cut to a limit below what tuning
     /// reaches.
-    pub(super) fn new(member: Member, accepted: Accepted, dialled: Dialled) -> io::Result<Self> {
+    pub(super) fn new(member: Member, accepted: Accepted, dialled: Dialled, silence: Duration) -> io::Result<Self> {
         for stream in [&accepted.stream, &dialled.stream] {
             stream.set_nodelay(true)?;
             stream.set_nonblocking(true)?;
-            notice_silence(stream)?;
+            notice_silence(stream, silence)?;
         }
         Ok(Self {
             member,
@@ -119,13 +120,13 @@ impl Link {
     }
 }
 
-/// Has the kernel end a connection whose other end answers nothing for [`SILENCE`]: a host that lost its power or its network
-/// sends no reset. What is sent is to be acknowledged by then, and an idle connection is probed.
-pub(super) fn notice_silence(stream: &TcpStream) -> io::Result<()> {
+/// Has the kernel end a connection whose other end answers nothing for some time: a host that lost its power or its network
+/// sends no reset. What is sent is to be acknowledged by then, and an idle connection is probed every second.
+pub(super) fn notice_silence(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     let second = Duration::from_secs(1);
-    sockopt::set_tcp_user_timeout(stream, SILENCE.as_millis() as u32)?;
+    sockopt::set_tcp_user_timeout(stream, silence.as_millis() as u32)?;
     sockopt::set_tcp_keepidle(stream, second)?;
     sockopt::set_tcp_keepintvl(stream, second)?;
-    sockopt::set_tcp_keepcnt(stream, SILENCE.as_secs() as u32)?;
+    sockopt::set_tcp_keepcnt(stream, silence.as_secs().max(1) as u32)?;
     Ok(sockopt::set_socket_keepalive(stream, true)?)
 }

@@ -9,7 +9,7 @@ use strath_core::Rank;
 
 use super::dial::dial;
 use super::handshake::Protection;
-use super::link::Link;
+use super::link::{Link, SILENCE};
 use super::reception::Reception;
 use crate::collective::{Identity, Member};
 use crate::error::CollectiveError;
@@ -18,13 +18,29 @@ use crate::tls::RingTls;
 /// Longest that any wait here lasts before it looks whether the others have failed.
 pub(super) const TICK: Duration = Duration::from_millis(20);
 
+/// How long a rank waits for its peers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Until every peer is connected.
+    pub whole: Duration,
+    /// For a sign of a peer's host, when it is dialled and later. A host that is up gives one at once, also where nobody listens or whoever
+    /// does hangs.
+    pub silence: Duration,
+}
+
+impl From<Duration> for Patience {
+    fn from(whole: Duration) -> Self {
+        Self { whole, silence: SILENCE }
+    }
+}
+
 /// What the dialling threads and the accepting one share.
 pub(super) struct Attempt<'a> {
     pub(super) identity: Identity,
     /// With what connections are encrypted, where they are.
     pub(super) tls: Option<&'a RingTls>,
     started: Instant,
-    deadline: Duration,
+    patience: Patience,
     /// Set once the outcome is known to be a failure.
     given_up: AtomicBool,
     /// Set from outside: nobody wants the outcome any more.
@@ -36,22 +52,27 @@ impl<'a> Attempt<'a> {
     pub(super) fn new(
         identity: Identity,
         tls: Option<&'a RingTls>,
-        deadline: Duration,
+        patience: Patience,
         cancelled: &'a AtomicBool,
     ) -> Self {
-        Self { identity, tls, started: Instant::now(), deadline, given_up: AtomicBool::new(false), cancelled }
+        Self { identity, tls, started: Instant::now(), patience, given_up: AtomicBool::new(false), cancelled }
     }
 }
 
 impl Attempt<'_> {
     pub(super) fn is_over(&self) -> bool {
         let is_given_up = self.given_up.load(Ordering::Relaxed) || self.cancelled.load(Ordering::Relaxed);
-        is_given_up || self.started.elapsed() >= self.deadline
+        is_given_up || self.started.elapsed() >= self.patience.whole
     }
 
     /// Time that is left.
     pub(super) fn left(&self) -> Duration {
-        self.deadline.saturating_sub(self.started.elapsed())
+        self.patience.whole.saturating_sub(self.started.elapsed())
+    }
+
+    /// How long a sign of a peer's host is waited for.
+    pub(super) fn silence(&self) -> Duration {
+        self.patience.silence
     }
 
     pub(super) fn protection(&self) -> Protection {
@@ -59,7 +80,7 @@ impl Attempt<'_> {
     }
 
     pub(super) fn unreachable(&self, peer: &Member, cause: String) -> CollectiveError {
-        CollectiveError::Unreachable { rank: peer.rank, address: peer.address, waited: self.deadline, cause }
+        CollectiveError::Unreachable { rank: peer.rank, address: peer.address, waited: self.patience.whole, cause }
     }
 }
 
@@ -77,10 +98,10 @@ pub(super) fn connect(
     identity: Identity,
     peers: &[Member],
     tls: Option<&RingTls>,
-    deadline: Duration,
+    patience: Patience,
     cancelled: &AtomicBool,
 ) -> Result<Vec<Link>, CollectiveError> {
-    let attempt = &Attempt::new(identity, tls, deadline, cancelled);
+    let attempt = &Attempt::new(identity, tls, patience, cancelled);
     thread::scope(|scope| {
         let dials: Vec<_> = peers
             .iter()
@@ -109,7 +130,7 @@ pub(super) fn connect(
                 Err(error) => failures.push(local(identity.rank, "start a dialling thread", &error)),
             }
         }
-        // A peer that answered wrongly says more than those that were not waited for because of it.
+        // A peer that answered wrongly, or whose host does not answer, says more than those that were not waited for because of it.
         let wrong = |e: &CollectiveError| !matches!(e, CollectiveError::Unreachable { .. });
         let first = failures.iter().position(wrong).unwrap_or(0);
         if first < failures.len() && (wrong(&failures[first]) || accepted.as_ref().err().is_none_or(|e| !wrong(e))) {
@@ -117,7 +138,7 @@ pub(super) fn connect(
         }
         let links = peers.iter().zip(accepted?).zip(outbound);
         links
-            .map(|((peer, accepted), dialled)| Link::new(*peer, accepted, dialled))
+            .map(|((peer, accepted), dialled)| Link::new(*peer, accepted, dialled, patience.silence))
             .collect::<Result<_, _>>()
             .map_err(|error| local(identity.rank, "set up a connection", &error))
     })

@@ -35,11 +35,11 @@ mod watch;
 
 use std::net::TcpListener;
 use std::sync::atomic::AtomicBool;
-use std::time::Duration;
 
 pub(crate) use agreement::Agreement;
 pub(crate) use engine::Outcome;
 pub use feed::{DONOR, FeedReceiver, FeedSender, NEWCOMER};
+pub use mesh::Patience;
 pub(crate) use probe::measure;
 pub(crate) use share::share;
 pub(crate) use short::ShortSum;
@@ -58,8 +58,8 @@ pub(crate) fn connect(
     identity: Identity,
     peers: &[Member],
     tls: Option<&RingTls>,
-    deadline: Duration,
+    patience: Patience,
     cancelled: &AtomicBool,
 ) -> Result<Engine, CollectiveError> {
-    Engine::start(identity, mesh::connect(listener, identity, peers, tls, deadline, cancelled)?)
+    Engine::start(identity, mesh::connect(listener, identity, peers, tls, patience, cancelled)?)
 }

@@ -13,6 +13,9 @@ use crate::message::{CoordinatorMessage, Ending, FailureKind, FailureReport};
 /// How long a report that a peer is lost waits for the peer's own session to break, or for its own report: both say more.
 const PATIENCE: Duration = Duration::from_millis(500);
 
+/// A worker that its peers could not reach may come back so often in `cluster.rejoin_timeout_s`: what lies between may be in order again.
+const MOST_RETURNS: usize = 3;
+
 /// Ranks that have reported a peer lost, and until when nobody is blamed for it.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Suspicion {
@@ -32,6 +35,20 @@ struct Loss {
     /// The reporter's name: its session may be over when the blame is laid.
     reporter: String,
     report: FailureReport,
+}
+
+/// Which processes were given up because their peers did not reach them, by their nonces and numbers, and when.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct GivenUp(Vec<((u64, u32), Timestamp)>);
+
+impl GivenUp {
+    /// Whether a process that is given up now may come back, as it was not so often before within the `window`.
+    fn may_return(&mut self, process: (u64, u32), window: Duration, now: Timestamp) -> bool {
+        self.0.retain(|(_, at)| now.since(*at) < window);
+        let before = self.0.iter().filter(|(known, _)| *known == process).count();
+        self.0.push((process, now));
+        before < MOST_RETURNS
+    }
 }
 
 /// What a set of reports comes to.
@@ -145,9 +162,18 @@ impl Coordinator {
         };
         let culprit = self.sessions.iter().find(|(_, session)| session.rank == Some(given_up)).map(|(c, _)| *c);
         let Some(culprit) = culprit.filter(|_| self.survives()) else { return self.fail(message) };
-        // One that its peers cannot reach has no part in the run.
-        self.send(culprit, CoordinatorMessage::End(Ending::Failed(message.clone())));
+        // One that its peers cannot reach has no part in the run for now.
+        let ending = if self.may_return(culprit, now) { Ending::Outdated } else { Ending::Failed };
+        self.send(culprit, CoordinatorMessage::End(ending(message.clone())));
         self.leave(culprit, message);
+    }
+
+    /// Whether a worker that is given up for what lies between it and its peers may try again; counts that.
+    fn may_return(&mut self, culprit: Connection, now: Timestamp) -> bool {
+        let window = Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s);
+        let identity = self.sessions.get(&culprit).and_then(|session| session.identity.as_ref());
+        let process = identity.map(|(_, register)| (register.nonce, register.pid));
+        process.is_some_and(|process| self.given_up.may_return(process, window, now))
     }
 
     fn name_of(&self, rank: Rank) -> String {
@@ -185,6 +211,18 @@ mod tests {
         assert_eq!(laid(&[(0, 1), (1, 0)], 0), link(1, 0));
         assert_eq!(laid(&[(2, 1), (0, 1), (1, 0)], 2), link(0, 1));
         assert_eq!(laid(&[(0, 0)], 0), link(0, 0));
+    }
+
+    #[test]
+    fn a_process_comes_back_three_times_in_a_window_and_another_as_often() {
+        let (mut given_up, window) = (GivenUp::default(), Duration::from_secs(10));
+        let mut at = |process: u64, s: u64| {
+            let now = Timestamp(Duration::from_secs(s));
+            given_up.may_return((process, 1), window, now)
+        };
+        assert_eq!([at(1, 0), at(1, 1), at(2, 1), at(1, 2)], [true; 4]);
+        assert_eq!([at(1, 3), at(2, 3)], [false, true]);
+        assert_eq!([at(1, 9), at(1, 12)], [false, true], "of the four before two are out of the window");
     }
 
     #[test]

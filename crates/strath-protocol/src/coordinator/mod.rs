@@ -34,7 +34,7 @@ use crate::message::{
 };
 
 use balance::{Balance, Measured};
-use blame::Suspicion;
+use blame::{GivenUp, Suspicion};
 use decisions::Decisions;
 use drain::Drain;
 use ending::Results;
@@ -65,6 +65,7 @@ pub struct Coordinator {
     /// Whether a worker has become ready since the last generation was formed.
     somebody_came: bool,
     suspicion: Option<Suspicion>,
+    given_up: GivenUp,
     /// The current generation; before the first, the one that came last.
     generation: Generation,
     /// Everyone of it, in order of rank.
@@ -203,6 +204,7 @@ impl Coordinator {
             returns_until: now,
             somebody_came: false,
             suspicion: None,
+            given_up: GivenUp::default(),
             steps: Step(0),
             assignment: None,
             last_step: None,

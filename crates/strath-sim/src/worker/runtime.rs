@@ -235,6 +235,7 @@ impl Runtime {
         let Some(thread) = &mut self.thread else { return };
         match input {
             Input::DialsPeer(id, rank) if *id == thread.id => thread.dial(*rank, host, env),
+            Input::SignDeadline(id, rank, stream) if *id == thread.id => thread.check_sign(*rank, *stream, env),
             Input::ConnectDeadline(id) if *id == thread.id => thread.check_deadline(env),
             Input::Computed(id) if *id == thread.id => thread.computed(env),
             _ => {}

@@ -160,6 +160,17 @@ impl Thread {
         let stream = env.network.open(Plane::Data, (self.process, from), address, None);
         self.peers.dialled(rank, stream);
         env.send(stream, Side::Dialler, Packet::Hello(self.peers.hello(rank)));
+        env.within(env.silence(), self.process, Input::SignDeadline(self.id, rank, stream));
+    }
+
+    /// A peer's host that is up and can be reached has given a sign by now.
+    pub(crate) fn check_sign(&mut self, rank: Rank, stream: StreamId, env: &mut Env) {
+        let is_waiting = self.stage == Stage::Connecting && self.peers.of(stream) == Some((rank, Way::Unanswered));
+        let (here, there) = (self.host, Host::of(self.assign.members[rank.index()].ring_address));
+        let is_cut = [(here, there), (there, here)].iter().any(|(a, b)| env.network.is_blocked(*a, *b).is_some());
+        if is_waiting && (is_cut || env.network.is_dead(there)) {
+            self.not_connected(FailureKind::PeerLost(rank), env);
+        }
     }
 
     /// Somebody has connected to this worker.

@@ -81,7 +81,8 @@ impl AllreduceRank {
         };
         let how = (algorithm, transport);
         let until = AtomicBool::new(false);
-        let peers = Collective::connect_unless(listener, identity, &members, how, tls.as_ref(), DEADLINE, &until);
+        let peers =
+            Collective::connect_unless(listener, identity, &members, how, tls.as_ref(), DEADLINE.into(), &until);
         let peers = peers.map_err(Failure::other)?;
         if self.rank == 0 {
             let rates = peers.rates().copied().map(RatesLine::from);
