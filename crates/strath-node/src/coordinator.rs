@@ -110,7 +110,8 @@ pub async fn run(
         settings.folder.map(|folder| RunRecord::open(folder, settings.start.as_ref(), went_on, address)).transpose()?;
     let (recorded, evaluated) =
         record.as_ref().filter(|_| went_on).map(|record| record.metrics.newest()).unwrap_or_default();
-    let former = Former { members, bounds, next_worker, recorded: Step(recorded), evaluated };
+    let step_s = record.as_ref().filter(|_| went_on).map(|record| record.metrics.newest_step_s()).unwrap_or_default();
+    let former = Former { members, bounds, next_worker, recorded: Step(recorded), evaluated, step_s };
     let machine = Arc::new(Mutex::new(Coordinator::new(
         Settings {
             version: env!("CARGO_PKG_VERSION").into(),

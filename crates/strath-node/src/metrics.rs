@@ -35,6 +35,9 @@ impl Line {
     }
 }
 
+/// Steps that tell how long one takes.
+const NEWEST: usize = 32;
+
 /// A completed step.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StepLine {
@@ -231,6 +234,12 @@ impl MetricsLog {
         self.lines.iter().filter_map(|line| if let Line::Step(step) = line { Some(step) } else { None })
     }
 
+    /// Seconds of some of the newest steps, in order.
+    pub fn newest_step_s(&self) -> Vec<f64> {
+        let mut newest: Vec<f64> = self.steps().map(|step| step.step_s).collect();
+        newest.split_off(newest.len().saturating_sub(NEWEST))
+    }
+
     /// The evaluations of a split, in order.
     pub fn evaluations(&self, split: Split) -> impl DoubleEndedIterator<Item = &EvalLine> {
         self.lines.iter().filter_map(move |line| match line {
@@ -371,6 +380,7 @@ mod tests {
         let mut resumed = MetricsLog::open(&path, 2).unwrap();
         assert_eq!(resumed.lines(), [cluster(2), step(1), step(2), eval(2)]);
         assert_eq!((resumed.world_sizes(), resumed.steps().count()), (vec![2], 2));
+        assert_eq!(resumed.newest_step_s(), [1.0, 1.0]);
         assert!(!resumed.append(step(2)).unwrap() && resumed.append(step(3)).unwrap());
         assert_eq!(std::fs::read(&path).unwrap(), whole);
 

@@ -100,6 +100,21 @@ pub enum WorkerEnd {
 /// early is at fault itself.
 const MOST_LOST_EARLY: u32 = 3;
 
+/// A part in the run that is over within this time was a short one.
+const SHORT_PART: Duration = Duration::from_secs(10);
+/// The pause after two short parts in a row; after each further one it is four times as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+
+/// How long a worker stays away after so many short parts in a row: whoever is given up for what lies between it and its peers costs them a
+/// standstill each time that it comes in vain.
+fn pause(short_parts: u32) -> Duration {
+    match short_parts {
+        0 | 1 => Duration::ZERO,
+        more => LONGEST_PAUSE.min(FIRST_PAUSE * 4u32.saturating_pow(more - 2)),
+    }
+}
+
 /// What a part in a run leaves for the next: data and model with the configuration that they are of, and the state.
 #[derive(Default)]
 struct Left {
@@ -118,10 +133,14 @@ pub async fn run(
     mut leave: mpsc::Receiver<String>,
 ) -> Result<WorkerEnd, WorkerError> {
     let here = Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() });
-    let (mut left, mut lost, mut lost_early) = (Left::default(), None, 0);
+    let (mut left, mut lost, mut lost_early, mut short_parts) = (Left::default(), None, 0, 0);
     loop {
+        let connect = async {
+            tokio::time::sleep(pause(short_parts)).await;
+            Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()).await
+        };
         let session = tokio::select! {
-            session = Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()) => session,
+            session = connect => session,
             Some(()) = stop.recv() => return Ok(WorkerEnd::Stopped),
             Some(reason) = leave.recv() => {
                 let when = lost.map_or_else(|| "left before it joined".into(), |lost| format!("{lost}; then left"));
@@ -133,7 +152,9 @@ pub async fn run(
             (Err(error), Some(lost)) => return Err(WorkerError::Failed(format!("{lost}; then {error}"))),
             (Err(error), None) => return Err(error.into()),
         };
+        let begun = Instant::now();
         let outcome = take_part(&settings, session, &here, &mut left, &mut stop, &mut leave).await?;
+        short_parts = if begun.elapsed() < SHORT_PART { short_parts + 1 } else { 0 };
         match outcome {
             WorkerOutcome::Done => return Ok(WorkerEnd::Done),
             WorkerOutcome::Released => return Ok(WorkerEnd::Released),
@@ -262,4 +283,16 @@ pub(crate) fn cores() -> usize {
 
 pub(crate) fn host_name() -> String {
     hostname::get().map_or_else(|_| "unknown".into(), |name| name.to_string_lossy().into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_comes_in_vain_again_and_again_stays_away_longer_each_time() {
+        let pauses: Vec<u64> = (0..7).map(|short_parts| pause(short_parts).as_secs()).collect();
+        assert_eq!(pauses, [0, 0, 2, 8, 32, 32, 32]);
+        assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
+    }
 }

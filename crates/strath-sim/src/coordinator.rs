@@ -53,6 +53,7 @@ impl Folder {
             next_worker: self.next_worker,
             recorded: if is_at_work { recorded } else { Step(0) },
             evaluated: evaluated.filter(|_| is_at_work).map(|step| (step, Split::Test)),
+            step_s: Vec::new(),
         };
         let start = self.checkpoint.clone().map(|(step, model)| Start {
             step,

@@ -85,7 +85,8 @@ fn dial_once(attempt: &Attempt, peer: &Member) -> Result<Dialled, DialError> {
     let longest = Duration::from_secs(1).min(attempt.silence() / KNOCKS);
     let timeout = attempt.left().min(longest).max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&peer.address, timeout).map_err(|error| match error.kind() {
-        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => {
+        // The last is what a route says that swallows packets.
+        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::InvalidInput => {
             DialError::NoSign(error.to_string())
         }
         _ => error.into(),

@@ -188,6 +188,8 @@ impl Coordinator {
         let members = settings.former.members.clone();
         let stage = if members.is_empty() { Stage::Gathering } else { Stage::Returning(now.after(settings.lease())) };
         // A state with its optimizer's is a checkpoint, and on the disk.
+        let mut patience = Patience::default();
+        patience.begin(settings.former.step_s.iter().copied(), settings.lease());
         let checkpoint = settings.start.as_ref().filter(|start| start.optimizer.is_some()).map(|start| start.step);
         Self {
             generation: settings.generation,
@@ -218,7 +220,7 @@ impl Coordinator {
             decisions: Decisions::default(),
             pausing: None,
             balance: Balance::default(),
-            patience: Patience::default(),
+            patience,
             next_look_for_hanging: now,
             hung: Vec::new(),
             settled: None,

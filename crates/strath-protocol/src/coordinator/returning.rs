@@ -23,7 +23,7 @@ use crate::message::{CoordinatorMessage, Ending, Halted, Member, Phase, Register
 const MOST_SINCE: u64 = 1 << 32;
 
 /// What the coordinator before this one has left of a run that was at work.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Former {
     /// Everyone of its last generation, in order of rank.
     pub members: Vec<Member>,
@@ -35,6 +35,8 @@ pub struct Former {
     pub recorded: Step,
     /// The newest evaluation on record: its step, and the last split of that.
     pub evaluated: Option<(Step, Split)>,
+    /// Seconds of the newest steps on record: what tells a step that takes its time from one that hangs, until others are measured.
+    pub step_s: Vec<f64>,
 }
 
 impl Coordinator {

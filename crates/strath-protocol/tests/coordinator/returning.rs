@@ -13,7 +13,7 @@ use strath_protocol::{
 };
 
 use crate::support::{
-    address, at, halted, handle, join, lost, persist, places, prepared, progress, register, running, say, send,
+    address, at, drain, halted, handle, join, lost, persist, places, prepared, progress, register, running, say, send,
     settings, state, step_report,
 };
 
@@ -23,8 +23,14 @@ fn restarted(workers: u64) -> Coordinator {
     let members = (0..workers).map(member).collect();
     // The first does what the others leave.
     let bounds = [0].into_iter().chain((0..workers as usize).map(|left| 5 + left - workers as usize)).collect();
-    let former =
-        Former { members, bounds, next_worker: workers, recorded: Step(2), evaluated: Some((Step(1), Split::Test)) };
+    let former = Former {
+        members,
+        bounds,
+        next_worker: workers,
+        recorded: Step(2),
+        evaluated: Some((Step(1), Split::Test)),
+        step_s: vec![0.1; 8],
+    };
     let gather = Gather::AtLeast { workers: 1, quiet: Duration::from_millis(100) };
     Coordinator::new(Settings { generation: Generation(5), former, ..settings(gather) }, at(0))
 }
@@ -78,6 +84,27 @@ fn once_everyone_is_back_the_generation_goes_on_as_if_nothing_had_been() {
     let refused = Event::Message { connection: Connection(0), message: WorkerMessage::Step(step_report(3)) };
     assert!(machine.handle(refused, at(23)).is_err());
     assert_eq!(say(&mut machine, 1, WorkerMessage::State(state(3, Purpose::Final)), 24).len(), 1, "it is saved");
+}
+
+#[test]
+fn what_steps_took_before_tells_who_hangs_after() {
+    let mut machine = restarted(2);
+    come_back(&mut machine, 0, 1, working(5), 10);
+    come_back(&mut machine, 1, 0, working(5), 20);
+    // Ten times the five leases that are borne of steps of 0.1 s.
+    let hangs = |machine: &mut Coordinator, until: u64| {
+        (250..=until).step_by(250).find(|now| {
+            let said = [(0, Phase::Descent), (1, Phase::Reduce)].map(|(connection, phase)| {
+                let message = WorkerMessage::Heartbeat(progress(2, phase));
+                let event = Event::Message { connection: Connection(connection), message };
+                machine.handle(event, at(*now)).map(|()| drain(machine)).unwrap_or_default()
+            });
+            let warned = |c: &Command| matches!(c, Command::Record(Record::Warning(w)) if w.contains("worker 1 (h1, 127.0.0.1:9001) hangs"));
+            said.iter().flatten().any(warned)
+        })
+    };
+    let found = hangs(&mut machine, 120_000);
+    assert!(found.is_some_and(|at| (100_000..102_000).contains(&at)), "{found:?}");
 }
 
 #[test]
