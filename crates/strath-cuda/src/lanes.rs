@@ -58,16 +58,15 @@ fn same(a: usize, b: usize) {
 /// # Panics
 /// Where the vectors differ in length.
 pub fn add_fixed(
-    sum: &mut Vector<i64>,
+    sum: &mut PartMut<'_, i64>,
     values: Part<'_, f32>,
     weight: f64,
     limit: f32,
     outside: &mut Outside,
 ) -> Result<(), GpuError> {
-    same(sum.len(), values.len());
-    let gpu = sum.gpu().clone();
+    same(sum.len, values.len());
     // SAFETY: the kernel adds to one vector, as long as the values.
-    unsafe { add_weighted(&gpu, "add_fixed", [sum.all_mut().address()], values, (weight, limit), outside) }
+    unsafe { add_weighted("add_fixed", [sum.address()], values, (weight, limit), outside) }
 }
 
 /// The same to a sum of two halves, of which the lower has 48 bits more.
@@ -78,18 +77,17 @@ pub fn add_fixed(
 /// # Panics
 /// Where the vectors differ in length.
 pub fn add_wide(
-    (high, low): (&mut Vector<i64>, &mut Vector<i64>),
+    (high, low): (&mut PartMut<'_, i64>, &mut PartMut<'_, i64>),
     values: Part<'_, f32>,
     weight: f64,
     limit: f32,
     outside: &mut Outside,
 ) -> Result<(), GpuError> {
-    same(high.len(), values.len());
-    same(low.len(), values.len());
-    let gpu = high.gpu().clone();
-    let sums = [high.all_mut().address(), low.all_mut().address()];
+    same(high.len, values.len());
+    same(low.len, values.len());
+    let sums = [high.address(), low.address()];
     // SAFETY: the kernel adds to two vectors, as long as the values.
-    unsafe { add_weighted(&gpu, "add_wide", sums, values, (weight, limit), outside) }
+    unsafe { add_weighted("add_wide", sums, values, (weight, limit), outside) }
 }
 
 /// Adds `f32(weight v)` to each entry of a sum in f32.
@@ -100,16 +98,15 @@ pub fn add_wide(
 /// # Panics
 /// Where the vectors differ in length.
 pub fn add_floats(
-    sum: &mut Vector<f32>,
+    sum: &mut PartMut<'_, f32>,
     values: Part<'_, f32>,
     weight: f64,
     limit: f32,
     outside: &mut Outside,
 ) -> Result<(), GpuError> {
-    same(sum.len(), values.len());
-    let gpu = sum.gpu().clone();
+    same(sum.len, values.len());
     // SAFETY: the kernel adds to one vector, as long as the values.
-    unsafe { add_weighted(&gpu, "add_floats", [sum.all_mut().address()], values, (weight, limit), outside) }
+    unsafe { add_weighted("add_floats", [sum.address()], values, (weight, limit), outside) }
 }
 
 /// Launches a kernel that adds weighted values to sums.
@@ -117,7 +114,6 @@ pub fn add_floats(
 /// # Safety
 /// The kernel takes as many sums, each as long as the values.
 unsafe fn add_weighted<const N: usize>(
-    gpu: &Gpu,
     kernel: &'static str,
     sums: [Arg; N],
     values: Part<'_, f32>,
@@ -134,7 +130,7 @@ unsafe fn add_weighted<const N: usize>(
     ];
     let arguments: Vec<Arg> = sums.into_iter().chain(rest).collect();
     // SAFETY: every thread stays below the length.
-    unsafe { gpu.launch(kernel, Grid::Elements(len), arguments) }
+    unsafe { outside.0.gpu().launch(kernel, Grid::Elements(len), arguments) }
 }
 
 /// Tells `outside` of values whose magnitude is not below `limit`.

@@ -35,9 +35,9 @@ fn sums_have_the_integers_of_the_processor_and_round_as_they_do() {
     for micro_batch in 0..5 {
         let values = values(len, micro_batch);
         let there = gpu.copied(&values).unwrap();
-        lanes::add_fixed(&mut narrow, there.all(), 0.2, 32_768.0, &mut none).unwrap();
-        lanes::add_wide((&mut high, &mut low), there.all(), 0.2, 32_768.0, &mut none).unwrap();
-        lanes::add_floats(&mut floats, there.all(), 0.2, f32::INFINITY, &mut none).unwrap();
+        lanes::add_fixed(&mut narrow.all_mut(), there.all(), 0.2, 32_768.0, &mut none).unwrap();
+        lanes::add_wide((&mut high.all_mut(), &mut low.all_mut()), there.all(), 0.2, 32_768.0, &mut none).unwrap();
+        lanes::add_floats(&mut floats.all_mut(), there.all(), 0.2, f32::INFINITY, &mut none).unwrap();
         assert_eq!(vector::add_fixed(&mut of_narrow, &values, 0.2, 32_768.0), None);
         assert_eq!(vector::add_wide(&mut of_high, &mut of_low, &values, 0.2, 32_768.0), None);
         assert_eq!(vector::add_floats(&mut of_floats, &values, 0.2, f32::INFINITY), None);
@@ -65,7 +65,7 @@ fn the_first_value_out_of_range_is_told() {
         (values[700], values[701], values[999]) = (bad, f32::NAN, bad);
         let values = gpu.copied(&values).unwrap();
         let mut outside = Outside::none(&gpu).unwrap();
-        lanes::add_fixed(&mut gpu.zeros(1000).unwrap(), values.all(), 0.5, 32_768.0, &mut outside).unwrap();
+        lanes::add_fixed(&mut gpu.zeros(1000).unwrap().all_mut(), values.all(), 0.5, 32_768.0, &mut outside).unwrap();
         assert_eq!(outside.first().unwrap(), Some(700));
         let mut outside = Outside::none(&gpu).unwrap();
         lanes::find_outside(&values, 32_768.0, &mut outside).unwrap();

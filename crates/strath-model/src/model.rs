@@ -91,6 +91,11 @@ impl Model {
         Self { gpu, ..self }
     }
 
+    /// The GPU that passes run on.
+    pub fn gpu(&self) -> Option<&Gpu> {
+        self.gpu.as_ref()
+    }
+
     /// The trainable tensors, under PyTorch's names.
     pub fn parameters(&self) -> &Arc<Layout> {
         &self.parameters

@@ -16,11 +16,12 @@ use std::time::{Duration, Instant};
 use strath_collective::{Bucket, Collective, CollectiveError, Pending, Reduced};
 use strath_core::config::Reduce;
 use strath_core::fault::{Culprit, Fault};
-use strath_core::fixed::OutOfRange;
 use strath_core::{Layout, Step};
+use strath_cuda::GpuError;
 use strath_kernels::vector;
 use strath_model::Listener;
 
+use crate::flat::{Flat, FlatPart, Place, SumError, Weights};
 use crate::sums::DescentSum;
 
 /// A piece has at least so many values, 1 MiB: below, what a message costs outweighs what it hides.
@@ -77,6 +78,8 @@ struct Piece {
 enum Sum {
     Growing(DescentSum),
     Sent(Pending),
+    /// Of a rank that is alone: the sum, where it was rounded on its device.
+    Alone(Flat, Fault),
     Taken,
 }
 
@@ -86,29 +89,37 @@ pub struct Last {
     pub share: f64,
     /// Its lane.
     pub lane: usize,
-    /// The vector that it is a gradient at, and the decay that is part of the loss.
-    pub decay: (Arc<Vec<f32>>, f64),
+    /// The vector that it is a gradient at.
+    pub at: Weights,
+    /// The decay that is part of the loss.
+    pub decay: f64,
     /// The layout of both.
     pub layout: Arc<Layout>,
 }
 
 impl Descent {
-    /// An empty sum over the ranks of `peers`, cut into `pieces`.
-    pub fn new(reduce: Reduce, pieces: &[Range<usize>], peers: &Arc<Collective>, step: Step) -> Self {
-        let empty = |range: &Range<usize>| Piece {
-            sum: Sum::Growing(DescentSum::new(reduce, range.len())),
-            missing: range.len(),
-            range: range.clone(),
-            travelled: (None, None),
+    /// An empty sum over the ranks of `peers`, cut into `pieces`, of gradients at a place.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn new(
+        reduce: Reduce,
+        pieces: &[Range<usize>],
+        peers: &Arc<Collective>,
+        step: Step,
+        place: &Place,
+    ) -> Result<Self, GpuError> {
+        let empty = |range: &Range<usize>| {
+            Ok(Piece {
+                sum: Sum::Growing(DescentSum::new(reduce, range.len(), place)?),
+                missing: range.len(),
+                range: range.clone(),
+                travelled: (None, None),
+            })
         };
-        let pieces = pieces.iter().map(empty).collect();
-        Self(Arc::new(Mutex::new(Pieces {
-            peers: peers.clone(),
-            step,
-            all: pieces,
-            is_heard: false,
-            fault: Fault::NONE,
-        })))
+        let all = pieces.iter().map(empty).collect::<Result<_, GpuError>>()?;
+        let peers = peers.clone();
+        Ok(Self(Arc::new(Mutex::new(Pieces { peers, step, all, is_heard: false, fault: Fault::NONE }))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pieces> {
@@ -119,44 +130,47 @@ impl Descent {
     /// Adds a micro-batch's whole gradient, weighted by its part of the batch.
     ///
     /// # Errors
-    /// [`OutOfRange`] as [`DescentSum::add`].
-    pub fn add(&self, gradient: &[f32], share: f64) -> Result<(), OutOfRange> {
+    /// As [`DescentSum::add`].
+    pub fn add(&self, gradient: &Flat, share: f64) -> Result<(), SumError> {
         for Piece { range, sum, .. } in &mut self.lock().all {
             if let Sum::Growing(sum) = sum {
-                let start = range.start;
-                sum.add(&gradient[range.clone()], share).map_err(|found| OutOfRange { index: start + found.index })?;
+                let added = sum.add(gradient.part(range.clone()), share);
+                added.map_err(|error| error.counted_from(range.start))?;
             }
         }
         Ok(())
     }
 
     /// Adds the last micro-batch's gradient as a backward tells it, and sends each piece once it is whole. `None`: the gradient is one piece,
-    /// which is [added](Self::add) at the end.
-    pub fn listener(&self, last: Last) -> Option<Listener> {
+    /// or on a device, and [added](Self::add) at the end.
+    ///
+    /// # Errors
+    /// As [`DescentSum::begin`].
+    pub fn listener(&self, last: Last) -> Result<Option<Listener>, GpuError> {
         let mut pieces = self.lock();
+        let Weights::Host(weights) = last.at.clone() else { return Ok(None) };
         if pieces.all.len() < 2 {
-            return None;
+            return Ok(None);
         }
         pieces.is_heard = true;
         for piece in &mut pieces.all {
             if let Sum::Growing(sum) = &mut piece.sum {
-                sum.begin();
+                sum.begin()?;
             }
         }
         drop(pieces);
         let (descent, mut decayed) = (self.clone(), Vec::new());
-        Some(Box::new(move |range, values| {
-            let (weights, decay) = &last.decay;
-            let values = if *decay == 0.0 {
+        Ok(Some(Box::new(move |range, values| {
+            let values = if last.decay == 0.0 {
                 values
             } else {
                 decayed.clear();
                 decayed.extend_from_slice(values);
-                vector::add_scaled(&mut decayed, &weights[range.clone()], *decay as f32);
+                vector::add_scaled(&mut decayed, &weights[range.clone()], last.decay as f32);
                 &decayed
             };
             descent.lock().take(range, values, &last);
-        }))
+        })))
     }
 
     /// What the last micro-batch's gradient was found to be at fault with, where it is sent as it comes.
@@ -167,7 +181,10 @@ impl Descent {
 
     /// Sends what has not left, with the status word `fault`. `room` is asked for memory for a result that does not take the place of its
     /// terms.
-    pub fn send_rest(&self, fault: Fault, room: impl Fn() -> Vec<f32>) {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn send_rest(&self, fault: Fault, room: impl Fn() -> Vec<f32>) -> Result<(), GpuError> {
         let Pieces { peers, step, all: pieces, .. } = &mut *self.lock();
         let several = pieces.len();
         for (at, piece) in pieces.iter_mut().enumerate() {
@@ -175,9 +192,10 @@ impl Descent {
                 if several == 1 && piece.will_need_room() {
                     peers.give_room(room());
                 }
-                piece.send(peers, *step, bucket(at, several), fault);
+                piece.send(peers, *step, bucket(at, several), fault)?;
             }
         }
+        Ok(())
     }
 
     /// Waits for the sum over all ranks; `room` is asked for memory for one that comes in pieces.
@@ -187,8 +205,12 @@ impl Descent {
     pub fn wait(self, room: impl FnOnce() -> Vec<f32>, deadline: Duration) -> Result<Reduction, CollectiveError> {
         let Pieces { peers, all: pieces, .. } = &mut *self.lock();
         if let [piece] = &mut pieces[..] {
+            if let Sum::Alone(gradient, fault) = &mut piece.sum {
+                let gradient = std::mem::replace(gradient, Flat::Host(Vec::new()));
+                return Ok(Reduction { gradient, fault: *fault, travelled: Vec::new() });
+            }
             let (gradient, fault) = piece.wait(deadline)?;
-            return Ok(Reduction { gradient, fault, travelled: Vec::new() });
+            return Ok(Reduction { gradient: Flat::Host(gradient), fault, travelled: Vec::new() });
         }
         let (mut gradient, mut fault, mut travelled) = (room(), Fault::NONE, Vec::new());
         for piece in pieces {
@@ -200,14 +222,14 @@ impl Descent {
                 travelled.push((from, to));
             }
         }
-        Ok(Reduction { gradient, fault, travelled })
+        Ok(Reduction { gradient: Flat::Host(gradient), fault, travelled })
     }
 }
 
 /// The reduced descent gradient.
 pub struct Reduction {
-    /// The sum, the same bits on every rank.
-    pub gradient: Vec<f32>,
+    /// The sum, the same bits on every rank: on the host, unless the rank is alone.
+    pub gradient: Flat,
     /// The least status word of all ranks and pieces.
     pub fault: Fault,
     /// From when to when each piece was under way that left during the backward.
@@ -225,15 +247,20 @@ impl Pieces {
             if !piece.range.contains(&range.start) {
                 continue;
             }
-            if let Err(found) = sum.add_at(range.start - piece.range.start, values, last.share) {
-                let tensor = last.layout.tensor_at(piece.range.start + found.index) as u32;
-                *fault = (*fault).min(Fault::new(last.lane, Culprit::DescentGradient(tensor)));
+            match sum.add_at(range.start - piece.range.start, FlatPart::Host(values), last.share) {
+                Ok(()) => {}
+                Err(SumError::OutOfRange(found)) => {
+                    let tensor = last.layout.tensor_at(piece.range.start + found.index) as u32;
+                    *fault = (*fault).min(Fault::new(last.lane, Culprit::DescentGradient(tensor)));
+                }
+                Err(SumError::Gpu(_)) => unreachable!("what is told lies on the host"),
             }
             piece.missing -= values.len();
             // One that is at fault waits for the end, and takes the word with it.
             if piece.missing == 0 && fault.is_none() {
                 piece.travelled.0 = Some(Instant::now());
-                piece.send(peers, *step, bucket(at, several), Fault::NONE);
+                let sent = piece.send(peers, *step, bucket(at, several), Fault::NONE);
+                sent.expect("what lies on the host is sent from there");
             }
         }
     }
@@ -244,10 +271,20 @@ impl Piece {
         matches!(self.sum, Sum::Growing(DescentSum::Exact(_)))
     }
 
-    fn send(&mut self, peers: &Collective, step: Step, bucket: Bucket, fault: Fault) {
-        let Sum::Growing(sum) = std::mem::replace(&mut self.sum, Sum::Taken) else { return };
+    fn send(&mut self, peers: &Collective, step: Step, bucket: Bucket, fault: Fault) -> Result<(), GpuError> {
+        let Sum::Growing(mut sum) = std::mem::replace(&mut self.sum, Sum::Taken) else { return Ok(()) };
         let everyone = 0..peers.identity().world_size;
-        self.sum = Sum::Sent(peers.all_reduce(step, bucket, everyone, sum.into_payload(), fault));
+        if everyone.len() == 1 && fault.is_none() {
+            sum = match sum.alone()? {
+                Ok(gradient) => {
+                    self.sum = Sum::Alone(gradient, fault);
+                    return Ok(());
+                }
+                Err(sum) => sum,
+            };
+        }
+        self.sum = Sum::Sent(peers.all_reduce(step, bucket, everyone, sum.into_payload()?, fault));
+        Ok(())
     }
 
     /// Notes when its sum has come.
@@ -306,15 +343,15 @@ mod tests {
             for earlier in 0..3 {
                 for decay in [0.0, 0.01] {
                     let sum = |pieces: &[Range<usize>], tells: bool| {
-                        let descent = Descent::new(reduce, pieces, &peers, Step(1));
+                        let descent = Descent::new(reduce, pieces, &peers, Step(1), &Place::default()).unwrap();
                         for k in 0..earlier {
-                            descent.add(&gradient(k as f32 + 0.3), 0.25).unwrap();
+                            descent.add(&Flat::Host(gradient(k as f32 + 0.3)), 0.25).unwrap();
                         }
                         let mut last = gradient(7.0);
                         if tells {
-                            let last_of =
-                                Last { share: 0.25, lane: 0, decay: (weights.clone(), decay), layout: layout.clone() };
-                            let mut listener = descent.listener(last_of).unwrap();
+                            let at = Weights::Host(weights.clone());
+                            let last_of = Last { share: 0.25, lane: 0, at, decay, layout: layout.clone() };
+                            let mut listener = descent.listener(last_of).unwrap().unwrap();
                             for entry in layout.entries().iter().rev() {
                                 listener(entry.range(), &last[entry.range()]);
                             }
@@ -322,12 +359,12 @@ mod tests {
                             if decay != 0.0 {
                                 vector::add_scaled(&mut last, &weights, decay as f32);
                             }
-                            descent.add(&last, 0.25).unwrap();
+                            descent.add(&Flat::Host(last), 0.25).unwrap();
                         }
-                        descent.send_rest(Fault::NONE, || vec![0.0; layout.len()]);
+                        descent.send_rest(Fault::NONE, || vec![0.0; layout.len()]).unwrap();
                         let sum = descent.wait(|| vec![9.0; layout.len()], Duration::from_secs(1)).unwrap();
                         assert_eq!(sum.travelled.len(), if tells { pieces.len() } else { 0 });
-                        sum.gradient
+                        sum.gradient.into_host().unwrap()
                     };
                     let whole = sum(&cut(&layout, 1), false);
                     let told = sum(&cut(&layout, 2), true);
@@ -341,9 +378,9 @@ mod tests {
     fn a_value_out_of_range_is_named_and_its_piece_takes_the_word_along() {
         let layout = Arc::new(layout(&[LEAST_VALUES, 7, LEAST_VALUES]));
         let peers = Arc::new(Collective::alone(strath_core::RunId(1), strath_core::Generation(1)));
-        let descent = Descent::new(Reduce::Exact, &cut(&layout, 2), &peers, Step(1));
-        let last = Last { share: 1.0, lane: 3, decay: (Arc::default(), 0.0), layout: layout.clone() };
-        let mut listener = descent.listener(last).unwrap();
+        let descent = Descent::new(Reduce::Exact, &cut(&layout, 2), &peers, Step(1), &Place::default()).unwrap();
+        let last = Last { share: 1.0, lane: 3, at: Weights::Host(Arc::default()), decay: 0.0, layout: layout.clone() };
+        let mut listener = descent.listener(last).unwrap().unwrap();
         let mut gradient = vec![1.0; layout.len()];
         gradient[LEAST_VALUES + 2] = f32::NAN;
         for entry in layout.entries().iter().rev() {
@@ -351,7 +388,7 @@ mod tests {
         }
         let fault = Fault::new(3, Culprit::DescentGradient(1));
         assert_eq!(descent.heard(), Some(fault));
-        descent.send_rest(fault, Vec::new);
+        descent.send_rest(fault, Vec::new).unwrap();
         let sum = descent.wait(|| vec![0.0; layout.len()], Duration::from_secs(1)).unwrap();
         assert_eq!((sum.fault, sum.travelled.len()), (fault, 1));
     }

@@ -1,7 +1,6 @@
 //! Loss and error over a whole split, shared out over the ranks, to the same bits for any number of them.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use strath_collective::{Bucket, Collective, CollectiveError, Payload, Reduced};
 use strath_core::fixed::{GRADIENT_BITS, GRADIENT_LIMIT, to_f64, to_fixed};
@@ -9,6 +8,7 @@ use strath_core::{Fault, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_model::{Model, ModelError};
 
+use crate::flat::Weights;
 use crate::step::EXCHANGE_DEADLINE;
 
 /// Examples of one forward pass. Blocks are cut from the split's start, never from a rank's share.
@@ -128,7 +128,7 @@ pub enum EvaluateError {
 #[expect(clippy::too_many_arguments, reason = "the model, its weights, the examples and who shares the work")]
 pub fn evaluate(
     model: &Model,
-    weights: &Arc<Vec<f32>>,
+    weights: &Weights,
     statistics: &[f32],
     loader: &Loader,
     split: SplitName,
@@ -150,7 +150,7 @@ pub fn evaluate(
     let (mut losses, mut wrong) = (Losses::default(), 0i64);
     for block in share(examples, rank, world_size) {
         let batch = loader.evaluation(split, block);
-        for score in model.evaluate(weights, statistics, &batch.images, &batch.labels)? {
+        for score in weights.evaluate(model, statistics, &batch)? {
             losses.add(score.loss, examples);
             wrong += i64::from(!score.correct);
         }

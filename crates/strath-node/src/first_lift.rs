@@ -10,7 +10,7 @@ use strath_kernels::vector;
 use strath_model::{Model, ModelError, convolution_method};
 use strath_sam::{NothingToPerturb, Perturbation};
 
-use crate::sums::LaneSum;
+use crate::sums::HostSum;
 
 /// Why there is no lift.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,7 @@ pub fn first_lift(config: &Config, dataset: &Arc<Dataset>) -> Result<f64, LiftEr
     let mut lifted = vec![0.0; weights.len()];
     let mut mean = 0.0;
     for lane in plan.lanes() {
-        let mut sum = LaneSum::new(config.cluster.reduce, lane.micro_batches.len(), weights.len());
+        let mut sum = HostSum::new(config.cluster.reduce, lane.micro_batches.len(), weights.len());
         for micro in &plan.micro_batches()[lane.micro_batches.clone()] {
             let batch = loader.micro_batch(0, micro.start..micro.start + micro.size);
             let mut gradient = sum.spent().unwrap_or_else(|| vec![0.0; weights.len()]);

@@ -17,9 +17,11 @@ use strath_sam::Optimizer;
 use crate::checkpoint::{self, CheckpointError};
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::feed::Audience;
+use crate::flat::{Place, Weights};
 use crate::measure::{MeasureError, Measurement, Measuring};
 use crate::pace::Pace;
 use crate::prepare::Prepared;
+use crate::resident::Resident;
 use crate::state::TrainingState;
 use crate::step::Stepper;
 use crate::trainer::{Told, Training, kind_of, kind_of_collective, lost_peer};
@@ -61,8 +63,9 @@ pub(crate) struct Measure {
 pub(crate) struct Evaluating {
     prepared: Prepared,
     loader: Loader,
-    weights: Arc<Vec<f32>>,
+    weights: Weights,
     statistics: Vec<f32>,
+    checkpoint: Digest,
     split: Split,
     rank: Rank,
     world_size: u32,
@@ -139,11 +142,13 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let loader =
         Loader::new(prepared.dataset.clone(), plan.batch(), seed, config.data.shuffle, config.data.augment.clone());
     let world_size = assign.members.len() as u32;
+    let place = Place::from(prepared.model.gpu());
     let work = match &admitted.job {
         Job::Evaluate(split) => Work::Evaluate(Box::new(Evaluating {
+            checkpoint: checkpoint::digest(&prepared.model, &state.weights, &state.statistics),
             prepared,
             loader,
-            weights: state.weights,
+            weights: place.holding(Arc::unwrap_or_clone(state.weights)).map_err(|error| own(&error))?.into(),
             statistics: state.statistics,
             split: *split,
             rank: assign.rank,
@@ -168,7 +173,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
                 .with_audience(audience);
             Work::Train(Box::new(Training {
                 stepper,
-                state,
+                state: Resident::new(state, &place).map_err(|error| own(&error))?,
                 unsettled: assign.unsettled,
                 peers: peers.clone(),
                 rank: assign.rank,
@@ -273,7 +278,8 @@ impl Work {
     /// The state that it would have begun with, where that is of use to the next generation.
     pub(crate) fn into_state(self) -> Option<TrainingState> {
         match self {
-            Self::Train(training) => Some(training.state),
+            // One that was not trained is as it came.
+            Self::Train(training) => training.state.into_host().ok(),
             Self::Evaluate(_) | Self::Measure(_) => None,
         }
     }
@@ -325,8 +331,7 @@ impl Evaluating {
                 if rank == Rank(0) {
                     tell(Told::Evaluated { step: step.0, split, evaluation });
                 }
-                let weights = checkpoint::digest(model, &self.weights, &self.statistics);
-                tell(Told::Finished { step: step.0, weights, stopped: false });
+                tell(Told::Finished { step: step.0, weights: self.checkpoint, stopped: false });
             }
             Err(error) => {
                 let lost = if let EvaluateError::Collective(error) = &error { lost_peer(error) } else { None };

@@ -5,6 +5,7 @@ use std::time::Instant;
 use strath_collective::CollectiveError;
 use strath_core::fault::Culprit;
 use strath_core::{After, Fault, Layout, Plan, Telemetry};
+use strath_cuda::GpuError;
 use strath_model::{Model, ModelError};
 use strath_protocol::message::PhaseSeconds;
 
@@ -62,6 +63,12 @@ pub enum StepError {
     /// The model could not compute.
     #[error(transparent)]
     Model(#[from] ModelError),
+}
+
+impl From<GpuError> for StepError {
+    fn from(error: GpuError) -> Self {
+        Self::Model(error.into())
+    }
 }
 
 impl StepError {

@@ -44,10 +44,15 @@ impl TrainingState {
         // Nobody else holds them between steps, so nothing is copied, but for one that joins.
         let weights = Arc::make_mut(&mut self.weights);
         self.optimizer.update_clipped(weights, clipped, self.step, lr);
+        self.advance(statistics, clean_loss, finish);
+        (lr, gradient_norm)
+    }
+
+    /// What moves in a step beside the weights and the optimizer.
+    pub(crate) fn advance(&mut self, statistics: &[f32], clean_loss: f64, finish: Finish) {
         advance(&mut self.statistics, statistics);
         self.step += 1;
         self.epoch_loss = finish.carry(self.epoch_loss, self.step, clean_loss);
-        (lr, gradient_norm)
     }
 }
 

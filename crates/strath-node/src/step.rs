@@ -9,10 +9,9 @@ use std::time::{Duration, Instant};
 use strath_collective::{Bucket, Collective, Pending, Reduced};
 use strath_core::config::{Config, Direction, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
-use strath_core::fixed::OutOfRange;
 use strath_core::{After, Assignment, Finish, Plan, Step};
+use strath_cuda::GpuError;
 use strath_data::{Batch, Loader};
-use strath_kernels::vector;
 use strath_model::{Listener, Model, ModelError, PassReport, Work};
 use strath_protocol::message::Phase;
 use strath_sam::{Perturbation, draw_direction};
@@ -21,10 +20,11 @@ use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
 use crate::feed::Audience;
+use crate::flat::{Flat, Place, SumError, Weights};
 use crate::ladder::Rungs;
 use crate::outcome::{StepError, StepOutcome};
+use crate::resident::Resident;
 use crate::share::{LanePart, Share};
-use crate::state::{StepSums, TrainingState};
 use crate::sums::{LaneSum, Tally, Totals};
 use crate::verify::verify;
 use crate::watch::{Scope, Watch};
@@ -73,6 +73,12 @@ enum Interrupted {
     Model(ModelError),
 }
 
+impl From<GpuError> for Interrupted {
+    fn from(error: GpuError) -> Self {
+        Self::Model(error.into())
+    }
+}
+
 impl From<ModelError> for Interrupted {
     fn from(error: ModelError) -> Self {
         Self::Model(error)
@@ -100,7 +106,7 @@ impl Stepper {
         let scope = Scope::new(&config, &plan, model.parameters().len(), flops);
         let held = assignment.of(peers.identity().rank);
         let rungs = config.telemetry.ladder.then(|| Arc::new(Rungs::new(&plan, assignment, held)));
-        let buffers = Buffers::new(model.parameters().len());
+        let buffers = Buffers::new(model.parameters().len(), Place::from(model.gpu()));
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
         let audience = Audience::default();
         let longest = Duration::ZERO;
@@ -150,21 +156,23 @@ impl Stepper {
     /// [`StepError`]; the state is then what it was before the step.
     pub fn sam_step(
         &mut self,
-        state: &mut TrainingState,
+        state: &mut Resident,
         peers: &Arc<Collective>,
         after: After,
         mut enter: impl FnMut(Phase),
     ) -> Result<StepOutcome, StepError> {
-        self.audience.admit(state);
-        let (step, begun) = (Step(state.step), Instant::now());
+        self.audience.admit(state)?;
+        let (step, begun) = (Step(state.step()), Instant::now());
         let deadline = EXCHANGE_DEADLINE.max(self.longest.saturating_mul(TIMES_LONGEST));
         let everyone = 0..self.share.world_size();
-        let is_surveyed = self.config.sam.rho > 0.0 && self.config.telemetry.is_due(state.step + 1);
+        let is_surveyed = self.config.sam.rho > 0.0 && self.config.telemetry.is_due(step.0 + 1);
         let mut clock = Clock::start(is_surveyed);
-        let watch = Watch::new(self.scope, &self.plan, step, &state.weights, is_surveyed, self.rungs.as_ref());
+        let w = state.weights();
+        let surveyed = if is_surveyed { Some(w.host()?) } else { None };
+        let watch = Watch::new(self.scope, &self.plan, step, surveyed.as_deref(), self.rungs.as_ref());
         clock.lap_survey();
         let mut gathered = Gathered {
-            descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step),
+            descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step, self.buffers.place())?,
             tally: Tally::new(self.model.statistics().len(), after),
             watch,
             clock,
@@ -175,7 +183,7 @@ impl Stepper {
         let mut in_flight = Vec::new();
         for part in self.share.shared().to_vec() {
             let batches = self.examples(step, &part, &mut gathered.clock);
-            let ascent = self.ascent(peers, step, &state.weights, &part, &batches, &mut gathered); // this rank's part of g_v at w
+            let ascent = self.ascent(peers, step, &w, &part, &batches, &mut gathered); // this rank's part of g_v at w
             in_flight.push((self.exchange(peers, step, &part, ascent)?, batches, part));
         }
 
@@ -183,15 +191,15 @@ impl Stepper {
             enter(Phase::Ascent);
             let batches = self.examples(step, &part, &mut gathered.clock);
             let done = if self.config.sam.rho == 0.0 {
-                self.plain(&state.weights, &part, &batches, &mut gathered)
+                self.plain(&w, &part, &batches, &mut gathered)
             } else {
-                self.ascent(peers, step, &state.weights, &part, &batches, &mut gathered).and_then(|ascent| {
+                self.ascent(peers, step, &w, &part, &batches, &mut gathered).and_then(|ascent| {
                     enter(Phase::Descent);
-                    self.descend(step, &state.weights, &part, &batches, ascent.finish(), &mut gathered) // h_v at w + epsilon_v
+                    self.descend(step, &w, &part, &batches, ascent.finish()?, &mut gathered) // h_v at w + epsilon_v
                 })
             };
             fault = fault.min(settle(done)?);
-            self.climb(peers, step, &state.weights, &mut gathered, false, deadline)?;
+            self.climb(peers, step, &w, &mut gathered, false, deadline)?;
         }
 
         for (pending, batches, part) in in_flight {
@@ -201,21 +209,23 @@ impl Stepper {
             enter(Phase::Descent);
             fault = fault.min(lane_fault);
             if lane_fault.is_none() {
-                let done = self.descend(step, &state.weights, &part, &batches, floats(ascent), &mut gathered);
+                let ascent = self.buffers.place().holding(floats(ascent))?;
+                let done = self.descend(step, &w, &part, &batches, ascent, &mut gathered);
                 fault = fault.min(settle(done)?);
             }
         }
 
-        self.climb(peers, step, &state.weights, &mut gathered, true, deadline)?;
+        self.climb(peers, step, &w, &mut gathered, true, deadline)?;
         enter(Phase::Reduce);
         let Gathered { descent, tally, mut watch, mut clock } = gathered;
-        descent.send_rest(fault, || self.buffers.take());
+        descent.send_rest(fault, || self.buffers.take_host())?;
         clock.lap(|s| &mut s.reduce);
-        let survey = watch.send(peers, step, &state.weights);
+        let after = if is_surveyed { Some(w.host()?) } else { None };
+        let survey = watch.send(peers, step, after.as_deref());
         clock.lap_survey();
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(watch.words()), fault);
         // G, the same bits on every rank
-        let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take(), deadline)?;
+        let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take_host(), deadline)?;
         let (tally, told) = tally.wait(deadline)?;
         let fault = fault.min(told); // also of a rank whose pieces had all left when it found it
         clock.lap(|s| &mut s.reduce);
@@ -225,21 +235,22 @@ impl Stepper {
         let integers = integers(tally);
         let (tally, words) = Totals::read(&integers, self.model.statistics().len());
         let survey = survey.map(|survey| survey.wait(deadline)).transpose()?;
-        let mut telemetry =
-            watch.told(&self.plan, &self.config, &self.perturbation, &state.weights, words, survey.as_ref());
+        let reduced = survey.as_ref().zip(surveyed.as_deref());
+        let mut telemetry = watch.told(&self.plan, &self.config, &self.perturbation, words, reduced);
         clock.lap_survey();
         if let Some(survey) = &mut telemetry.survey {
             survey.seconds = clock.survey;
         }
-        if (state.step + 1).is_multiple_of(self.config.cluster.verify_every_steps) {
-            verify(state, peers, Bucket::VERIFICATION)?; // before w takes what a rank that deviates added to G
+        drop(surveyed);
+        drop(w);
+        if (step.0 + 1).is_multiple_of(self.config.cluster.verify_every_steps) && peers.identity().world_size > 1 {
+            verify(state.on_host()?, peers, Bucket::VERIFICATION)?; // before w takes what a rank that deviates added to G
         }
 
         enter(Phase::Update);
         let Totals { clean_loss, statistics, .. } = &tally;
-        let sums = StepSums { gradient: &gradient, statistics, clean_loss: *clean_loss };
-        let (lr, gradient_norm) = state.update(sums, &self.config, self.finish);
-        if let Some(spent) = self.audience.tell(state.step, gradient, statistics, *clean_loss) {
+        let (lr, gradient_norm) = state.update(&gradient, (statistics, *clean_loss), &self.config, self.finish)?;
+        if let Some(spent) = self.audience.tell(state.step(), gradient, statistics, *clean_loss)? {
             self.buffers.give(spent);
         }
         clock.lap(|s| &mut s.update);
@@ -273,23 +284,25 @@ impl Stepper {
         &self,
         peers: &Collective,
         step: Step,
-        weights: &Arc<Vec<f32>>,
+        weights: &Weights,
         part: &LanePart,
         batches: &[Batch],
         gathered: &mut Gathered,
     ) -> Result<LaneSum, Interrupted> {
         let lane = &self.plan.lanes()[part.lane];
-        let mut sum = LaneSum::new(self.config.cluster.reduce, lane.micro_batches.len(), weights.len());
+        let (reduce, pieces, place) = (self.config.cluster.reduce, lane.micro_batches.len(), self.buffers.place());
+        let mut sum = LaneSum::new(reduce, pieces, weights.len(), place)?;
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let size = self.plan.micro_batches()[k].size;
-            let mut gradient = sum.spent().unwrap_or_else(|| self.buffers.take());
+            let mut gradient = sum.spent().map_or_else(|| self.buffers.take(), Ok)?;
             let pass = self.gradient(weights, batch, &mut gradient, None)?;
             self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
             gathered.watch.clean(k, pass.loss);
-            gathered.watch.climb(peers, step, &self.plan, k, &gradient, self.batch_share(k));
-            sum.add(gradient, size as f64 / lane.size as f64).map_err(|found| {
-                Interrupted::Fault(Fault::new(part.lane, Culprit::AscentGradient(self.tensor(found))))
-            })?;
+            if gathered.watch.climbs() {
+                gathered.watch.climb(peers, step, &self.plan, k, &gradient.host()?, self.batch_share(k));
+            }
+            let added = sum.add(gradient, size as f64 / lane.size as f64);
+            added.map_err(|error| self.at_fault(error, part.lane, Culprit::AscentGradient))?;
         }
         gathered.clock.lap(|s| &mut s.ascent);
         Ok(sum)
@@ -307,60 +320,64 @@ impl Stepper {
             Ok(sum) => (sum, Fault::NONE),
             Err(Interrupted::Fault(fault)) => {
                 let pieces = self.plan.lanes()[part.lane].micro_batches.len();
-                (LaneSum::new(self.config.cluster.reduce, pieces, self.model.parameters().len()), fault)
+                let (reduce, len) = (self.config.cluster.reduce, self.model.parameters().len());
+                (LaneSum::new(reduce, pieces, len, &Place::default())?, fault)
             }
             Err(Interrupted::Model(error)) => return Err(error.into()),
         };
-        Ok(peers.all_reduce(step, Bucket::lane(part.lane as u32), part.ranks.clone(), sum.into_payload(), fault))
+        Ok(peers.all_reduce(step, Bucket::lane(part.lane as u32), part.ranks.clone(), sum.into_payload()?, fault))
     }
 
     /// Lifts w by the epsilon of the lane's ascent gradient, or of what is drawn in its place, and adds this rank's descent gradients there, `(size / B) h`.
     fn descend(
         &mut self,
         step: Step,
-        weights: &Arc<Vec<f32>>,
+        weights: &Weights,
         part: &LanePart,
         batches: &[Batch],
-        mut ascent: Vec<f32>,
+        mut ascent: Flat,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
         let Gathered { descent, tally, watch, clock } = gathered;
         let lane = &self.plan.lanes()[part.lane];
-        add_decay(&mut ascent, weights, self.decay_in_loss());
+        self.add_decay(&mut ascent, weights)?;
         if watch.is_survey() {
-            watch.ascent(&self.plan, part, &ascent, &self.perturbation);
+            watch.ascent(&self.plan, part, &ascent.host()?, &self.perturbation);
             clock.lap_survey();
         }
         if self.config.sam.direction == Direction::Random {
             // Whoever holds a part of the lane draws the same.
-            draw_direction(self.config.run.seed, step, lane.start, self.model.parameters(), &mut ascent);
+            let (seed, layout) = (self.config.run.seed, self.model.parameters());
+            ascent.rewrite(|ascent| draw_direction(seed, step, lane.start, layout, ascent))?;
         }
-        let mut lifted = self.buffers.take();
+        let mut lifted = self.buffers.take()?;
         let radius = self.config.sam.radius(lane.size);
         let perturbation = self.perturbation.with_radius(radius);
-        let lift = perturbation.lift(&ascent, weights, &mut lifted); // w + rho_v * dual(g_v), equation 2
-        let lifted = Arc::new(lifted);
+        let lift = ascent.lift(&perturbation, weights, &mut lifted)?; // w + rho_v * dual(g_v), equation 2
+        let lifted = Weights::from(lifted);
         if part.is_first {
             tally.add_lane(lift, self.plan.lanes().len());
         }
         watch.lift(part, lift);
         clock.lap(|s| &mut s.epsilon);
         if watch.is_survey() {
-            watch.epsilon(&self.plan, part, (&perturbation, radius), &ascent, weights, &lifted);
+            let (direction, weights, lifted) = (ascent.host()?, weights.host()?, lifted.host()?);
+            watch.epsilon(&self.plan, part, (&perturbation, radius), &direction, &weights, &lifted);
             clock.lap_survey();
         }
         let is_kept = watch.takes(part.lane);
         // Where its values are spent, its memory serves again.
-        let mut gradient = if is_kept { self.buffers.take() } else { std::mem::take(&mut ascent) };
+        let (mut gradient, ascent) = if is_kept { (self.buffers.take()?, Some(ascent)) } else { (ascent, None) };
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
-            let heard = self.listener(k, part, &lifted, descent);
+            let heard = self.listener(k, part, &lifted, descent)?;
             let pass = self.gradient(&lifted, batch, &mut gradient, heard)?; // h_v at w + epsilon_v
             tally
                 .add_perturbed(pass.loss, share)
                 .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::PerturbedLoss)))?;
             self.contribute(&mut gradient, &lifted, share, part.lane, descent)?;
-            watch.descent(&self.plan, part, k, pass.loss, || perturbation.products(&ascent, &gradient));
+            let products = ascent.as_ref().map(|ascent| ascent.products(&gradient, &perturbation)).transpose()?;
+            watch.descent(&self.plan, part, k, pass.loss, products);
         }
         clock.lap(|s| &mut s.descent);
         self.buffers.give(gradient);
@@ -370,24 +387,22 @@ impl Stepper {
             clock.lap_survey();
         }
         // The passes are over and have let go of it.
-        if let Ok(lifted) = Arc::try_unwrap(lifted) {
-            self.buffers.give(lifted);
-        }
+        self.buffers.give(lifted.into_flat());
         Ok(())
     }
 
     /// The plain optimizer's gradients, rho = 0: `h_v = g_v`, one pass, and no lane has to be whole.
     fn plain(
         &self,
-        weights: &Arc<Vec<f32>>,
+        weights: &Weights,
         part: &LanePart,
         batches: &[Batch],
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        let mut gradient = self.buffers.take();
+        let mut gradient = self.buffers.take()?;
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
-            let heard = self.listener(k, part, weights, &gathered.descent);
+            let heard = self.listener(k, part, weights, &gathered.descent)?;
             let pass = self.gradient(weights, batch, &mut gradient, heard)?;
             self.take_clean(&pass, self.plan.micro_batches()[k].size, part.lane, &mut gathered.tally)?;
             gathered
@@ -414,34 +429,38 @@ impl Stepper {
     /// Adds the gradient of a micro-batch, taken at `at`, unless it was sent as it came.
     fn contribute(
         &self,
-        gradient: &mut [f32],
-        at: &[f32],
+        gradient: &mut Flat,
+        at: &Weights,
         share: f64,
         lane: usize,
         descent: &Descent,
     ) -> Result<(), Interrupted> {
+        // What was told had its decay; what stays here has not.
+        self.add_decay(gradient, at)?;
         if let Some(fault) = descent.heard() {
-            // What was told had its decay; what stays here has not.
-            add_decay(gradient, at, self.decay_in_loss());
             return if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) };
         }
-        add_decay(gradient, at, self.decay_in_loss());
-        descent
-            .add(gradient, share)
-            .map_err(|found| Interrupted::Fault(Fault::new(lane, Culprit::DescentGradient(self.tensor(found)))))
+        descent.add(gradient, share).map_err(|error| self.at_fault(error, lane, Culprit::DescentGradient))
     }
 
     /// Who hears a micro-batch's gradient, taken at `at`, as it comes: the gradient of this rank's last.
-    fn listener(&self, micro_batch: usize, part: &LanePart, at: &Arc<Vec<f32>>, descent: &Descent) -> Option<Listener> {
-        let is_last = self.share.last() == Some(micro_batch);
-        is_last
-            .then(|| Last {
-                share: self.batch_share(micro_batch),
-                lane: part.lane,
-                decay: (at.clone(), self.decay_in_loss()),
-                layout: self.model.parameters().clone(),
-            })
-            .and_then(|last| descent.listener(last))
+    fn listener(
+        &self,
+        micro_batch: usize,
+        part: &LanePart,
+        at: &Weights,
+        descent: &Descent,
+    ) -> Result<Option<Listener>, GpuError> {
+        if self.share.last() != Some(micro_batch) {
+            return Ok(None);
+        }
+        descent.listener(Last {
+            share: self.batch_share(micro_batch),
+            lane: part.lane,
+            at: at.clone(),
+            decay: self.decay_in_loss(),
+            layout: self.model.parameters().clone(),
+        })
     }
 
     fn batch_share(&self, micro_batch: usize) -> f64 {
@@ -455,19 +474,31 @@ impl Stepper {
         }
     }
 
-    fn tensor(&self, found: OutOfRange) -> u32 {
-        self.model.parameters().tensor_at(found.index) as u32
+    /// Why a gradient of a lane was not added: the tensor that is at fault, or the device.
+    fn at_fault(&self, error: SumError, lane: usize, culprit: fn(u32) -> Culprit) -> Interrupted {
+        match error {
+            SumError::OutOfRange(found) => {
+                let tensor = self.model.parameters().tensor_at(found.index) as u32;
+                Interrupted::Fault(Fault::new(lane, culprit(tensor)))
+            }
+            SumError::Gpu(error) => error.into(),
+        }
+    }
+
+    /// `g + lambda w`, where the decay is part of the loss.
+    fn add_decay(&self, gradient: &mut Flat, weights: &Weights) -> Result<(), GpuError> {
+        let decay = self.decay_in_loss();
+        if decay == 0.0 { Ok(()) } else { gradient.add_scaled(weights, decay as f32) }
     }
 
     fn gradient(
         &self,
-        weights: &Arc<Vec<f32>>,
+        weights: &Weights,
         batch: &Batch,
-        gradient: &mut Vec<f32>,
+        gradient: &mut Flat,
         listener: Option<Listener>,
     ) -> Result<PassReport, ModelError> {
-        let Batch { images, labels, .. } = batch;
-        self.model.gradient_heard(weights, images, labels, self.config.loss.label_smoothing, gradient, listener)
+        weights.gradient(&self.model, batch, self.config.loss.label_smoothing, gradient, listener)
     }
 }
 
@@ -477,13 +508,6 @@ fn settle(done: Result<(), Interrupted>) -> Result<Fault, StepError> {
         Ok(()) => Ok(Fault::NONE),
         Err(Interrupted::Fault(fault)) => Ok(fault),
         Err(Interrupted::Model(error)) => Err(error.into()),
-    }
-}
-
-/// `g + lambda w`, where the decay is part of the loss.
-fn add_decay(gradient: &mut [f32], weights: &[f32], decay: f64) {
-    if decay != 0.0 {
-        vector::add_scaled(gradient, weights, decay as f32);
     }
 }
 

@@ -6,59 +6,64 @@ use strath_core::config::Reduce;
 use strath_core::fixed::{
     FixedSum, GRADIENT_BITS, GRADIENT_LIMIT, OutOfRange, STATISTIC_BITS, STATISTIC_LIMIT, to_f64, to_fixed,
 };
-use strath_kernels::vector;
+use strath_cuda::GpuError;
 use strath_sam::Lift;
 
+use crate::flat::{Flat, FlatPart, Integers, Place, SumError};
+
 /// A lane's ascent gradient as it is put together.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum LaneSum {
-    /// The lane is one micro-batch: its gradient, untouched.
-    One(Vec<f32>),
+    /// The lane is one micro-batch: its gradient, untouched, once it is there.
+    One(Option<Flat>),
     /// Several micro-batches, 96 fractional bits: the integers of a [`WideSum`](strath_core::fixed::WideSum).
     Wide {
         /// Upper halves, 48 fractional bits.
-        high: Vec<i64>,
+        high: Integers,
         /// Lower halves, 96 fractional bits.
-        low: Vec<i64>,
+        low: Integers,
         /// The last gradient, whose values are spent: room for the next, and in the end for the rounded sum.
-        spent: Option<Vec<f32>>,
+        spent: Option<Flat>,
     },
     /// Several micro-batches under `reduce = "f32"` or `"bf16"`. Epsilon is always exchanged in f32.
     Floats {
         /// The sum.
-        sum: Vec<f32>,
+        sum: Flat,
         /// The last gradient, room for the next.
-        spent: Option<Vec<f32>>,
+        spent: Option<Flat>,
     },
 }
 
 impl LaneSum {
     /// An empty sum for a lane of `pieces` micro-batches and `len` parameters.
-    pub fn new(reduce: Reduce, pieces: usize, len: usize) -> Self {
-        match reduce {
-            _ if pieces == 1 => Self::One(Vec::new()),
-            Reduce::Exact => Self::Wide { high: vec![0; len], low: vec![0; len], spent: None },
-            Reduce::F32 | Reduce::Bf16 => Self::Floats { sum: vec![0.0; len], spent: None },
-        }
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn new(reduce: Reduce, pieces: usize, len: usize, place: &Place) -> Result<Self, GpuError> {
+        Ok(match reduce {
+            _ if pieces == 1 => Self::One(None),
+            Reduce::Exact => Self::Wide { high: place.integers(len)?, low: place.integers(len)?, spent: None },
+            Reduce::F32 | Reduce::Bf16 => Self::Floats { sum: place.zeros(len)?, spent: None },
+        })
     }
 
     /// Adds a micro-batch's gradient, weighted by its part of the lane. One pass: 4 bytes a value where it is the lane's only one
     /// (only its range is checked), else 36 (`f32` and `bf16`: 12).
     ///
     /// # Errors
-    /// [`OutOfRange`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
-    pub fn add(&mut self, gradient: Vec<f32>, weight: f64) -> Result<(), OutOfRange> {
+    /// [`SumError`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
+    pub fn add(&mut self, gradient: Flat, weight: f64) -> Result<(), SumError> {
         match self {
             Self::One(sum) => {
-                in_range(vector::first_out_of_range(&gradient, f32::INFINITY))?;
-                *sum = gradient;
+                gradient.check_finite()?;
+                *sum = Some(gradient);
             }
             Self::Wide { high, low, spent } => {
-                in_range(vector::add_wide(high, low, &gradient, weight, GRADIENT_LIMIT))?;
+                gradient.all().add_wide((high, low), weight, GRADIENT_LIMIT)?;
                 *spent = Some(gradient);
             }
             Self::Floats { sum, spent } => {
-                in_range(vector::add_floats(sum, &gradient, weight, f32::INFINITY))?;
+                gradient.all().add_floats(sum, 0, weight, f32::INFINITY)?;
                 *spent = Some(gradient);
             }
         }
@@ -66,7 +71,7 @@ impl LaneSum {
     }
 
     /// The gradient that was added last, where its values are spent.
-    pub fn spent(&mut self) -> Option<Vec<f32>> {
+    pub fn spent(&mut self) -> Option<Flat> {
         match self {
             Self::One(_) => None,
             Self::Wide { spent, .. } | Self::Floats { spent, .. } => spent.take(),
@@ -74,103 +79,185 @@ impl LaneSum {
     }
 
     /// The lane's gradient, where one rank holds all of it. A wide sum is rounded in one pass, 20 bytes a value.
-    pub fn finish(self) -> Vec<f32> {
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// Where nothing was added to a lane of one micro-batch.
+    pub fn finish(self) -> Result<Flat, GpuError> {
         match self {
-            Self::One(sum) | Self::Floats { sum, .. } => sum,
+            Self::One(sum) => Ok(sum.expect("the lane's gradient was added")),
+            Self::Floats { sum, .. } => Ok(sum),
             Self::Wide { high, low, spent } => {
-                let mut rounded = spent.unwrap_or_else(|| vec![0.0; high.len()]);
-                vector::round_wide(&high, &low, &mut rounded);
-                rounded
+                let mut rounded = spent.map_or_else(|| high.floats(), Ok)?;
+                Integers::round_wide(&high, &low, &mut rounded)?;
+                Ok(rounded)
             }
         }
     }
 
     /// This rank's part of it, to be reduced with the others'.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn into_payload(self) -> Result<Payload, GpuError> {
+        Ok(match self {
+            Self::One(sum) => Payload::Floats(sum.map_or_else(|| Ok(Vec::new()), Flat::into_host)?),
+            Self::Floats { sum, .. } => Payload::Floats(sum.into_host()?),
+            Self::Wide { high, low, .. } => Payload::Wide { high: high.into_host()?, low: low.into_host()? },
+        })
+    }
+}
+
+/// A [`LaneSum`] in the process's memory, where nothing but a value can be at fault: what measurements add up.
+#[derive(Debug)]
+pub struct HostSum(LaneSum);
+
+/// Why no operation on it fails for another reason.
+const IN_MEMORY: &str = "vectors in the process's memory need no device";
+
+impl HostSum {
+    /// An empty sum of `pieces` vectors of `len` values.
+    pub fn new(reduce: Reduce, pieces: usize, len: usize) -> Self {
+        Self(LaneSum::new(reduce, pieces, len, &Place::default()).expect(IN_MEMORY))
+    }
+
+    /// Adds a vector, weighted.
+    ///
+    /// # Errors
+    /// [`OutOfRange`] as [`LaneSum::add`].
+    pub fn add(&mut self, vector: Vec<f32>, weight: f64) -> Result<(), OutOfRange> {
+        self.0.add(Flat::Host(vector), weight).map_err(|error| match error {
+            SumError::OutOfRange(found) => found,
+            SumError::Gpu(_) => unreachable!("{IN_MEMORY}"),
+        })
+    }
+
+    /// The vector that was added last, where its values are spent.
+    pub fn spent(&mut self) -> Option<Vec<f32>> {
+        self.0.spent().map(|spent| spent.into_host().expect(IN_MEMORY))
+    }
+
+    /// The sum.
+    ///
+    /// # Panics
+    /// As [`LaneSum::finish`].
+    pub fn finish(self) -> Vec<f32> {
+        self.0.finish().and_then(Flat::into_host).expect(IN_MEMORY)
+    }
+
+    /// This rank's part of it, to be reduced with the others'.
     pub fn into_payload(self) -> Payload {
-        match self {
-            Self::One(sum) | Self::Floats { sum, .. } => Payload::Floats(sum),
-            Self::Wide { high, low, .. } => Payload::Wide { high, low },
-        }
+        self.0.into_payload().expect(IN_MEMORY)
     }
 }
 
 /// The sum over micro-batches of their weighted descent gradients.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub enum DescentSum {
     /// None yet, of so many parameters, for an exact sum.
-    None(usize),
+    None(usize, Place),
     /// One micro-batch of an exact sum: its weighted values, half the bytes of its fixed-point ones.
-    One(Vec<f32>),
+    One(Flat, Place),
     /// Several, 48 fractional bits: the integers of a [`FixedSum`].
-    Exact(Vec<i64>),
+    Exact(Integers),
     /// `f32`, sent as such.
-    Floats(Vec<f32>),
+    Floats(Flat),
     /// `f32`, sent as `bf16`.
-    Halves(Vec<f32>),
+    Halves(Flat),
 }
 
 impl DescentSum {
     /// An empty sum of `len` parameters.
-    pub fn new(reduce: Reduce, len: usize) -> Self {
-        match reduce {
-            Reduce::Exact => Self::None(len),
-            Reduce::F32 => Self::Floats(vec![0.0; len]),
-            Reduce::Bf16 => Self::Halves(vec![0.0; len]),
-        }
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn new(reduce: Reduce, len: usize, place: &Place) -> Result<Self, GpuError> {
+        Ok(match reduce {
+            Reduce::Exact => Self::None(len, place.clone()),
+            Reduce::F32 => Self::Floats(place.zeros(len)?),
+            Reduce::Bf16 => Self::Halves(place.zeros(len)?),
+        })
     }
 
     /// Adds a micro-batch's gradient, weighted by its part of the batch. One pass: 20 bytes a value, in `f32` and `bf16` 12.
     ///
     /// # Errors
-    /// [`OutOfRange`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
-    pub fn add(&mut self, gradient: &[f32], weight: f64) -> Result<(), OutOfRange> {
-        self.begin();
+    /// [`SumError`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
+    pub fn add(&mut self, gradient: FlatPart<'_>, weight: f64) -> Result<(), SumError> {
+        self.begin()?;
         self.add_at(0, gradient, weight)
     }
 
     /// Makes room for one more micro-batch, whose gradient may come in pieces.
-    pub fn begin(&mut self) {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn begin(&mut self) -> Result<(), GpuError> {
         match self {
-            Self::None(len) => *self = Self::One(vec![0.0; *len]),
-            Self::One(terms) => {
-                let mut sum = vec![0; terms.len()];
-                let outside = vector::add_fixed(&mut sum, terms, 1.0, GRADIENT_LIMIT);
-                debug_assert_eq!(outside, None, "a weighted value is no larger than the value, which was checked");
+            Self::None(len, place) => *self = Self::One(place.zeros(*len)?, place.clone()),
+            Self::One(terms, place) => {
+                let mut sum = place.integers(terms.len())?;
+                let widened = terms.all().add_fixed(&mut sum, 0, 1.0, GRADIENT_LIMIT);
+                if let Err(SumError::Gpu(error)) = widened {
+                    return Err(error);
+                }
+                debug_assert!(widened.is_ok(), "a weighted value is no larger than the value, which was checked");
                 *self = Self::Exact(sum);
             }
             Self::Exact(_) | Self::Floats(_) | Self::Halves(_) => {}
         }
+        Ok(())
     }
 
     /// Adds a piece of the gradient of the micro-batch that has [begun](Self::begin): the values from `at` on, each once.
     ///
     /// # Errors
     /// As [`add`](Self::add), the index counted from the beginning of the sum.
-    pub fn add_at(&mut self, at: usize, piece: &[f32], weight: f64) -> Result<(), OutOfRange> {
-        let place = at..at + piece.len();
-        let found = match self {
-            Self::None(_) => unreachable!("a micro-batch has begun"),
-            Self::One(terms) => vector::add_floats(&mut terms[place], piece, weight, GRADIENT_LIMIT),
-            Self::Exact(sum) => vector::add_fixed(&mut sum[place], piece, weight, GRADIENT_LIMIT),
-            Self::Floats(sum) | Self::Halves(sum) => vector::add_floats(&mut sum[place], piece, weight, f32::INFINITY),
+    pub fn add_at(&mut self, at: usize, piece: FlatPart<'_>, weight: f64) -> Result<(), SumError> {
+        let added = match self {
+            Self::None(..) => unreachable!("a micro-batch has begun"),
+            Self::One(terms, _) => piece.add_floats(terms, at, weight, GRADIENT_LIMIT),
+            Self::Exact(sum) => piece.add_fixed(sum, at, weight, GRADIENT_LIMIT),
+            Self::Floats(sum) | Self::Halves(sum) => piece.add_floats(sum, at, weight, f32::INFINITY),
         };
-        in_range(found.map(|index| at + index))
+        added.map_err(|error| error.counted_from(at))
     }
 
     /// This rank's part, to be reduced with the others'.
-    pub fn into_payload(self) -> Payload {
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn into_payload(self) -> Result<Payload, GpuError> {
+        Ok(match self {
+            Self::None(len, _) => Payload::Weighted(vec![0.0; len]),
+            Self::One(terms, _) => Payload::Weighted(terms.into_host()?),
+            Self::Exact(sum) => Payload::Exact(sum.into_host()?),
+            Self::Floats(sum) => Payload::Floats(sum.into_host()?),
+            Self::Halves(sum) => Payload::Halves(sum.into_host()?),
+        })
+    }
+
+    /// What the sum of a rank that is alone comes to, to the bits of one that is reduced, where that can be had on its device; otherwise the
+    /// sum, to be [reduced](Self::into_payload) as among several.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn alone(mut self) -> Result<Result<Flat, Self>, GpuError> {
+        if matches!(&self, Self::One(Flat::Device(_), _)) {
+            self.begin()?;
+        }
         match self {
-            Self::None(len) => Payload::Weighted(vec![0.0; len]),
-            Self::One(terms) => Payload::Weighted(terms),
-            Self::Exact(sum) => Payload::Exact(sum),
-            Self::Floats(sum) => Payload::Floats(sum),
-            Self::Halves(sum) => Payload::Halves(sum),
+            Self::Exact(sum @ Integers::Device(_)) => {
+                let mut rounded = sum.floats()?;
+                sum.round_fixed(&mut rounded)?;
+                Ok(Ok(rounded))
+            }
+            Self::Floats(sum @ Flat::Device(_)) => Ok(Ok(sum)),
+            sum => Ok(Err(sum)),
         }
     }
-}
-
-fn in_range(found: Option<usize>) -> Result<(), OutOfRange> {
-    found.map_or(Ok(()), |index| Err(OutOfRange { index }))
 }
 
 /// A loss that is not finite or reaches 2^15.
@@ -287,22 +374,36 @@ mod tests {
 
     use super::*;
 
+    fn lane(reduce: Reduce, pieces: usize, len: usize) -> LaneSum {
+        LaneSum::new(reduce, pieces, len, &Place::default()).unwrap()
+    }
+
+    fn descent(reduce: Reduce, len: usize) -> DescentSum {
+        DescentSum::new(reduce, len, &Place::default()).unwrap()
+    }
+
+    fn outside(added: &Result<(), SumError>) -> Option<usize> {
+        match added {
+            Err(SumError::OutOfRange(OutOfRange { index })) => Some(*index),
+            _ => None,
+        }
+    }
+
     #[test]
     fn a_lane_of_one_micro_batch_keeps_its_gradient_to_the_bit() {
         let gradient = vec![1e-30, -3.0, 0.1];
-        let mut sum = LaneSum::new(Reduce::Exact, 1, 3);
-        sum.add(gradient.clone(), 1.0).unwrap();
-        assert_eq!(sum.finish(), gradient);
-        let mut faulty = LaneSum::new(Reduce::Exact, 1, 2);
-        assert_eq!(faulty.add(vec![0.0, f32::NAN], 1.0), Err(OutOfRange { index: 1 }));
+        let mut sum = lane(Reduce::Exact, 1, 3);
+        sum.add(Flat::Host(gradient.clone()), 1.0).unwrap();
+        assert_eq!(sum.finish().unwrap().into_host().unwrap(), gradient);
+        assert_eq!(outside(&lane(Reduce::Exact, 1, 2).add(Flat::Host(vec![0.0, f32::NAN]), 1.0)), Some(1));
     }
 
     #[test]
     fn every_format_names_the_first_value_that_is_not_finite() {
         for reduce in [Reduce::Exact, Reduce::F32, Reduce::Bf16] {
             let bad = [1.0, 2.0, f32::INFINITY];
-            assert_eq!(DescentSum::new(reduce, 3).add(&bad, 0.5), Err(OutOfRange { index: 2 }), "{reduce:?}");
-            assert_eq!(LaneSum::new(reduce, 2, 3).add(bad.to_vec(), 0.5), Err(OutOfRange { index: 2 }), "{reduce:?}");
+            assert_eq!(outside(&descent(reduce, 3).add(FlatPart::Host(&bad), 0.5)), Some(2), "{reduce:?}");
+            assert_eq!(outside(&lane(reduce, 2, 3).add(Flat::Host(bad.to_vec()), 0.5)), Some(2), "{reduce:?}");
         }
     }
 
@@ -310,30 +411,33 @@ mod tests {
     fn sums_have_the_integers_of_the_definition_and_round_as_it_does() {
         let mut draws = strath_core::random::Stream::new(7, strath_core::random::Purpose::Probe);
         let len = 100_003;
-        let (mut descent, mut fixed) = (DescentSum::new(Reduce::Exact, len), FixedSum::gradient(len));
-        let (mut lane, mut wide) = (LaneSum::new(Reduce::Exact, 5, len), WideSum::zeros(len));
+        let (mut descent, mut fixed) = (descent(Reduce::Exact, len), FixedSum::gradient(len));
+        let (mut lanes, mut wide) = ([0, 1].map(|_| lane(Reduce::Exact, 5, len)), WideSum::zeros(len));
         for _ in 0..5 {
             let values: Vec<f32> =
                 (0..len).map(|_| (draws.uniform() - 0.5) * 2f32.powi(draws.below(60) as i32 - 44)).collect();
-            descent.add(&values, 0.2).unwrap();
+            descent.add(FlatPart::Host(&values), 0.2).unwrap();
             fixed.add(&values, 0.2).unwrap();
             wide.add(&values, 0.2).unwrap();
-            lane.add(values, 0.2).unwrap();
+            for lane in &mut lanes {
+                lane.add(Flat::Host(values.clone()), 0.2).unwrap();
+            }
         }
-        assert_eq!(descent.into_payload(), Payload::Exact(fixed.into_entries()));
-        assert_eq!(lane.clone().finish(), wide.to_f32());
+        assert_eq!(descent.into_payload().unwrap(), Payload::Exact(fixed.into_entries()));
+        let [rounded, sent] = lanes;
+        assert_eq!(rounded.finish().unwrap().into_host().unwrap(), wide.to_f32());
         let (high, low) = wide.into_halves();
-        assert_eq!(lane.into_payload(), Payload::Wide { high, low });
+        assert_eq!(sent.into_payload().unwrap(), Payload::Wide { high, low });
     }
 
     #[test]
     fn an_exact_sum_of_one_micro_batch_stays_in_f32_and_becomes_fixed_point_with_the_second() {
         let payload = |micro_batches: &[[f32; 2]]| {
-            let mut sum = DescentSum::new(Reduce::Exact, 2);
+            let mut sum = descent(Reduce::Exact, 2);
             for micro_batch in micro_batches {
-                sum.add(micro_batch, 0.5).unwrap();
+                sum.add(FlatPart::Host(micro_batch), 0.5).unwrap();
             }
-            sum.into_payload()
+            sum.into_payload().unwrap()
         };
         let unit = 1i64 << GRADIENT_BITS;
         assert_eq!(payload(&[]), Payload::Weighted(vec![0.0, 0.0]));
@@ -346,13 +450,13 @@ mod tests {
         let values = [0.1f32, -32_767.0, 3e-15, 0.0];
         let (mut plain, mut of_terms) = (FixedSum::gradient(4), FixedSum::gradient(4));
         plain.add(&values, 1.0 / 3.0).unwrap();
-        let mut one = DescentSum::new(Reduce::Exact, 4);
-        one.add(&values, 1.0 / 3.0).unwrap();
-        let Payload::Weighted(terms) = one.into_payload() else { panic!("one micro-batch stays in f32") };
+        let mut one = descent(Reduce::Exact, 4);
+        one.add(FlatPart::Host(&values), 1.0 / 3.0).unwrap();
+        let Payload::Weighted(terms) = one.into_payload().unwrap() else { panic!("one micro-batch stays in f32") };
         of_terms.add(&terms, 1.0).unwrap();
         assert_eq!(plain, of_terms);
-        let mut beyond = DescentSum::new(Reduce::Exact, 2);
-        assert_eq!(beyond.add(&[0.0, GRADIENT_LIMIT], 0.1), Err(OutOfRange { index: 1 }));
+        let mut beyond = descent(Reduce::Exact, 2);
+        assert_eq!(outside(&beyond.add(FlatPart::Host(&[0.0, GRADIENT_LIMIT]), 0.1)), Some(1));
     }
 
     #[test]
@@ -378,10 +482,10 @@ mod tests {
         assert_eq!((totals, words), (want, &[7, -8][..]));
     }
 
-    fn lane(seed: u64, splits: &[usize], entries: usize, scale: f32) -> Vec<f32> {
+    fn ascent(seed: u64, splits: &[usize], entries: usize, scale: f32) -> Vec<f32> {
         let mut draws = strath_core::random::Stream::new(seed, strath_core::random::Purpose::Probe);
         let m: usize = splits.iter().sum();
-        let mut sum = LaneSum::new(Reduce::Exact, splits.len(), entries);
+        let mut sum = HostSum::new(Reduce::Exact, splits.len(), entries);
         for size in splits {
             // Of both signs, so that they cancel, and none smaller than 2^-20.
             let values = (0..entries).map(|_| {
@@ -414,7 +518,7 @@ mod tests {
             let perturbation = Perturbation::new(&table, &layout, &[false]).unwrap();
             let [plain, small] = [1.0, 2f32.powi(-40)].map(|scale| {
                 let mut epsilon = vec![0.0; entries];
-                perturbation.epsilon(&lane(seed, &splits, entries, scale), &vec![1.0; entries], &mut epsilon);
+                perturbation.epsilon(&ascent(seed, &splits, entries, scale), &vec![1.0; entries], &mut epsilon);
                 epsilon
             });
             prop_assert!(plain.iter().zip(&small).all(|(a, b)| a.to_bits() == b.to_bits()));

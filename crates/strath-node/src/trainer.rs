@@ -14,6 +14,7 @@ use crate::evaluate::{self, EvaluateError, Evaluation};
 use crate::measure::Advance;
 use crate::outcome::{StepError, StepOutcome};
 use crate::pace::Pace;
+use crate::resident::Resident;
 use crate::state::TrainingState;
 use crate::step::Stepper;
 use crate::verify::{VerifyError, verify};
@@ -84,7 +85,7 @@ pub struct Training {
     /// Its steps.
     pub stepper: Stepper,
     /// Where it begins.
-    pub state: TrainingState,
+    pub state: Resident,
     /// Whether what follows the step that it begins after (an evaluation, a checkpoint) may still be to be done.
     pub unsettled: bool,
     /// Its peers.
@@ -117,27 +118,28 @@ enum Failure {
 
 impl Training {
     /// Trains to the end, or until a step that some rank was `asked` to pause or stop after, or until it is `cancelled` or something
-    /// fails; `here` says where it is meanwhile. Gives back the state after the last step that was completed: one that failed has changed nothing.
+    /// fails; `here` says where it is meanwhile. Gives back the state after the last step that was completed: one that failed has changed nothing;
+    /// none where it lay on a device that does not give it back.
     pub fn run(
         mut self,
         asked: &Asked,
         cancelled: &AtomicBool,
         here: &Whereabouts,
         mut tell: impl FnMut(Told),
-    ) -> TrainingState {
-        match self.steps(asked, cancelled, here, &mut tell) {
-            Ok(After::Pause) => tell(Told::Paused),
-            Ok(after) => {
-                let stopped = after == After::Stop;
-                let weights = checkpoint::digest(self.stepper.model(), &self.state.weights, &self.state.statistics);
-                tell(Told::Finished { step: self.state.step, weights, stopped });
-            }
+    ) -> Option<TrainingState> {
+        let ended = self.steps(asked, cancelled, here, &mut tell).and_then(|after| match after {
+            After::Pause => Ok(Told::Paused),
+            after => self.finished(after == After::Stop),
+        });
+        match ended {
+            Ok(told) => tell(told),
             Err(Failure::Fault { phase, message, kind }) => {
-                tell(Told::Failed { step: self.state.step, phase, message, kind });
+                tell(Told::Failed { step: self.state.step(), phase, message, kind });
             }
             Err(Failure::Aborted) => {}
         }
-        self.state
+        let state = self.state.into_host();
+        state.inspect_err(|error| tracing::error!("the state is lost: {error}")).ok()
     }
 
     fn steps(
@@ -156,7 +158,7 @@ impl Training {
                 return Err(Failure::Aborted);
             }
             let begun = Instant::now();
-            let at = self.state.step;
+            let at = self.state.step();
             let mut phase = Phase::Ascent;
             let outcome = self
                 .stepper
@@ -171,37 +173,39 @@ impl Training {
             if let Some(images_per_s) = self.pace.note(self.stepper.examples_a_step(), &outcome.seconds) {
                 here.set_rate(images_per_s);
             }
-            tell(Told::Stepped { step: self.state.step, outcome, seconds: begun.elapsed().as_secs_f64() });
+            tell(Told::Stepped { step: self.state.step(), outcome, seconds: begun.elapsed().as_secs_f64() });
             self.settle(after == After::Stop, here, tell)?;
             if after != After::GoOn {
                 return Ok(after);
             }
         }
-        self.save(true, here, tell);
+        self.save(true, here, tell)?;
         Ok(After::GoOn)
     }
 
     /// What follows a step: an evaluation, a checkpoint of what all ranks hold, each where it is due.
     fn settle(&mut self, stopping: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
-        let step = self.state.step;
+        let step = self.state.step();
         if self.evaluations.is_due(step) || self.is_over() {
             self.evaluate(here, tell)?;
         }
         let saves = stopping || step.is_multiple_of(self.checkpoint_every) || self.is_over();
         if saves {
             here.enter(step, Phase::Checkpoint);
-            let verified = verify(&self.state, &self.peers, Bucket::CHECKPOINT);
-            verified.map_err(|error| verify_failure(Phase::Checkpoint, &error))?;
+            if self.world_size > 1 {
+                let verified = verify(on_host(&mut self.state)?, &self.peers, Bucket::CHECKPOINT);
+                verified.map_err(|error| verify_failure(Phase::Checkpoint, &error))?;
+            }
         }
         if saves && !self.is_over() {
-            self.save(false, here, tell);
+            self.save(false, here, tell)?;
         }
         Ok(())
     }
 
     /// Whether no step is left: every rank finds the same.
     fn is_over(&self) -> bool {
-        self.finish.is_over(self.state.step, self.state.epoch_loss)
+        self.finish.is_over(self.state.step(), self.state.epoch_loss())
     }
 
     /// Rank 0 speaks for all: what it reports is the same everywhere.
@@ -210,7 +214,7 @@ impl Training {
     }
 
     fn evaluate(&mut self, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
-        here.enter(self.state.step, Phase::Evaluate);
+        here.enter(self.state.step(), Phase::Evaluate);
         let loader = self.stepper.loader();
         // In the order of a record's lines.
         for split in [SplitName::Train, SplitName::Validation, SplitName::Test] {
@@ -220,30 +224,48 @@ impl Training {
             }
             let evaluation = evaluate::evaluate(
                 self.stepper.model(),
-                &self.state.weights,
-                &self.state.statistics,
+                &self.state.weights(),
+                self.state.statistics(),
                 loader,
                 split,
                 &self.peers,
                 self.rank,
                 self.world_size,
-                Step(self.state.step),
+                Step(self.state.step()),
             )
             .map_err(|error| evaluate_failure(&error))?;
-            tell(Told::Evaluated { step: self.state.step, split, evaluation });
+            tell(Told::Evaluated { step: self.state.step(), split, evaluation });
         }
         Ok(())
     }
 
-    fn save(&self, is_final: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) {
-        if !self.leads() {
-            return;
-        }
-        here.enter(self.state.step, Phase::Checkpoint);
-        let model = checkpoint::encode_model(self.stepper.model(), &self.state.weights, &self.state.statistics);
-        let optimizer = checkpoint::encode_state(self.stepper.model(), &self.state, self.data, self.numerics);
-        tell(Told::State { step: self.state.step, is_final, model, optimizer });
+    /// What is told at the end.
+    fn finished(&mut self, stopped: bool) -> Result<Told, Failure> {
+        let state = on_host(&mut self.state)?;
+        let weights = checkpoint::digest(self.stepper.model(), &state.weights, &state.statistics);
+        Ok(Told::Finished { step: state.step, weights, stopped })
     }
+
+    fn save(&mut self, is_final: bool, here: &Whereabouts, tell: &mut impl FnMut(Told)) -> Result<(), Failure> {
+        if !self.leads() {
+            return Ok(());
+        }
+        here.enter(self.state.step(), Phase::Checkpoint);
+        let state = on_host(&mut self.state)?;
+        let model = checkpoint::encode_model(self.stepper.model(), &state.weights, &state.statistics);
+        let optimizer = checkpoint::encode_state(self.stepper.model(), state, self.data, self.numerics);
+        tell(Told::State { step: state.step, is_final, model, optimizer });
+        Ok(())
+    }
+}
+
+/// The state in the process's memory.
+fn on_host(state: &mut Resident) -> Result<&TrainingState, Failure> {
+    state.on_host().map_err(|error| Failure::Fault {
+        phase: Phase::Checkpoint,
+        message: error.to_string(),
+        kind: FailureKind::Machine,
+    })
 }
 
 fn step_failure(phase: Phase, error: &StepError) -> Failure {

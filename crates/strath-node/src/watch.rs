@@ -105,24 +105,26 @@ pub(crate) struct Reduction {
 }
 
 impl Watch {
-    /// Begins to watch a step from w, which `is_surveyed` or not.
+    /// Begins to watch a step, from w where it is surveyed.
     pub(crate) fn new(
         scope: Scope,
         plan: &Plan,
         step: Step,
-        weights: &[f32],
-        is_surveyed: bool,
+        surveyed: Option<&[f32]>,
         rungs: Option<&Arc<Rungs>>,
     ) -> Self {
+        let is_surveyed = surveyed.is_some();
         let ladder = rungs.filter(|_| is_surveyed).map(|rungs| (rungs.clone(), rungs.begin()));
         let groups = ladder.as_ref().map_or(&[][..], |(rungs, _)| rungs.groups());
-        let zeros = || vec![0; weights.len()];
-        let survey = is_surveyed.then(|| Sums {
-            weights: digest(weights),
-            ascent: (zeros(), zeros()),
-            epsilon: zeros(),
-            scratch: vec![0.0; weights.len()],
-            are_spoilt: false,
+        let survey = surveyed.map(|weights| {
+            let zeros = || vec![0; weights.len()];
+            Sums {
+                weights: digest(weights),
+                ascent: (zeros(), zeros()),
+                epsilon: zeros(),
+                scratch: vec![0.0; weights.len()],
+                are_spoilt: false,
+            }
         });
         let lanes_before = step.0.wrapping_mul(plan.lanes().len() as u64);
         Self { scope, lanes_before, board: Board::new(plan, is_surveyed, groups), survey, ladder }
@@ -142,6 +144,11 @@ impl Watch {
     /// A micro-batch's loss at w.
     pub(crate) fn clean(&mut self, micro_batch: usize, loss: f64) {
         self.board.write(OfMicroBatch::Clean, micro_batch, loss);
+    }
+
+    /// Whether ascent gradients of micro-batches are on their way up a ladder.
+    pub(crate) fn climbs(&self) -> bool {
+        self.ladder.is_some()
     }
 
     /// Surveyed: the ascent gradient of a micro-batch, `share` of the batch, on its way up the ladder.
@@ -232,20 +239,17 @@ impl Watch {
         }
     }
 
-    /// A micro-batch's loss at w + epsilon, and the products of its lane's `g_v` and its h, where they are of use.
+    /// A micro-batch's loss at w + epsilon, and the products of its lane's `g_v` and its h, where it [is asked](Self::takes) for them.
     pub(crate) fn descent(
         &mut self,
         plan: &Plan,
         part: &LanePart,
         micro_batch: usize,
         loss: f64,
-        products: impl FnOnce() -> Products,
+        products: Option<Products>,
     ) {
         self.board.write(OfMicroBatch::Perturbed, micro_batch, loss);
-        if !self.takes(part.lane) {
-            return;
-        }
-        let Products { aa, ab, bb } = products();
+        let Some(Products { aa, ab, bb }) = products else { return };
         self.board.write(OfMicroBatch::Along, micro_batch, ab);
         let of_lane = &plan.lanes()[part.lane].micro_batches;
         if micro_batch == of_lane.start {
@@ -273,9 +277,11 @@ impl Watch {
         self.board.write(OfMicroBatch::Crossed, micro_batch, loss);
     }
 
-    /// After the passes, with w as it is then: sends a survey's sums on their way. The [`words`](Self::words) are whole from then on.
-    pub(crate) fn send(&mut self, peers: &Collective, step: Step, weights: &[f32]) -> Option<InFlight> {
-        let Sums { weights: before, ascent: (high, low), epsilon, are_spoilt, .. } = self.survey.take()?;
+    /// After the passes, with w as it is then where the step is surveyed: sends the survey's sums on their way. The [`words`](Self::words)
+    /// are whole from then on.
+    pub(crate) fn send(&mut self, peers: &Collective, step: Step, surveyed: Option<&[f32]>) -> Option<InFlight> {
+        let (sums, weights) = self.survey.take().zip(surveyed)?;
+        let Sums { weights: before, ascent: (high, low), epsilon, are_spoilt, .. } = sums;
         let are_spoilt = are_spoilt || self.ladder.as_ref().is_some_and(|(_, climb)| climb.is_spoilt);
         self.board.count(digest(weights) != before, are_spoilt);
         let everyone = || 0..peers.identity().world_size;
@@ -290,15 +296,14 @@ impl Watch {
         self.board.words()
     }
 
-    /// What the lanes of all ranks told: of the `words` of all, and of what was `reduced` where the step was surveyed.
+    /// What the lanes of all ranks told: of the `words` of all, and where the step was surveyed of what was `reduced`, and of w.
     pub(crate) fn told(
         self,
         plan: &Plan,
         config: &Config,
         perturbation: &Perturbation,
-        weights: &[f32],
         words: &[i64],
-        reduced: Option<&Reduction>,
+        reduced: Option<(&Reduction, &[f32])>,
     ) -> Telemetry {
         let is_surveyed = reduced.is_some();
         let taken: Vec<bool> = (0..plan.lanes().len()).map(|lane| is_surveyed || self.takes(lane)).collect();
@@ -309,7 +314,7 @@ impl Watch {
         if scope.along_gradient {
             told = lanes::telemetry(&facts, scope.losses_are_whole);
         }
-        if let Some(Reduction { ascent, epsilon }) = reduced {
+        if let Some((Reduction { ascent, epsilon }, weights)) = reduced {
             let audit = board.audit(plan);
             let batch = BatchFacts {
                 squares: perturbation.squares(ascent),
@@ -382,7 +387,7 @@ mod tests {
             assert!(dear.stride as f64 >= share / 0.01, "m = {m}: {}", dear.stride);
             let mut asked = vec![0; lanes];
             for step in 0..dear.stride {
-                let watch = Watch::new(dear, &plan, Step(step), &[], false, None);
+                let watch = Watch::new(dear, &plan, Step(step), None, None);
                 (0..lanes).filter(|lane| watch.takes(*lane)).for_each(|lane| asked[lane] += 1);
             }
             assert_eq!(asked, vec![1; lanes], "in so many steps each lane is asked once");
@@ -393,7 +398,7 @@ mod tests {
     fn a_survey_asks_every_lane_unless_epsilon_is_random() {
         for (direction, asks) in [("gradient", true), ("random", false)] {
             let (scope, plan) = scope(&format!("[sam]\nm = 8\ndirection = \"{direction}\"\n"), 1_000_000, 64.0 * 6e6);
-            let watch = Watch::new(scope, &plan, Step(5), &[], true, None);
+            let watch = Watch::new(scope, &plan, Step(5), Some(&[]), None);
             assert!((0..8).all(|lane| watch.takes(lane) == asks));
         }
     }
@@ -401,12 +406,12 @@ mod tests {
     #[test]
     fn an_epsilon_is_tried_on_the_next_lane_by_whoever_holds_its_like() {
         let (scope, plan) = scope("[batch]\nmicro = 8\n[sam]\nm = 32\n", 10, 1.0);
-        let watch = Watch::new(scope, &plan, Step(0), &[], true, None);
+        let watch = Watch::new(scope, &plan, Step(0), Some(&[]), None);
         let part = |lane, micro_batches| LanePart { lane, micro_batches, ranks: 0..1, is_first: false };
         assert_eq!(watch.crossed(&plan, &part(0, 1..3)), 5..7);
         assert_eq!(watch.crossed(&plan, &part(1, 4..8)), 0..4, "after the last comes the first");
         let unequal = self::scope("[sam]\nm = [32, 16, 16]\n", 10, 1.0);
-        let watch = Watch::new(unequal.0, &unequal.1, Step(0), &[], true, None);
+        let watch = Watch::new(unequal.0, &unequal.1, Step(0), Some(&[]), None);
         assert!(watch.crossed(&unequal.1, &part(0, 0..1)).is_empty());
     }
 }

@@ -21,7 +21,7 @@ pub mod sums;
 pub use clip::{Clipped, clip};
 pub use direction::draw_direction;
 pub use lanes::{BatchFacts, LaneFacts};
-pub use optimizer::Optimizer;
+pub use optimizer::{Optimizer, Update};
 pub use perturbation::{Lift, NothingToPerturb, Perturbation};
 pub use schedule::learning_rate;
 pub use sums::{l2_norm, mean_and_error};

@@ -81,6 +81,26 @@ impl Perturbation {
         Self { rho, ..self.clone() }
     }
 
+    /// The radius.
+    pub fn rho(&self) -> f64 {
+        self.rho
+    }
+
+    /// The norm of the ball.
+    pub fn norm(&self) -> Norm {
+        self.norm
+    }
+
+    /// ASAM's eta; `None` is the plain ball.
+    pub fn eta(&self) -> Option<f64> {
+        self.eta
+    }
+
+    /// The perturbed values of the flat vector, as runs in ascending order.
+    pub fn runs(&self) -> &[Range<usize>] {
+        &self.runs
+    }
+
     /// Epsilon of an ascent gradient `g` at `w` (equation 2 of the paper), into `epsilon`:
     ///
     /// `epsilon = rho * t * sign(t g) |t g|^(q-1) / (||t g||_q^q)^(1/p)`, `1/p + 1/q = 1`, with `t = 1`, or for ASAM

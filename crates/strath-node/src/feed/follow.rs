@@ -12,9 +12,11 @@ use strath_protocol::message::Follow;
 use super::donor::CONNECT_DEADLINE;
 use super::identity;
 use super::words::{self, Header, Kind, invalid};
+use crate::flat::{Flat, Place};
 use crate::generation;
 use crate::prepare::Prepared;
-use crate::state::{StepSums, TrainingState};
+use crate::resident::Resident;
+use crate::state::TrainingState;
 use crate::verify;
 
 /// What a newcomer begins with.
@@ -44,7 +46,10 @@ pub(crate) fn follow(following: &Following, cancelled: &AtomicBool, caught_up: i
         let mut newcomer = Newcomer { following, cancelled, caught_up, is_close: false };
         newcomer.go_along(&mut line, &mut state).map_err(|error| error.to_string())
     });
-    Followed { state, broken: ended.err().map(|error| format!("worker {donor} feeds it no more: {error}")) }
+    let state = state.map(Resident::into_host).transpose();
+    let (state, lost) = state.map_or_else(|error| (None, Some(error.to_string())), |state| (state, None));
+    let broken = ended.err().map(|error| format!("worker {donor} feeds it no more: {error}"));
+    Followed { state, broken: broken.or(lost) }
 }
 
 fn connect(following: &Following, cancelled: &AtomicBool) -> Result<FeedReceiver, String> {
@@ -66,35 +71,39 @@ struct Newcomer<'a, F> {
 
 impl<F: FnMut(Step)> Newcomer<'_, F> {
     /// Takes what is fed, to its end. The state is whole whenever this ends.
-    fn go_along(&mut self, line: &mut FeedReceiver, state: &mut Option<TrainingState>) -> io::Result<()> {
+    fn go_along(&mut self, line: &mut FeedReceiver, state: &mut Option<Resident>) -> io::Result<()> {
         let Prepared { config, model, .. } = &self.following.prepared;
         let finish = generation::finish(&self.following.prepared, self.following.follow.steps.0);
         let (mut gradient, mut statistics) = (Vec::new(), Vec::new());
         loop {
             let header = words::hear(line, self.cancelled)?;
             match (header.kind, state.as_mut()) {
-                (Kind::State, None) => *state = Some(self.take_state(line, header)?),
-                (Kind::Step, Some(state)) if header.step == state.step + 1 => {
+                (Kind::State, None) => {
+                    let taken = self.take_state(line, header)?;
+                    *state = Some(Resident::new(taken, &Place::from(model.gpu())).map_err(io::Error::other)?);
+                }
+                (Kind::Step, Some(state)) if header.step == state.step() + 1 => {
                     gradient.resize(model.parameters().len(), 0.0);
                     statistics.resize(model.statistics().len(), 0.0);
                     words::take(line, header, &mut [&mut gradient, &mut statistics], self.cancelled)?;
                     let clean_loss = f64::from_bits(header.loss);
-                    let sums = StepSums { gradient: &gradient, statistics: &statistics, clean_loss };
-                    state.update(sums, config, finish);
+                    let reduced = Flat::Host(std::mem::take(&mut gradient));
+                    state.update(&reduced, (&statistics, clean_loss), config, finish).map_err(io::Error::other)?;
+                    gradient = reduced.into_host().map_err(io::Error::other)?;
                 }
                 (Kind::Beat, _) => {}
                 (Kind::End, _) => return Ok(()),
                 (Kind::LeftBehind, _) => return Err(io::Error::other("this worker does not keep up")),
                 (kind, state) => {
-                    let at = state.map_or_else(|| "before a state".into(), |state| format!("at step {}", state.step));
+                    let at = state.map_or_else(|| "before a state".into(), |state| format!("at step {}", state.step()));
                     return Err(invalid(format!("found a word ({kind:?}) of step {} {at}", header.step)));
                 }
             }
             if let (Some(state), false) = (state.as_ref(), self.is_close)
-                && header.newest <= state.step + 1
+                && header.newest <= state.step() + 1
             {
                 self.is_close = true;
-                (self.caught_up)(Step(state.step));
+                (self.caught_up)(Step(state.step()));
             }
         }
     }

@@ -26,6 +26,10 @@ use strath_core::{Generation, Rank, RunId, Ticket};
 pub(crate) use donor::{Donor, feed};
 pub(crate) use follow::{Followed, Following, follow};
 
+use strath_cuda::GpuError;
+
+use crate::flat::Flat;
+use crate::resident::Resident;
 use crate::state::TrainingState;
 
 /// What a queue holds at most, bytes, where that is more than [`FEWEST`] steps.
@@ -94,21 +98,36 @@ impl Audience {
     }
 
     /// Lets in those who have come, who begin with this state: the weights are shared until they next move, the rest is copied.
-    pub fn admit(&mut self, state: &TrainingState) {
-        let Some(admissions) = &self.admissions else { return };
+    ///
+    /// # Errors
+    /// The device's, where the state lies on one.
+    pub fn admit(&mut self, state: &mut Resident) -> Result<(), GpuError> {
+        let Some(admissions) = &self.admissions else { return Ok(()) };
         while let Ok(listener) = admissions.try_recv() {
+            let state = state.on_host()?;
             listener.progress.step.store(state.step, Ordering::Relaxed);
             // One that is gone is missed at the first step.
             let _ = listener.queue.try_send(Fed::State(Box::new(state.clone())));
             self.listeners.push(listener);
         }
+        Ok(())
     }
 
     /// Passes on what a step has reduced, `step` being completed with it. Gives the gradient's memory back where nobody has it.
-    pub fn tell(&mut self, step: u64, gradient: Vec<f32>, statistics: &[f32], clean_loss: f64) -> Option<Vec<f32>> {
+    ///
+    /// # Errors
+    /// The device's, where the gradient lies on one.
+    pub fn tell(
+        &mut self,
+        step: u64,
+        gradient: Flat,
+        statistics: &[f32],
+        clean_loss: f64,
+    ) -> Result<Option<Flat>, GpuError> {
         if self.listeners.is_empty() {
-            return Some(gradient);
+            return Ok(Some(gradient));
         }
+        let gradient = gradient.into_host()?;
         let reduced = Arc::new(Reduced { step, gradient, statistics: statistics.to_vec(), clean_loss });
         self.listeners.retain(|listener| {
             listener.progress.step.store(step, Ordering::Relaxed);
@@ -118,7 +137,7 @@ impl Audience {
             }
             told.is_ok()
         });
-        Arc::try_unwrap(reduced).ok().map(|reduced| reduced.gradient)
+        Ok(Arc::try_unwrap(reduced).ok().map(|reduced| Flat::Host(reduced.gradient)))
     }
 }
 
@@ -138,9 +157,9 @@ mod tests {
     use strath_protocol::message::{Feed, Follow, Member};
 
     use super::*;
+    use crate::flat::Place;
     use crate::generation::{finish, optimizer};
     use crate::prepare::{Prepared, prepare};
-    use crate::state;
 
     fn prepared(optimizer: &str) -> Prepared {
         let text = format!(
@@ -150,24 +169,24 @@ mod tests {
         prepare(&layers.resolve().unwrap().config.to_toml(), None, 0).unwrap()
     }
 
-    fn initial(prepared: &Prepared) -> TrainingState {
+    fn initial(prepared: &Prepared) -> Resident {
         let Prepared { config, model, .. } = prepared;
         let (weights, statistics) = (model.initial(1).into(), model.initial_statistics());
         let epoch_loss = config.run.stop_loss.map(|_| 0.0);
-        TrainingState { step: 0, weights, statistics, optimizer: optimizer(config, model), epoch_loss }
+        let state = TrainingState { step: 0, weights, statistics, optimizer: optimizer(config, model), epoch_loss };
+        Resident::new(state, &Place::default()).unwrap()
     }
 
     /// Steps of a rank that reduces these gradients: any, as nobody computes them here.
-    fn train(state: &mut TrainingState, audience: &mut Audience, prepared: &Prepared, steps: u64) {
+    fn train(state: &mut Resident, audience: &mut Audience, prepared: &Prepared, steps: u64) {
         for step in 0..steps {
-            audience.admit(state);
-            let gradient: Vec<f32> =
-                (0..state.weights.len()).map(|at| ((at as u64 * 37 + step) % 11) as f32 * 1e-3 - 5e-3).collect();
-            let statistics = vec![0.5 + step as f32 * 1e-2; state.statistics.len()];
+            audience.admit(state).unwrap();
+            let gradient = (0..state.weights().len()).map(|at| ((at as u64 * 37 + step) % 11) as f32 * 1e-3 - 5e-3);
+            let gradient = Flat::Host(gradient.collect());
+            let statistics = vec![0.5 + step as f32 * 1e-2; state.statistics().len()];
             let clean_loss = 2.0 / (step + 1) as f64;
-            let sums = state::StepSums { gradient: &gradient, statistics: &statistics, clean_loss };
-            state.update(sums, &prepared.config, finish(prepared, 1000));
-            audience.tell(state.step, gradient, &statistics, clean_loss);
+            state.update(&gradient, (&statistics, clean_loss), &prepared.config, finish(prepared, 1000)).unwrap();
+            audience.tell(state.step(), gradient, &statistics, clean_loss).unwrap();
             thread::sleep(std::time::Duration::from_micros(300));
         }
     }
@@ -187,7 +206,7 @@ mod tests {
             let follow_of = Follow { generation, from: member(3), steps: Step(1000), ticket };
             let (admissions, mut audience) = Audience::new();
             let mut state = initial(&prepared);
-            let values = state.weights.len() + state.statistics.len();
+            let values = state.weights().len() + state.statistics().len();
             let go = AtomicBool::new(false);
             let (followed, caught_up) = thread::scope(|scope| {
                 let newcomer = scope.spawn(|| {
@@ -204,7 +223,11 @@ mod tests {
                 newcomer.join().unwrap()
             });
             assert_eq!(followed.broken, None);
-            assert!(followed.state.as_ref() == Some(&state), "at {:?}", followed.state.map(|state| state.step));
+            assert!(
+                followed.state.as_ref() == Some(state.on_host().unwrap()),
+                "at {:?}",
+                followed.state.map(|state| state.step)
+            );
             assert_eq!(caught_up.len(), 1, "it says so once");
         }
     }
@@ -214,8 +237,8 @@ mod tests {
         let prepared = prepared("");
         let (admissions, mut audience) = Audience::new();
         let mut state = initial(&prepared);
-        let gradient = || vec![0.0; 3];
-        assert!(audience.tell(1, gradient(), &[], 1.0).is_some(), "nobody has its memory");
+        let gradient = Flat::Host(vec![0.0; 3]);
+        assert!(audience.tell(1, gradient, &[], 1.0).unwrap().is_some(), "nobody has its memory");
         let (queue, fed) = sync_channel(FEWEST);
         let progress = Arc::<Progress>::default();
         admissions.0.send(Listener { queue, progress: progress.clone() }).unwrap();

@@ -14,7 +14,7 @@ use super::MeasureError;
 use super::log::{Entry, Log};
 use crate::evaluate;
 use crate::step::EXCHANGE_DEADLINE;
-use crate::sums::LaneSum;
+use crate::sums::HostSum;
 use crate::whereabouts::Whereabouts;
 
 /// At most so often it is told how far the measurement has come.
@@ -101,7 +101,7 @@ impl<'a> Ranks<'a> {
             None => {}
         }
         // Of one item too: the sum has the bits of the items, whoever holds them.
-        let (mut sum, mut fault) = (LaneSum::new(Reduce::Exact, items.max(2), len), Fault::NONE);
+        let (mut sum, mut fault) = (HostSum::new(Reduce::Exact, items.max(2), len), Fault::NONE);
         for item in self.share(items) {
             self.go_on()?;
             let room = sum.spent();

@@ -15,7 +15,7 @@ use super::ranks::Ranks;
 use super::spec::SharpnessOf;
 use super::subject::{Found, Point, Subject};
 use crate::evaluate::Losses;
-use crate::sums::LaneSum;
+use crate::sums::HostSum;
 
 /// A lane of so many blocks is shared by all ranks; one of fewer is computed by one.
 const SHARED_BLOCKS: usize = 8;
@@ -136,7 +136,7 @@ impl Lane<'_, '_> {
         };
         let both = |point: &Point| -> Result<Found, MeasureError> {
             let (mut sum, mut losses) =
-                (LaneSum::new(Reduce::Exact, blocks.len(), point.weights.len()), Losses::default());
+                (HostSum::new(Reduce::Exact, blocks.len(), point.weights.len()), Losses::default());
             for block in &blocks {
                 let weight = block.len() as f64 / self.size();
                 let room = sum.spent();

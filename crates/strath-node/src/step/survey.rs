@@ -1,14 +1,13 @@
 //! What a surveyed step computes beside the step itself: nothing of it reaches the weights.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use strath_collective::Collective;
 use strath_core::Step;
-use strath_data::Batch;
 use strath_model::ModelError;
 
-use super::{Gathered, Stepper, add_decay, floats};
+use super::{Gathered, Stepper, floats};
+use crate::flat::Weights;
 use crate::outcome::StepError;
 use crate::share::LanePart;
 use crate::watch::Watch;
@@ -19,7 +18,7 @@ impl Stepper {
         &mut self,
         step: Step,
         part: &LanePart,
-        lifted: &Arc<Vec<f32>>,
+        lifted: &Weights,
         watch: &mut Watch,
     ) -> Result<(), ModelError> {
         for k in watch.crossed(&self.plan, part) {
@@ -33,7 +32,7 @@ impl Stepper {
         &mut self,
         peers: &Collective,
         step: Step,
-        weights: &Arc<Vec<f32>>,
+        weights: &Weights,
         gathered: &mut Gathered,
         all: bool,
         deadline: Duration,
@@ -42,29 +41,28 @@ impl Stepper {
         let Some((rungs, arrived)) = watch.groups(peers, step, &self.plan, weights.len(), all) else { return Ok(()) };
         for (index, pending) in arrived {
             let group = &rungs.groups()[index];
-            let mut gradient = floats(pending.wait(deadline)?.0);
+            let mut values = floats(pending.wait(deadline)?.0);
             // Of the batch's sum a group's mean; exact where they are a power of two apart.
             let scale = (self.plan.batch() as f64 / group.size as f64) as f32;
-            for value in &mut gradient {
+            for value in &mut values {
                 *value *= scale;
             }
-            add_decay(&mut gradient, weights, self.decay_in_loss());
+            let mut gradient = self.buffers.place().holding(values)?;
+            self.add_decay(&mut gradient, weights)?;
             if rungs.speaks_for(index) {
                 // As a lane's own: to its last bit.
-                watch.group(index, self.perturbation.products(&gradient, &gradient).aa);
+                watch.group(index, gradient.products(&gradient, &self.perturbation)?.aa);
             }
             if watch.lifts() {
-                let mut lifted = self.buffers.take();
+                let mut lifted = self.buffers.take()?;
                 let ball = self.perturbation.with_radius(self.config.sam.radius(group.size));
-                ball.lift(&gradient, weights, &mut lifted);
-                let lifted = Arc::new(lifted);
+                gradient.lift(&ball, weights, &mut lifted)?;
+                let lifted = Weights::from(lifted);
                 for k in rungs.held(index) {
                     let loss = self.loss(step, k, &lifted)?;
                     watch.rung(group.rung, k, loss);
                 }
-                if let Ok(lifted) = Arc::try_unwrap(lifted) {
-                    self.buffers.give(lifted);
-                }
+                self.buffers.give(lifted.into_flat());
             }
         }
         clock.lap_survey();
@@ -72,9 +70,9 @@ impl Stepper {
     }
 
     /// The loss of a micro-batch, whoever holds it, by a forward alone.
-    fn loss(&mut self, step: Step, micro_batch: usize, weights: &Arc<Vec<f32>>) -> Result<f64, ModelError> {
+    fn loss(&mut self, step: Step, micro_batch: usize, weights: &Weights) -> Result<f64, ModelError> {
         let micro = &self.plan.micro_batches()[micro_batch];
-        let Batch { images, labels, .. } = self.loader.micro_batch(step.0, micro.start..micro.start + micro.size);
-        self.model.loss(weights, &images, &labels, self.config.loss.label_smoothing)
+        let batch = self.loader.micro_batch(step.0, micro.start..micro.start + micro.size);
+        weights.loss(&self.model, &batch, self.config.loss.label_smoothing)
     }
 }

@@ -283,7 +283,7 @@ impl Runtime {
         self.spawn(generation, Phase::Ascent, move |events| {
             let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
             let state = match work {
-                Work::Train(training) => Some(held(training.run(&asked, &cancelled, &here, tell))),
+                Work::Train(training) => training.run(&asked, &cancelled, &here, tell).map(held),
                 Work::Evaluate(evaluating) => {
                     evaluating.run(&peers, &here, tell);
                     None

@@ -24,8 +24,13 @@ impl AdamW {
     /// One update at step `step` (0-based) by a gradient, multiplied by `clip` on the way: one pass over weights, gradient and
     /// both moments, 28 bytes a value.
     pub fn update(&mut self, weights: &mut [f32], gradient: &[f32], clip: Option<f64>, step: u64, lr: f64) {
+        let scalars = self.scalars(step, lr);
+        vector::adamw(weights, gradient, &mut self.first, &mut self.second, clip, scalars);
+    }
+
+    pub(super) fn scalars(&self, step: u64, lr: f64) -> vector::AdamW {
         let update = (step + 1) as f64;
-        let scalars = vector::AdamW {
+        vector::AdamW {
             first: (self.beta1 as f32, (1.0 - self.beta1) as f32),
             second: (self.beta2 as f32, (1.0 - self.beta2) as f32),
             // The corrections are scalars: taken in f64 and folded into the rate and the root.
@@ -33,15 +38,14 @@ impl AdamW {
             root: (1.0 / (1.0 - libm::pow(self.beta2, update))) as f32,
             keep: (1.0 - lr * self.weight_decay) as f32,
             eps: self.eps,
-        };
-        vector::adamw(weights, gradient, &mut self.first, &mut self.second, clip, scalars);
+        }
     }
 
     pub(super) fn slots(&self) -> Vec<(&'static str, &[f32])> {
         vec![("first_moment", &self.first), ("second_moment", &self.second)]
     }
 
-    pub(super) fn slots_mut(&mut self) -> Vec<&mut Vec<f32>> {
+    pub(super) fn slots_mut(&mut self) -> Vec<&mut [f32]> {
         vec![&mut self.first, &mut self.second]
     }
 }

@@ -4,6 +4,7 @@ mod adamw;
 mod sgd;
 
 use strath_core::config::{OptimizerKind, OptimizerTable};
+use strath_kernels::vector;
 
 pub use adamw::AdamW;
 pub use sgd::Sgd;
@@ -17,6 +18,22 @@ pub enum Optimizer {
     Sgd(Sgd),
     /// Adam with decoupled weight decay.
     AdamW(AdamW),
+}
+
+/// What an update is made with, beside the vectors: for whoever holds those elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Update {
+    /// Gradient descent without momentum.
+    Sgd {
+        /// The learning rate.
+        lr: f32,
+        /// The decay of the weights.
+        decay: f32,
+    },
+    /// Gradient descent with momentum.
+    Momentum(vector::Momentum),
+    /// Adam with decoupled weight decay.
+    AdamW(vector::AdamW),
 }
 
 /// State tensors that are not those of this optimizer.
@@ -51,6 +68,14 @@ impl Optimizer {
         self.updated(weights, clipped.gradient, clipped.factor, step, lr);
     }
 
+    /// What the update at step `step` (0-based) with learning rate `lr` is made with.
+    pub fn scalars(&self, step: u64, lr: f64) -> Update {
+        match self {
+            Self::Sgd(sgd) => sgd.scalars(lr),
+            Self::AdamW(adamw) => Update::AdamW(adamw.scalars(step, lr)),
+        }
+    }
+
     fn updated(&mut self, weights: &mut [f32], gradient: &[f32], clip: Option<f64>, step: u64, lr: f64) {
         match self {
             Self::Sgd(sgd) => sgd.update(weights, gradient, clip, lr),
@@ -80,14 +105,18 @@ impl Optimizer {
         if expected != found {
             return Err(StateMismatch { expected, found });
         }
-        let mine: Vec<&mut Vec<f32>> = match self {
-            Self::Sgd(sgd) => sgd.slots_mut(),
-            Self::AdamW(adamw) => adamw.slots_mut(),
-        };
-        for (to, (_, from)) in mine.into_iter().zip(slots) {
-            to.clone_from(from);
+        for (to, (_, from)) in self.slots_mut().into_iter().zip(slots) {
+            to.copy_from_slice(from);
         }
         Ok(())
+    }
+
+    /// The values of each of the [`slots`](Self::slots), in their order, to be overwritten.
+    pub fn slots_mut(&mut self) -> Vec<&mut [f32]> {
+        match self {
+            Self::Sgd(sgd) => sgd.slots_mut(),
+            Self::AdamW(adamw) => adamw.slots_mut(),
+        }
     }
 }
 

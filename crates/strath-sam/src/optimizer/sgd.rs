@@ -2,6 +2,8 @@
 
 use strath_kernels::vector;
 
+use super::Update;
+
 /// `g <- G + lambda w`; `b <- mu b + g`; `w <- w - lr b`, or with Nesterov `w <- w - lr (g + mu b)`.
 ///
 /// The buffer starts at zero, so that the first step takes `b = g` (no dampening), as `torch.optim.SGD` does.
@@ -23,12 +25,18 @@ impl Sgd {
     /// One update by a gradient, multiplied by `clip` on the way: one pass over weights, gradient and buffer, 20 bytes a value
     /// (12 without momentum).
     pub fn update(&mut self, weights: &mut [f32], gradient: &[f32], clip: Option<f64>, lr: f64) {
+        match self.scalars(lr) {
+            Update::Momentum(scalars) => vector::sgd_momentum(weights, gradient, &mut self.buffer, clip, scalars),
+            _ => vector::sgd(weights, gradient, clip, lr as f32, self.weight_decay),
+        }
+    }
+
+    pub(super) fn scalars(&self, lr: f64) -> Update {
         let (lr, decay) = (lr as f32, self.weight_decay);
         if self.buffer.is_empty() {
-            vector::sgd(weights, gradient, clip, lr, decay);
+            Update::Sgd { lr, decay }
         } else {
-            let scalars = vector::Momentum { lr, decay, momentum: self.momentum, nesterov: self.nesterov };
-            vector::sgd_momentum(weights, gradient, &mut self.buffer, clip, scalars);
+            Update::Momentum(vector::Momentum { lr, decay, momentum: self.momentum, nesterov: self.nesterov })
         }
     }
 
@@ -36,7 +44,7 @@ impl Sgd {
         if self.buffer.is_empty() { Vec::new() } else { vec![("momentum", &self.buffer)] }
     }
 
-    pub(super) fn slots_mut(&mut self) -> Vec<&mut Vec<f32>> {
+    pub(super) fn slots_mut(&mut self) -> Vec<&mut [f32]> {
         if self.buffer.is_empty() { Vec::new() } else { vec![&mut self.buffer] }
     }
 }

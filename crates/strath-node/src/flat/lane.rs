@@ -1,0 +1,121 @@
+//! A lane's mathematics: decay, epsilon, products.
+
+use strath_core::config::Norm;
+use strath_cuda::lanes::{self, Terms};
+use strath_cuda::{Gpu, GpuError, Vector};
+use strath_kernels::vector::{self, Products};
+use strath_sam::{Lift, Perturbation};
+
+use super::{Flat, Place, Weights, apart};
+
+impl Flat {
+    /// `g <- g + lambda w`.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn add_scaled(&mut self, weights: &Weights, lambda: f32) -> Result<(), GpuError> {
+        match (self, weights) {
+            (Self::Host(g), Weights::Host(w)) => {
+                vector::add_scaled(g, w, lambda);
+                Ok(())
+            }
+            (Self::Device(g), Weights::Device(w)) => lanes::add_scaled(g, w, lambda),
+            _ => apart(),
+        }
+    }
+
+    /// Has the host write the values anew.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn rewrite(&mut self, write: impl FnOnce(&mut [f32])) -> Result<(), GpuError> {
+        match self {
+            Self::Host(values) => {
+                write(values);
+                Ok(())
+            }
+            Self::Device(there) => {
+                let mut values = there.to_host()?;
+                write(&mut values);
+                there.upload(&values)
+            }
+        }
+    }
+
+    /// `w + epsilon` of this ascent gradient into `lifted` ([`Perturbation::lift`]).
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn lift(&self, of: &Perturbation, weights: &Weights, lifted: &mut Self) -> Result<Lift, GpuError> {
+        match (self, weights, lifted) {
+            (Self::Host(g), Weights::Host(w), Self::Host(lifted)) => Ok(of.lift(g, w, lifted)),
+            (Self::Device(g), Weights::Device(w), Self::Device(lifted)) if of.norm() == Norm::P(2.0) => {
+                lift(of, g, w, lifted)
+            }
+            (Self::Device(g), Weights::Device(w), Self::Device(lifted)) => {
+                let mut values = vec![0.0; g.len()];
+                let lift = of.lift(&g.to_host()?, &w.to_host()?, &mut values);
+                lifted.upload(&values)?;
+                Ok(lift)
+            }
+            _ => apart(),
+        }
+    }
+
+    /// The products of two gradients over what is perturbed ([`Perturbation::products`]).
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn products(&self, other: &Self, of: &Perturbation) -> Result<Products, GpuError> {
+        match (self, other) {
+            (Self::Host(a), Self::Host(b)) => Ok(of.products(a, b)),
+            (Self::Device(a), Self::Device(b)) => {
+                let mut totals = [a.gpu().zeros::<f64>(1)?, a.gpu().zeros(1)?, a.gpu().zeros(1)?];
+                for run in of.runs() {
+                    let (a, b) = (a.part(run.clone()), b.part(run.clone()));
+                    let terms = [Terms::Squares(a), Terms::Products(a, b), Terms::Squares(b)];
+                    totals.iter_mut().zip(terms).try_for_each(|(total, terms)| lanes::sum(total, terms))?;
+                }
+                let [aa, ab, bb] = &totals;
+                Ok(Products { aa: first(aa)?, ab: first(ab)?, bb: first(bb)? })
+            }
+            _ => apart(),
+        }
+    }
+}
+
+fn first(total: &Vector<f64>) -> Result<f64, GpuError> {
+    let mut found = [0.0];
+    total.download(&mut found)?;
+    Ok(found[0])
+}
+
+/// The lift over the ball of p = 2. The factor of epsilon stays on the device; what is told of the lift is waited for.
+fn lift(of: &Perturbation, g: &Vector<f32>, w: &Vector<f32>, lifted: &mut Vector<f32>) -> Result<Lift, GpuError> {
+    let gpu: &Gpu = g.gpu();
+    let (mut dual, mut squares) = (gpu.zeros::<f64>(1)?, gpu.zeros::<f64>(1)?);
+    for run in of.runs() {
+        let terms = match of.eta() {
+            None => Terms::Squares(g.part(run.clone())),
+            Some(eta) => Terms::ScaledSquares(g.part(run.clone()), w.part(run.clone()), eta),
+        };
+        lanes::sum(&mut dual, terms)?;
+    }
+    let factor = lanes::epsilon_factor(&dual, of.rho())?;
+    if of.runs().iter().map(ExactSizeIterator::len).sum::<usize>() < w.len() {
+        *lifted = w.duplicate()?;
+    }
+    for run in of.runs() {
+        let (g, w) = (g.part(run.clone()), w.part(run.clone()));
+        lanes::lift(g, w, &factor, of.eta(), &mut lifted.part_mut(run.clone()), &mut squares)?;
+    }
+    let (dual, squares) = (first(&dual)?, first(&squares)?);
+    Ok(Lift { epsilon_norm: squares.sqrt(), dual_norm: dual.sqrt(), is_zero: squares == 0.0 })
+}
+
+impl Place {
+    /// Whether vectors lie on a device.
+    pub fn is_device(&self) -> bool {
+        self.gpu().is_some()
+    }
+}

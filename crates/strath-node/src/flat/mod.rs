@@ -1,0 +1,203 @@
+//! Flat vectors of the model's parameters where the model computes: in the process's memory, or in a GPU's. A step is written once, for both.
+//!
+//! | | host | device |
+//! | --- | --- | --- |
+//! | passes | `Model::gradient_heard`, `loss`, `evaluate` | `gradient_on`, `loss_on`, `evaluate_on` |
+//! | sums, decay, updates | `strath_kernels::vector` | `strath_cuda::lanes`, to the same bits |
+//! | norms and products | | the same, added in another order |
+//! | epsilon of a norm other than p = 2, a random direction | | on the host, to and fro |
+//!
+//! All vectors of a rank lie in one place.
+
+mod lane;
+mod place;
+mod sum;
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use strath_cuda::{GpuError, Part, Vector};
+use strath_data::Batch;
+use strath_model::{Listener, Model, ModelError, PassReport, Score};
+
+pub use self::place::Place;
+pub use self::sum::{Integers, SumError};
+
+/// A flat vector.
+#[derive(Debug)]
+pub enum Flat {
+    /// In the process's memory.
+    Host(Vec<f32>),
+    /// In a GPU's.
+    Device(Vector<f32>),
+}
+
+/// Some of a flat vector.
+#[derive(Debug, Clone, Copy)]
+pub enum FlatPart<'a> {
+    /// In the process's memory.
+    Host(&'a [f32]),
+    /// In a GPU's.
+    Device(Part<'a, f32>),
+}
+
+/// What a model computes with: a flat vector that passes share and nobody writes meanwhile.
+#[derive(Debug, Clone)]
+pub enum Weights {
+    /// In the process's memory.
+    Host(Arc<Vec<f32>>),
+    /// In a GPU's.
+    Device(Arc<Vector<f32>>),
+}
+
+/// Vectors of a rank that lie in two places.
+fn apart() -> ! {
+    unreachable!("the vectors of a rank lie in one place")
+}
+
+impl Flat {
+    /// Values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Host(values) => values.len(),
+            Self::Device(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All of its values.
+    pub fn all(&self) -> FlatPart<'_> {
+        self.part(0..self.len())
+    }
+
+    /// Some of its values.
+    pub fn part(&self, range: Range<usize>) -> FlatPart<'_> {
+        match self {
+            Self::Host(values) => FlatPart::Host(&values[range]),
+            Self::Device(values) => FlatPart::Device(values.part(range)),
+        }
+    }
+
+    /// Its values, copied where they lie on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn host(&self) -> Result<Cow<'_, [f32]>, GpuError> {
+        match self {
+            Self::Host(values) => Ok(Cow::Borrowed(values)),
+            Self::Device(values) => values.to_host().map(Cow::Owned),
+        }
+    }
+
+    /// The same; the vector is spent.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn into_host(self) -> Result<Vec<f32>, GpuError> {
+        match self {
+            Self::Host(values) => Ok(values),
+            Self::Device(values) => values.to_host(),
+        }
+    }
+}
+
+impl Weights {
+    /// Values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Host(values) => values.len(),
+            Self::Device(values) => values.len(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Its values, copied where they lie on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn host(&self) -> Result<Cow<'_, [f32]>, GpuError> {
+        match self {
+            Self::Host(values) => Ok(Cow::Borrowed(values)),
+            Self::Device(values) => values.to_host().map(Cow::Owned),
+        }
+    }
+
+    /// The vector, where nobody else holds it any more.
+    pub fn into_flat(self) -> Option<Flat> {
+        match self {
+            Self::Host(values) => Arc::try_unwrap(values).ok().map(Flat::Host),
+            Self::Device(values) => Arc::try_unwrap(values).ok().map(Flat::Device),
+        }
+    }
+
+    /// The loss and its gradient at these weights. Of a gradient on the host a listener hears as it comes; one on a device is whole before
+    /// anything is heard, so nobody listens to it.
+    ///
+    /// # Errors
+    /// As [`Model::gradient_heard`].
+    pub fn gradient(
+        &self,
+        model: &Model,
+        batch: &Batch,
+        label_smoothing: f64,
+        gradient: &mut Flat,
+        listener: Option<Listener>,
+    ) -> Result<PassReport, ModelError> {
+        let Batch { images, labels, .. } = batch;
+        match (self, gradient) {
+            (Self::Host(weights), Flat::Host(gradient)) => {
+                model.gradient_heard(weights, images, labels, label_smoothing, gradient, listener)
+            }
+            (Self::Device(weights), Flat::Device(gradient)) => {
+                let by = strath_model::Normalise::ByBatch;
+                model.gradient_on(weights, images, labels, label_smoothing, by, gradient)
+            }
+            _ => apart(),
+        }
+    }
+
+    /// The loss at these weights.
+    ///
+    /// # Errors
+    /// As [`Model::loss`].
+    pub fn loss(&self, model: &Model, batch: &Batch, label_smoothing: f64) -> Result<f64, ModelError> {
+        let Batch { images, labels, .. } = batch;
+        match self {
+            Self::Host(weights) => model.loss(weights, images, labels, label_smoothing),
+            Self::Device(weights) => model.loss_on(weights, images, labels, label_smoothing),
+        }
+    }
+
+    /// What these weights make of examples, batch norm normalising by running `statistics`.
+    ///
+    /// # Errors
+    /// As [`Model::evaluate`].
+    pub fn evaluate(&self, model: &Model, statistics: &[f32], batch: &Batch) -> Result<Vec<Score>, ModelError> {
+        let Batch { images, labels, .. } = batch;
+        match self {
+            Self::Host(weights) => model.evaluate(weights, statistics, images, labels),
+            Self::Device(weights) => {
+                let by = strath_model::Normalise::ByRunning(statistics);
+                model.evaluate_on(weights, images, labels, by).map(|(scores, _)| scores)
+            }
+        }
+    }
+}
+
+impl From<Flat> for Weights {
+    fn from(flat: Flat) -> Self {
+        match flat {
+            Flat::Host(values) => Self::Host(Arc::new(values)),
+            Flat::Device(values) => Self::Device(Arc::new(values)),
+        }
+    }
+}

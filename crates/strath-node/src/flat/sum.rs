@@ -1,0 +1,181 @@
+//! Adding weighted vectors up, in f32 and in integers.
+
+use strath_core::fixed::OutOfRange;
+use strath_cuda::lanes::{self, Outside};
+use strath_cuda::{Gpu, GpuError, Vector};
+use strath_kernels::vector;
+
+use super::{Flat, FlatPart, apart};
+
+/// A vector of fixed-point numbers.
+#[derive(Debug)]
+pub enum Integers {
+    /// In the process's memory.
+    Host(Vec<i64>),
+    /// In a GPU's.
+    Device(Vector<i64>),
+}
+
+/// Why a vector was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum SumError {
+    /// A value that is not finite or too large; the sum is of no use then.
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
+    /// The device's error.
+    #[error(transparent)]
+    Gpu(#[from] GpuError),
+}
+
+impl SumError {
+    /// The same of a piece that begins with the value `at`.
+    pub(crate) fn counted_from(self, at: usize) -> Self {
+        match self {
+            Self::OutOfRange(OutOfRange { index }) => OutOfRange { index: at + index }.into(),
+            error @ Self::Gpu(_) => error,
+        }
+    }
+}
+
+/// What a sum on the host found.
+fn host(found: Option<usize>) -> Result<(), SumError> {
+    found.map_or(Ok(()), |index| Err(OutOfRange { index }.into()))
+}
+
+/// What a sum on a device finds, which is waited for.
+fn device(gpu: &Gpu, sum: impl FnOnce(&mut Outside) -> Result<(), GpuError>) -> Result<(), SumError> {
+    let mut outside = Outside::none(gpu)?;
+    sum(&mut outside)?;
+    host(outside.first()?)
+}
+
+impl FlatPart<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::Host(values) => values.len(),
+            Self::Device(values) => values.len(),
+        }
+    }
+
+    /// Adds `f32(weight v)` to the entries of `sum` from `at` on, in integers of 2^-48.
+    ///
+    /// # Errors
+    /// [`SumError`]: with the first value whose magnitude is not below `limit`, counted from the first of these.
+    pub fn add_fixed(self, sum: &mut Integers, at: usize, weight: f64, limit: f32) -> Result<(), SumError> {
+        let place = at..at + self.len();
+        match (sum, self) {
+            (Integers::Host(sum), Self::Host(values)) => {
+                host(vector::add_fixed(&mut sum[place], values, weight, limit))
+            }
+            (Integers::Device(sum), Self::Device(values)) => device(&sum.gpu().clone(), |outside| {
+                lanes::add_fixed(&mut sum.part_mut(place), values, weight, limit, outside)
+            }),
+            _ => apart(),
+        }
+    }
+
+    /// The same to all of a sum of two halves, of which the lower has 48 bits more.
+    ///
+    /// # Errors
+    /// As [`add_fixed`](Self::add_fixed).
+    pub fn add_wide(
+        self,
+        (high, low): (&mut Integers, &mut Integers),
+        weight: f64,
+        limit: f32,
+    ) -> Result<(), SumError> {
+        match (high, low, self) {
+            (Integers::Host(high), Integers::Host(low), Self::Host(values)) => {
+                host(vector::add_wide(high, low, values, weight, limit))
+            }
+            (Integers::Device(high), Integers::Device(low), Self::Device(values)) => {
+                device(&high.gpu().clone(), |outside| {
+                    lanes::add_wide((&mut high.all_mut(), &mut low.all_mut()), values, weight, limit, outside)
+                })
+            }
+            _ => apart(),
+        }
+    }
+
+    /// The same as [`add_fixed`](Self::add_fixed) in f32.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn add_floats(self, sum: &mut Flat, at: usize, weight: f64, limit: f32) -> Result<(), SumError> {
+        let place = at..at + self.len();
+        match (sum, self) {
+            (Flat::Host(sum), Self::Host(values)) => host(vector::add_floats(&mut sum[place], values, weight, limit)),
+            (Flat::Device(sum), Self::Device(values)) => device(&sum.gpu().clone(), |outside| {
+                lanes::add_floats(&mut sum.part_mut(place), values, weight, limit, outside)
+            }),
+            _ => apart(),
+        }
+    }
+}
+
+impl Flat {
+    /// Checks that every value is finite.
+    ///
+    /// # Errors
+    /// [`SumError`]: with the first that is not.
+    pub fn check_finite(&self) -> Result<(), SumError> {
+        match self {
+            Self::Host(values) => host(vector::first_out_of_range(values, f32::INFINITY)),
+            Self::Device(values) => device(values.gpu(), |outside| lanes::find_outside(values, f32::INFINITY, outside)),
+        }
+    }
+}
+
+impl Integers {
+    /// Zeros as many as these, where these lie.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn floats(&self) -> Result<Flat, GpuError> {
+        match self {
+            Self::Host(values) => Ok(Flat::Host(vec![0.0; values.len()])),
+            Self::Device(values) => values.gpu().zeros(values.len()).map(Flat::Device),
+        }
+    }
+
+    /// The integers, copied where they lie on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn into_host(self) -> Result<Vec<i64>, GpuError> {
+        match self {
+            Self::Host(values) => Ok(values),
+            Self::Device(values) => values.to_host(),
+        }
+    }
+
+    /// The sum of [`FlatPart::add_fixed`], rounded once.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn round_fixed(&self, rounded: &mut Flat) -> Result<(), GpuError> {
+        match (self, rounded) {
+            (Self::Host(sum), Flat::Host(rounded)) => {
+                vector::round_fixed(sum, rounded);
+                Ok(())
+            }
+            (Self::Device(sum), Flat::Device(rounded)) => lanes::round_fixed(sum, rounded),
+            _ => apart(),
+        }
+    }
+
+    /// The sum of [`FlatPart::add_wide`], rounded once.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn round_wide(high: &Self, low: &Self, rounded: &mut Flat) -> Result<(), GpuError> {
+        match (high, low, rounded) {
+            (Self::Host(high), Self::Host(low), Flat::Host(rounded)) => {
+                vector::round_wide(high, low, rounded);
+                Ok(())
+            }
+            (Self::Device(high), Self::Device(low), Flat::Device(rounded)) => lanes::round_wide(high, low, rounded),
+            _ => apart(),
+        }
+    }
+}
