@@ -35,6 +35,7 @@ pub mod state;
 pub mod step;
 pub mod summary;
 pub mod sums;
+pub mod tally;
 pub mod tensorboard;
 pub mod trace;
 pub mod trainer;

@@ -25,7 +25,8 @@ use crate::ladder::Rungs;
 use crate::outcome::{StepError, StepOutcome};
 use crate::resident::Resident;
 use crate::share::{LanePart, Share};
-use crate::sums::{LaneSum, Tally, Totals};
+use crate::sums::LaneSum;
+use crate::tally::{Tally, Totals};
 use crate::verify::verify;
 use crate::watch::{Scope, Watch};
 
