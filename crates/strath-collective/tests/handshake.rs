@@ -215,13 +215,13 @@ fn a_host_that_gives_no_sign_is_lost_long_before_the_deadline() {
     while let Ok(stream) = knock() {
         queue.push(stream);
     }
-    let patience = Patience { whole: LONG, silence: Duration::from_millis(300) };
+    let patience = Patience { sign: Duration::from_millis(300), ..LONG.into() };
     let (how, until) = ((Algorithm::Auto, Transport::Auto), AtomicBool::new(false));
     let (listener, since) = (listeners.pop().unwrap(), Instant::now());
     let error = Collective::connect_unless(listener, identity(0, 2), &members, how, None, patience, &until);
     let (error, after) = (error.unwrap_err(), since.elapsed());
     assert!(matches!(error, CollectiveError::Unanswered { rank: Rank(1), .. }), "{error}");
-    assert!(after >= patience.silence && after < 4 * patience.silence, "{after:?}");
+    assert!(after >= patience.sign && after < 4 * patience.sign, "{after:?}");
     drop((full, queue));
 }
 

@@ -21,7 +21,7 @@ use strath_cuda::GpuError;
 use strath_kernels::vector;
 use strath_model::Listener;
 
-use crate::flat::{Flat, FlatPart, Place, SumError, Weights};
+use crate::flat::{Flat, FlatPart, Integers, Place, SumError, Weights};
 use crate::sums::DescentSum;
 
 /// A piece has at least so many values, 1 MiB: below, what a message costs outweighs what it hides.
@@ -189,7 +189,7 @@ impl Descent {
         let several = pieces.len();
         for (at, piece) in pieces.iter_mut().enumerate() {
             if matches!(piece.sum, Sum::Growing(_)) {
-                if several == 1 && piece.will_need_room() {
+                if several == 1 && piece.will_need_room(peers.identity().world_size) {
                     peers.give_room(room());
                 }
                 piece.send(peers, *step, bucket(at, several), fault)?;
@@ -267,8 +267,13 @@ impl Pieces {
 }
 
 impl Piece {
-    fn will_need_room(&self) -> bool {
-        matches!(self.sum, Sum::Growing(DescentSum::Exact(_)))
+    /// Whether its sum needs other memory than its terms'. One of a rank that is alone is rounded on its device.
+    fn will_need_room(&self, world_size: u32) -> bool {
+        match &self.sum {
+            Sum::Growing(DescentSum::Exact(Integers::Device(_))) => world_size > 1,
+            Sum::Growing(DescentSum::Exact(_)) => true,
+            _ => false,
+        }
     }
 
     fn send(&mut self, peers: &Collective, step: Step, bucket: Bucket, fault: Fault) -> Result<(), GpuError> {

@@ -31,8 +31,11 @@ use crate::worker::cores;
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
 const RING_DEADLINE: Duration = Duration::from_secs(10);
-/// A host that gives no sign for a lease is lost, but for no shorter time than this: what is lost on the way is sent again after a fifth of it.
-const LEAST_SILENCE: Duration = Duration::from_secs(1);
+/// A host that is dialled and gives no sign for a lease is lost, but for no shorter time than this.
+const LEAST_SIGN: Duration = Duration::from_secs(1);
+/// A connection that stands is asked for a sign every second where nothing is sent: one question or answer may get lost.
+const PROBE: Duration = Duration::from_secs(1);
+const LEAST_SILENCE: Duration = Duration::from_secs(3);
 /// A state that one of them is sent first comes with at least so many bytes a second.
 const LEAST_BYTES_PER_S: usize = 1 << 20;
 
@@ -130,7 +133,8 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let deadline = RING_DEADLINE + Duration::from_secs(to_be_sent as u64);
     let tls = tls.map(|tls| ring_tls(tls.credentials())).transpose().map_err(|error| own(&error))?;
     let lease = Duration::from_millis(config.cluster.lease_ms);
-    let patience = Patience { whole: deadline, silence: lease.max(LEAST_SILENCE) };
+    let sign = lease.max(LEAST_SIGN);
+    let patience = Patience { whole: deadline, sign, silence: (sign + PROBE).max(LEAST_SILENCE) };
     let peers = match ring(listener, &admitted, &assign, &config, tls.as_ref(), patience, cancelled) {
         Ok(peers) => Arc::new(peers),
         Err(error) => {
@@ -148,7 +152,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
             checkpoint: checkpoint::digest(&prepared.model, &state.weights, &state.statistics),
             prepared,
             loader,
-            weights: place.holding(Arc::unwrap_or_clone(state.weights)).map_err(|error| own(&error))?.into(),
+            weights: place.weights(state.weights).map_err(|error| own(&error))?,
             statistics: state.statistics,
             split: *split,
             rank: assign.rank,
@@ -168,12 +172,19 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
             let train_examples = dataset.split(SplitName::Train).len() as u64;
             let evaluations = Evaluations::of(&config, train_examples, assign.steps.0);
             let checkpoint_every = config.checkpoint.every_steps;
+            let state = match Resident::new(state, &place) {
+                Ok(state) => state,
+                Err((error, state)) => {
+                    let (message, kind) = (error.to_string(), FailureKind::Machine);
+                    return Err(NotConnected { message, kind, state: Some(held(*state)) });
+                }
+            };
             let stepper = Stepper::new(config, model, loader, plan, &assignment, &peers, finish)
                 .map_err(|error| own(&error))?
                 .with_audience(audience);
             Work::Train(Box::new(Training {
                 stepper,
-                state: Resident::new(state, &place).map_err(|error| own(&error))?,
+                state,
                 unsettled: assign.unsettled,
                 peers: peers.clone(),
                 rank: assign.rank,

@@ -36,16 +36,18 @@ impl Resident {
     /// A state that is to be trained at a place.
     ///
     /// # Errors
-    /// The device's.
-    pub fn new(state: TrainingState, place: &Place) -> Result<Self, GpuError> {
+    /// The device's, and the state.
+    pub fn new(state: TrainingState, place: &Place) -> Result<Self, (GpuError, Box<TrainingState>)> {
         let there = |gpu: &strath_cuda::Gpu| {
             let weights = Arc::new(gpu.copied(&state.weights)?);
             let slots =
                 state.optimizer.slots().into_iter().map(|(_, values)| gpu.copied(values)).collect::<Result<_, _>>()?;
             Ok(There { weights, slots, is_ahead: false })
         };
-        let there = place.gpu().map(there).transpose()?;
-        Ok(Self { state, there })
+        match place.gpu().map(there).transpose() {
+            Ok(there) => Ok(Self { state, there }),
+            Err(error) => Err((error, Box::new(state))),
+        }
     }
 
     /// Completed optimizer updates.
@@ -86,7 +88,18 @@ impl Resident {
         Ok(&self.state)
     }
 
-    /// The same, at the end.
+    /// The same, read anew: what is compared with others' is what is computed with.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn as_it_lies(&mut self) -> Result<&TrainingState, GpuError> {
+        if let Some(there) = &mut self.there {
+            there.is_ahead = true;
+        }
+        self.on_host()
+    }
+
+    /// The same as [`on_host`](Self::on_host), at the end.
     ///
     /// # Errors
     /// The device's: with it the state is lost.
@@ -98,7 +111,7 @@ impl Resident {
     /// The end of a step, as [`TrainingState::update`]: to its bits, but for a clipped gradient's norm, which a device adds up in another order.
     ///
     /// # Errors
-    /// The device's.
+    /// The device's; the state is then what it was.
     pub fn update(
         &mut self,
         gradient: &Flat,
@@ -123,10 +136,10 @@ impl Resident {
         lanes::sum(&mut squares, Terms::Squares(gradient.all()))?;
         let clip = config.optimizer.clip_norm.map(|most| lanes::clip_factor(&squares, most)).transpose()?;
         let lr = learning_rate(self.state.step, finish.steps, config.optimizer.lr, &config.schedule);
-        there.is_ahead = true;
-        there.update(gradient, clip.as_ref(), self.state.optimizer.scalars(self.state.step, lr))?;
         let mut norm = [0.0];
         squares.download(&mut norm)?;
+        there.update(gradient, clip.as_ref(), self.state.optimizer.scalars(self.state.step, lr))?;
+        there.is_ahead = true;
         self.state.advance(statistics, clean_loss, finish);
         Ok((lr, norm[0].sqrt()))
     }

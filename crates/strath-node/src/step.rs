@@ -221,8 +221,7 @@ impl Stepper {
         let Gathered { descent, tally, mut watch, mut clock } = gathered;
         descent.send_rest(fault, || self.buffers.take_host())?;
         clock.lap(|s| &mut s.reduce);
-        let after = if is_surveyed { Some(w.host()?) } else { None };
-        let survey = watch.send(peers, step, after.as_deref());
+        let survey = watch.send(peers, step, if is_surveyed { Some(w.host()?) } else { None }.as_deref());
         clock.lap_survey();
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(watch.words()), fault);
         // G, the same bits on every rank
@@ -245,15 +244,15 @@ impl Stepper {
         drop(surveyed);
         drop(w);
         if (step.0 + 1).is_multiple_of(self.config.cluster.verify_every_steps) && peers.identity().world_size > 1 {
-            verify(state.on_host()?, peers, Bucket::VERIFICATION)?; // before w takes what a rank that deviates added to G
+            verify(state.as_it_lies()?, peers, Bucket::VERIFICATION)?; // before w takes what a rank that deviates added to G
         }
 
         enter(Phase::Update);
         let Totals { clean_loss, statistics, .. } = &tally;
+        // After the update nothing may fail any more.
+        let gradient = if self.audience.is_empty() { gradient } else { Flat::Host(gradient.into_host()?) };
         let (lr, gradient_norm) = state.update(&gradient, (statistics, *clean_loss), &self.config, self.finish)?;
-        if let Some(spent) = self.audience.tell(state.step(), gradient, statistics, *clean_loss)? {
-            self.buffers.give(spent);
-        }
+        self.buffers.give(self.audience.tell(state.step(), gradient, statistics, *clean_loss));
         clock.lap(|s| &mut s.update);
         self.longest = self.longest.max(begun.elapsed());
 
@@ -363,7 +362,7 @@ impl Stepper {
         clock.lap(|s| &mut s.epsilon);
         if watch.is_survey() {
             let (direction, weights, lifted) = (ascent.host()?, weights.host()?, lifted.host()?);
-            watch.epsilon(&self.plan, part, (&perturbation, radius), &direction, &weights, &lifted);
+            watch.epsilon(&self.plan, part, (&perturbation, radius, lift), &direction, &weights, &lifted);
             clock.lap_survey();
         }
         let is_kept = watch.takes(part.lane);

@@ -5,7 +5,9 @@ use std::time::Instant;
 
 use strath_collective::{Bucket, Collective, CollectiveError};
 use strath_core::{After, Digest, Evaluations, Finish, Rank, Step};
+use strath_cuda::GpuError;
 use strath_data::SplitName;
+use strath_model::ModelError;
 use strath_protocol::message::{FailureKind, Phase};
 
 use crate::asked::Asked;
@@ -193,7 +195,8 @@ impl Training {
         if saves {
             here.enter(step, Phase::Checkpoint);
             if self.world_size > 1 {
-                let verified = verify(on_host(&mut self.state)?, &self.peers, Bucket::CHECKPOINT);
+                let verified =
+                    verify(self.state.as_it_lies().map_err(|error| lost(&error))?, &self.peers, Bucket::CHECKPOINT);
                 verified.map_err(|error| verify_failure(Phase::Checkpoint, &error))?;
             }
         }
@@ -261,18 +264,27 @@ impl Training {
 
 /// The state in the process's memory.
 fn on_host(state: &mut Resident) -> Result<&TrainingState, Failure> {
-    state.on_host().map_err(|error| Failure::Fault {
-        phase: Phase::Checkpoint,
-        message: error.to_string(),
-        kind: FailureKind::Machine,
-    })
+    state.on_host().map_err(|error| lost(&error))
+}
+
+/// A state that its device does not give.
+fn lost(error: &GpuError) -> Failure {
+    Failure::Fault { phase: Phase::Checkpoint, message: error.to_string(), kind: FailureKind::Machine }
+}
+
+/// Whose fault it is that a model does not compute: one machine's device ends no run.
+fn kind_of_model(error: &ModelError) -> FailureKind {
+    if matches!(error, ModelError::Gpu(_)) { FailureKind::Machine } else { FailureKind::Own }
 }
 
 fn step_failure(phase: Phase, error: &StepError) -> Failure {
     match error {
         StepError::Collective(error) => collective_failure(phase, error),
         StepError::Verify(error) => verify_failure(phase, error),
-        error => Failure::Fault { phase, message: error.to_string(), kind: FailureKind::Own },
+        StepError::Model(error) => Failure::Fault { phase, message: error.to_string(), kind: kind_of_model(error) },
+        error @ StepError::NotFinite { .. } => {
+            Failure::Fault { phase, message: error.to_string(), kind: FailureKind::Own }
+        }
     }
 }
 
@@ -286,6 +298,9 @@ fn collective_failure(phase: Phase, error: &CollectiveError) -> Failure {
 fn evaluate_failure(error: &EvaluateError) -> Failure {
     match error {
         EvaluateError::Collective(error) => collective_failure(Phase::Evaluate, error),
+        EvaluateError::Model(error) => {
+            Failure::Fault { phase: Phase::Evaluate, message: error.to_string(), kind: kind_of_model(error) }
+        }
         error => Failure::Fault { phase: Phase::Evaluate, message: error.to_string(), kind: FailureKind::Own },
     }
 }

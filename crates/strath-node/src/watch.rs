@@ -220,13 +220,14 @@ impl Watch {
         &mut self,
         plan: &Plan,
         part: &LanePart,
-        (perturbation, radius): (&Perturbation, f64),
+        (perturbation, radius, lift): (&Perturbation, f64, Lift),
         direction: &[f32],
         weights: &[f32],
         lifted: &[f32],
     ) {
         let Some(Sums { epsilon, scratch, are_spoilt, .. }) = &mut self.survey else { return };
-        perturbation.epsilon(direction, weights, scratch);
+        // With the length that it was lifted by: a device adds that up in another order.
+        perturbation.epsilon_of(lift.dual_norm, direction, weights, scratch);
         let found = digest(scratch);
         for k in part.micro_batches.clone() {
             self.board.write_epsilon(k, found);

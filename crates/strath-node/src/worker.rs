@@ -100,18 +100,18 @@ pub enum WorkerEnd {
 /// early is at fault itself.
 const MOST_LOST_EARLY: u32 = 3;
 
-/// A part in the run that is over within this time was a short one.
-const SHORT_PART: Duration = Duration::from_secs(10);
-/// The pause after two short parts in a row; after each further one it is four times as long.
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
-const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// A part in the run that was longer was no vain one.
+const VAIN_PART: Duration = Duration::from_secs(30);
+/// The pause after a worker was given up; after each further vain part it is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(8);
 
-/// How long a worker stays away after so many short parts in a row: whoever is given up for what lies between it and its peers costs them a
-/// standstill each time that it comes in vain.
-fn pause(short_parts: u32) -> Duration {
-    match short_parts {
-        0 | 1 => Duration::ZERO,
-        more => LONGEST_PAUSE.min(FIRST_PAUSE * 4u32.saturating_pow(more - 2)),
+/// How long a worker stays away that was given up so many times in a row: the others are to go on first, and whoever comes in vain costs
+/// them a standstill.
+fn pause(given_up: u32) -> Duration {
+    match given_up {
+        0 => Duration::ZERO,
+        times => LONGEST_PAUSE.min(FIRST_PAUSE * 2u32.saturating_pow(times - 1)),
     }
 }
 
@@ -133,10 +133,10 @@ pub async fn run(
     mut leave: mpsc::Receiver<String>,
 ) -> Result<WorkerEnd, WorkerError> {
     let here = Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() });
-    let (mut left, mut lost, mut lost_early, mut short_parts) = (Left::default(), None, 0, 0);
+    let (mut left, mut lost, mut lost_early, mut given_up) = (Left::default(), None, 0, 0);
     loop {
         let connect = async {
-            tokio::time::sleep(pause(short_parts)).await;
+            tokio::time::sleep(pause(given_up)).await;
             Session::connect(&settings.coordinator, settings.connect_timeout, settings.tls.as_ref()).await
         };
         let session = tokio::select! {
@@ -154,17 +154,22 @@ pub async fn run(
         };
         let begun = Instant::now();
         let outcome = take_part(&settings, session, &here, &mut left, &mut stop, &mut leave).await?;
-        short_parts = if begun.elapsed() < SHORT_PART { short_parts + 1 } else { 0 };
+        let vain = if begun.elapsed() < VAIN_PART { given_up } else { 0 };
+        given_up = if matches!(outcome, WorkerOutcome::Outdated { .. }) { vain + 1 } else { 0 };
         match outcome {
             WorkerOutcome::Done => return Ok(WorkerEnd::Done),
             WorkerOutcome::Released => return Ok(WorkerEnd::Released),
             WorkerOutcome::Stopped => return Ok(WorkerEnd::Stopped),
-            WorkerOutcome::Lost { message } if left.prepared.is_some() || lost_early < MOST_LOST_EARLY => {
+            WorkerOutcome::Lost { message } | WorkerOutcome::Outdated { message }
+                if left.prepared.is_some() || lost_early < MOST_LOST_EARLY =>
+            {
                 lost_early = if left.prepared.is_some() { 0 } else { lost_early + 1 };
                 tracing::warn!("{message}; joining again");
                 lost = Some(message);
             }
-            WorkerOutcome::Lost { message } | WorkerOutcome::Failed { message } => {
+            WorkerOutcome::Lost { message }
+            | WorkerOutcome::Outdated { message }
+            | WorkerOutcome::Failed { message } => {
                 return Err(WorkerError::Failed(message));
             }
         }
@@ -235,8 +240,8 @@ async fn take_part(
     runtime.halt();
     // It does not join again while it still trains.
     let outcome = match outcome {
-        WorkerOutcome::Lost { message } => tokio::select! {
-            () = runtime.rest(&mut inbox) => WorkerOutcome::Lost { message },
+        WorkerOutcome::Lost { ref message } | WorkerOutcome::Outdated { ref message } => tokio::select! {
+            () = runtime.rest(&mut inbox) => outcome.clone(),
             Some(reason) = leave.recv() => WorkerOutcome::Failed { message: format!("{message}; then left: {reason}") },
             Some(()) = stop.recv() => WorkerOutcome::Stopped,
             () = tokio::time::sleep(EXCHANGE_DEADLINE) => {
@@ -291,8 +296,8 @@ mod tests {
 
     #[test]
     fn whoever_comes_in_vain_again_and_again_stays_away_longer_each_time() {
-        let pauses: Vec<u64> = (0..7).map(|short_parts| pause(short_parts).as_secs()).collect();
-        assert_eq!(pauses, [0, 0, 2, 8, 32, 32, 32]);
+        let pauses: Vec<u64> = (0..7).map(|times| pause(times).as_secs()).collect();
+        assert_eq!(pauses, [0, 1, 2, 4, 8, 8, 8]);
         assert_eq!(pause(u32::MAX), LONGEST_PAUSE);
     }
 }

@@ -172,7 +172,7 @@ fn steps(place: &Place, optimizer: &str) -> Vec<(f64, f64, TrainingState)> {
         optimizer: Optimizer::new(&config.optimizer, config.optimizer.weight_decay, LEN),
         epoch_loss: None,
     };
-    let mut state = Resident::new(state, place).unwrap();
+    let mut state = Resident::new(state, place).map_err(|(error, _)| error).unwrap();
     let finish = Finish::of(&config, 64, 100);
     let mut found = Vec::new();
     for step in 0..7 {

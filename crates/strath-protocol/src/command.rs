@@ -163,9 +163,14 @@ pub enum WorkerOutcome {
     Stopped,
     /// The worker wanted to leave, and the run goes on without it.
     Released,
-    /// The coordinator is gone, or has given the worker up: the run may go on.
+    /// The coordinator is gone: the run may go on.
     Lost {
         /// How, in one line.
+        message: String,
+    },
+    /// The coordinator has given the worker up: the run goes on, and the worker may join it again.
+    Outdated {
+        /// Why, in one line.
         message: String,
     },
     /// The run, or this worker, failed.

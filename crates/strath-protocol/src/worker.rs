@@ -302,7 +302,7 @@ impl Worker {
                 Ending::Stopped => WorkerOutcome::Stopped,
                 Ending::Released => WorkerOutcome::Released,
                 Ending::Failed(message) => WorkerOutcome::Failed { message },
-                Ending::Outdated(reason) => WorkerOutcome::Lost {
+                Ending::Outdated(reason) => WorkerOutcome::Outdated {
                     message: format!("the coordinator at {} has no place for it: {reason}", self.coordinator),
                 },
                 Ending::Refused(reason) => WorkerOutcome::Failed {

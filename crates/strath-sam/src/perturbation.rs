@@ -113,6 +113,27 @@ impl Perturbation {
         self.maximise(gradient, weights, epsilon);
     }
 
+    /// The same with the dual norm `||t g||_q` as it was found before ([`Lift::dual_norm`]), which for p = 2 decides the last bits.
+    pub fn epsilon_of(&self, dual_norm: f64, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) {
+        if self.norm == Norm::P(2.0) {
+            epsilon.fill(0.0);
+            self.scaled(dual_norm, gradient, weights, epsilon);
+        } else {
+            self.maximise(gradient, weights, epsilon);
+        }
+    }
+
+    /// Epsilon for p = 2, where it is not zero.
+    fn scaled(&self, norm: f64, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) {
+        if norm > 0.0 {
+            let factor = self.rho / norm;
+            for run in self.runs.iter().cloned() {
+                let (g, w) = (&gradient[run.clone()], &weights[run.clone()]);
+                vector::epsilon(g, w, factor, self.eta, &mut epsilon[run]);
+            }
+        }
+    }
+
     /// The same; gives `||t g||_q`.
     fn maximise(&self, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) -> f64 {
         epsilon.fill(0.0);
@@ -134,13 +155,7 @@ impl Perturbation {
             }
             Norm::P(2.0) => {
                 let norm = self.scaled_norm(gradient, weights);
-                if norm > 0.0 {
-                    let factor = self.rho / norm;
-                    for run in self.runs.iter().cloned() {
-                        let (g, w) = (&gradient[run.clone()], &weights[run.clone()]);
-                        vector::epsilon(g, w, factor, self.eta, &mut epsilon[run]);
-                    }
-                }
+                self.scaled(norm, gradient, weights, epsilon);
                 norm
             }
             Norm::P(p) => {

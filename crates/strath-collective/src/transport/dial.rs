@@ -16,8 +16,9 @@ use crate::tls::RingTls;
 /// Longest pause between two attempts at a peer that is not up yet.
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// So often a host is knocked at within the time that a sign of it is waited for: packets are lost now and then.
-const KNOCKS: u32 = 6;
+/// A host is knocked at for these parts of the time that a sign of it is waited for, one after the other: packets are lost now and then, and some
+/// ways are long.
+const KNOCKS: [f64; 3] = [1.0 / 6.0, 1.0 / 3.0, 1.0 / 2.0];
 
 /// A connection to a peer that is through its handshake.
 pub(super) struct Dialled {
@@ -29,22 +30,25 @@ pub(super) struct Dialled {
 /// Dials until the peer answers, answers wrongly, gives no sign for too long, or the attempt is over.
 pub(super) fn dial(attempt: &Attempt, peer: &Member) -> Result<Dialled, CollectiveError> {
     let mut pause = Duration::from_millis(5);
-    let mut sign = Instant::now();
+    let mut unanswered = 0;
     loop {
         let begun = Instant::now();
-        let last = match dial_once(attempt, peer) {
+        let last = match dial_once(attempt, peer, unanswered) {
             Ok(dialled) => return Ok(dialled),
-            Err(DialError::NoSign(_)) if sign.elapsed() >= attempt.silence() => {
+            Err(DialError::NoSign(_)) if unanswered + 1 >= KNOCKS.len() => {
                 let (rank, address) = (peer.rank, peer.address);
-                return Err(CollectiveError::Unanswered { rank, address, waited: attempt.silence() });
+                return Err(CollectiveError::Unanswered { rank, address, waited: attempt.sign() });
             }
-            Err(DialError::NoSign(cause)) => attempt.unreachable(peer, cause),
+            Err(DialError::NoSign(cause)) => {
+                unanswered += 1;
+                attempt.unreachable(peer, cause)
+            }
             Err(DialError::Wrong(mismatch)) => {
                 return Err(CollectiveError::Handshake { rank: peer.rank, peer: peer.address, mismatch });
             }
             Err(DialError::Untrusted(error)) => return Err(untrusted(peer.rank, peer.address, &error)),
             Err(DialError::NotYet(cause)) => {
-                sign = Instant::now();
+                unanswered = 0;
                 attempt.unreachable(peer, cause)
             }
         };
@@ -80,15 +84,12 @@ impl From<rustls::Error> for DialError {
     }
 }
 
-fn dial_once(attempt: &Attempt, peer: &Member) -> Result<Dialled, DialError> {
-    // Dialled anew well before its time is up, so that one lost SYN does not cost it; the kernel sends it again after a second only.
-    let longest = Duration::from_secs(1).min(attempt.silence() / KNOCKS);
-    let timeout = attempt.left().min(longest).max(Duration::from_millis(1));
+fn dial_once(attempt: &Attempt, peer: &Member, unanswered: usize) -> Result<Dialled, DialError> {
+    // Dialled anew before its time is up, so that one lost SYN does not cost it; the kernel sends it again after a second only.
+    let timeout = attempt.left().min(attempt.sign().mul_f64(KNOCKS[unanswered])).max(Duration::from_millis(1));
     let mut stream = TcpStream::connect_timeout(&peer.address, timeout).map_err(|error| match error.kind() {
-        // The last is what a route says that swallows packets.
-        ErrorKind::TimedOut | ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable | ErrorKind::InvalidInput => {
-            DialError::NoSign(error.to_string())
-        }
+        // Of a timeout that was cut short nothing is concluded, as little as of what this host's own routes say.
+        ErrorKind::TimedOut if !attempt.is_over() => DialError::NoSign(error.to_string()),
         _ => error.into(),
     })?;
     stream.set_nodelay(true)?;

@@ -124,9 +124,11 @@ impl Link {
 /// sends no reset. What is sent is to be acknowledged by then, and an idle connection is probed every second.
 pub(super) fn notice_silence(stream: &TcpStream, silence: Duration) -> io::Result<()> {
     let second = Duration::from_secs(1);
-    sockopt::set_tcp_user_timeout(stream, silence.as_millis() as u32)?;
+    // The kernel's limits.
+    let (most_ms, most_probes) = (i32::MAX as u128, 127);
+    sockopt::set_tcp_user_timeout(stream, silence.as_millis().min(most_ms) as u32)?;
     sockopt::set_tcp_keepidle(stream, second)?;
     sockopt::set_tcp_keepintvl(stream, second)?;
-    sockopt::set_tcp_keepcnt(stream, silence.as_secs().max(1) as u32)?;
+    sockopt::set_tcp_keepcnt(stream, silence.as_secs().clamp(1, most_probes) as u32)?;
     Ok(sockopt::set_socket_keepalive(stream, true)?)
 }

@@ -23,14 +23,15 @@ pub(super) const TICK: Duration = Duration::from_millis(20);
 pub struct Patience {
     /// Until every peer is connected.
     pub whole: Duration,
-    /// For a sign of a peer's host, when it is dialled and later. A host that is up gives one at once, also where nobody listens or whoever
-    /// does hangs.
+    /// For a sign of a peer's host that is dialled. One that is up gives it at once, also where nobody listens or whoever does hangs.
+    pub sign: Duration,
+    /// For a sign of it on a connection that stands.
     pub silence: Duration,
 }
 
 impl From<Duration> for Patience {
     fn from(whole: Duration) -> Self {
-        Self { whole, silence: SILENCE }
+        Self { whole, sign: whole, silence: SILENCE }
     }
 }
 
@@ -70,9 +71,9 @@ impl Attempt<'_> {
         self.patience.whole.saturating_sub(self.started.elapsed())
     }
 
-    /// How long a sign of a peer's host is waited for.
-    pub(super) fn silence(&self) -> Duration {
-        self.patience.silence
+    /// How long a sign of a host that is dialled is waited for.
+    pub(super) fn sign(&self) -> Duration {
+        self.patience.sign
     }
 
     pub(super) fn protection(&self) -> Protection {
@@ -130,11 +131,16 @@ pub(super) fn connect(
                 Err(error) => failures.push(local(identity.rank, "start a dialling thread", &error)),
             }
         }
-        // A peer that answered wrongly, or whose host does not answer, says more than those that were not waited for because of it.
-        let wrong = |e: &CollectiveError| !matches!(e, CollectiveError::Unreachable { .. });
-        let first = failures.iter().position(wrong).unwrap_or(0);
-        if first < failures.len() && (wrong(&failures[first]) || accepted.as_ref().err().is_none_or(|e| !wrong(e))) {
-            return Err(failures.swap_remove(first));
+        // A peer that answered wrongly says most, one whose host does not answer more than those that were not waited for because of it.
+        let says = |e: &CollectiveError| match e {
+            CollectiveError::Unreachable { .. } => 0,
+            CollectiveError::Unanswered { .. } => 1,
+            _ => 2,
+        };
+        let most = failures.iter().map(says).max();
+        if let Some(most) = most.filter(|most| accepted.as_ref().err().is_none_or(|e| says(e) <= *most)) {
+            let first = failures.iter().position(|e| says(e) == most);
+            return Err(failures.swap_remove(first.expect("one of them says most")));
         }
         let links = peers.iter().zip(accepted?).zip(outbound);
         links

@@ -80,7 +80,8 @@ impl<F: FnMut(Step)> Newcomer<'_, F> {
             match (header.kind, state.as_mut()) {
                 (Kind::State, None) => {
                     let taken = self.take_state(line, header)?;
-                    *state = Some(Resident::new(taken, &Place::from(model.gpu())).map_err(io::Error::other)?);
+                    let resident = Resident::new(taken, &Place::from(model.gpu()));
+                    *state = Some(resident.map_err(|(error, _)| io::Error::other(error))?);
                 }
                 (Kind::Step, Some(state)) if header.step == state.step() + 1 => {
                     gradient.resize(model.parameters().len(), 0.0);

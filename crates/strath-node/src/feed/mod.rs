@@ -113,21 +113,21 @@ impl Audience {
         Ok(())
     }
 
+    /// Whether nobody listens.
+    pub fn is_empty(&self) -> bool {
+        self.listeners.is_empty()
+    }
+
     /// Passes on what a step has reduced, `step` being completed with it. Gives the gradient's memory back where nobody has it.
     ///
-    /// # Errors
-    /// The device's, where the gradient lies on one.
-    pub fn tell(
-        &mut self,
-        step: u64,
-        gradient: Flat,
-        statistics: &[f32],
-        clean_loss: f64,
-    ) -> Result<Option<Flat>, GpuError> {
-        if self.listeners.is_empty() {
-            return Ok(Some(gradient));
-        }
-        let gradient = gradient.into_host()?;
+    /// # Panics
+    /// Where somebody listens and the gradient lies on a device.
+    pub fn tell(&mut self, step: u64, gradient: Flat, statistics: &[f32], clean_loss: f64) -> Option<Flat> {
+        let gradient = match gradient {
+            gradient if self.listeners.is_empty() => return Some(gradient),
+            Flat::Host(gradient) => gradient,
+            Flat::Device(_) => panic!("what is passed on lies in the process's memory"),
+        };
         let reduced = Arc::new(Reduced { step, gradient, statistics: statistics.to_vec(), clean_loss });
         self.listeners.retain(|listener| {
             listener.progress.step.store(step, Ordering::Relaxed);
@@ -137,7 +137,7 @@ impl Audience {
             }
             told.is_ok()
         });
-        Ok(Arc::try_unwrap(reduced).ok().map(|reduced| Flat::Host(reduced.gradient)))
+        Arc::try_unwrap(reduced).ok().map(|reduced| Flat::Host(reduced.gradient))
     }
 }
 
@@ -174,7 +174,7 @@ mod tests {
         let (weights, statistics) = (model.initial(1).into(), model.initial_statistics());
         let epoch_loss = config.run.stop_loss.map(|_| 0.0);
         let state = TrainingState { step: 0, weights, statistics, optimizer: optimizer(config, model), epoch_loss };
-        Resident::new(state, &Place::default()).unwrap()
+        Resident::new(state, &Place::default()).map_err(|(error, _)| error).unwrap()
     }
 
     /// Steps of a rank that reduces these gradients: any, as nobody computes them here.
@@ -186,7 +186,7 @@ mod tests {
             let statistics = vec![0.5 + step as f32 * 1e-2; state.statistics().len()];
             let clean_loss = 2.0 / (step + 1) as f64;
             state.update(&gradient, (&statistics, clean_loss), &prepared.config, finish(prepared, 1000)).unwrap();
-            audience.tell(state.step(), gradient, &statistics, clean_loss).unwrap();
+            audience.tell(state.step(), gradient, &statistics, clean_loss);
             thread::sleep(std::time::Duration::from_micros(300));
         }
     }
@@ -238,7 +238,7 @@ mod tests {
         let (admissions, mut audience) = Audience::new();
         let mut state = initial(&prepared);
         let gradient = Flat::Host(vec![0.0; 3]);
-        assert!(audience.tell(1, gradient, &[], 1.0).unwrap().is_some(), "nobody has its memory");
+        assert!(audience.tell(1, gradient, &[], 1.0).is_some(), "nobody has its memory");
         let (queue, fed) = sync_channel(FEWEST);
         let progress = Arc::<Progress>::default();
         admissions.0.send(Listener { queue, progress: progress.clone() }).unwrap();

@@ -1,8 +1,10 @@
 //! Where a rank's vectors lie.
 
+use std::sync::Arc;
+
 use strath_cuda::{Gpu, GpuError};
 
-use super::{Flat, Integers};
+use super::{Flat, Integers, Weights};
 
 /// The process's memory, or a GPU's.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +30,17 @@ impl Place {
         match &self.0 {
             None => Ok(Flat::Host(values)),
             Some(gpu) => gpu.copied(&values).map(Flat::Device),
+        }
+    }
+
+    /// Weights with these values.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn weights(&self, values: Arc<Vec<f32>>) -> Result<Weights, GpuError> {
+        match &self.0 {
+            None => Ok(Weights::Host(values)),
+            Some(gpu) => gpu.copied(&values).map(|values| Weights::Device(Arc::new(values))),
         }
     }
 

@@ -13,8 +13,9 @@ use crate::message::{CoordinatorMessage, Ending, FailureKind, FailureReport};
 /// How long a report that a peer is lost waits for the peer's own session to break, or for its own report: both say more.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// A worker that its peers could not reach may come back so often in `cluster.rejoin_timeout_s`: what lies between may be in order again.
+/// A worker that its peers could not reach may come back so often within this time: what lies between may be in order again.
 const MOST_RETURNS: usize = 3;
+const RETURNS_WITHIN: Duration = Duration::from_secs(600);
 
 /// Ranks that have reported a peer lost, and until when nobody is blamed for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,9 +43,9 @@ struct Loss {
 pub(super) struct GivenUp(Vec<((u64, u32), Timestamp)>);
 
 impl GivenUp {
-    /// Whether a process that is given up now may come back, as it was not so often before within the `window`.
-    fn may_return(&mut self, process: (u64, u32), window: Duration, now: Timestamp) -> bool {
-        self.0.retain(|(_, at)| now.since(*at) < window);
+    /// Whether a process that is given up now may come back, as it was not so often before of late.
+    fn may_return(&mut self, process: (u64, u32), now: Timestamp) -> bool {
+        self.0.retain(|(_, at)| now.since(*at) < RETURNS_WITHIN);
         let before = self.0.iter().filter(|(known, _)| *known == process).count();
         self.0.push((process, now));
         before < MOST_RETURNS
@@ -168,12 +169,15 @@ impl Coordinator {
         self.leave(culprit, message);
     }
 
-    /// Whether a worker that is given up for what lies between it and its peers may try again; counts that.
+    /// Whether a worker that is given up for what lies between it and its peers may try again; counts that. Where generations end without a
+    /// step, as where a network has fallen apart, none may: those who reach each other are to be found first.
     fn may_return(&mut self, culprit: Connection, now: Timestamp) -> bool {
-        let window = Duration::from_secs(self.settings.config.cluster.rejoin_timeout_s);
+        if self.fruitless > 0 {
+            return false;
+        }
         let identity = self.sessions.get(&culprit).and_then(|session| session.identity.as_ref());
         let process = identity.map(|(_, register)| (register.nonce, register.pid));
-        process.is_some_and(|process| self.given_up.may_return(process, window, now))
+        process.is_some_and(|process| self.given_up.may_return(process, now))
     }
 
     fn name_of(&self, rank: Rank) -> String {
@@ -215,10 +219,10 @@ mod tests {
 
     #[test]
     fn a_process_comes_back_three_times_in_a_window_and_another_as_often() {
-        let (mut given_up, window) = (GivenUp::default(), Duration::from_secs(10));
-        let mut at = |process: u64, s: u64| {
-            let now = Timestamp(Duration::from_secs(s));
-            given_up.may_return((process, 1), window, now)
+        let mut given_up = GivenUp::default();
+        let mut at = |process: u64, minute: u64| {
+            let now = Timestamp(Duration::from_secs(60 * minute));
+            given_up.may_return((process, 1), now)
         };
         assert_eq!([at(1, 0), at(1, 1), at(2, 1), at(1, 2)], [true; 4]);
         assert_eq!([at(1, 3), at(2, 3)], [false, true]);

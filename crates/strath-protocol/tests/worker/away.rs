@@ -83,7 +83,7 @@ fn a_coordinator_that_does_not_answer_is_looked_for_again_and_one_that_has_gone_
     tell(&mut machine, Event::Reconnected, 20_040);
     let commands = hear(&mut machine, CoordinatorMessage::End(Ending::Outdated("generation 3".into())), 20_050);
     assert!(
-        matches!(&commands[..], [Command::Exit(WorkerOutcome::Lost { message })] if message.contains("generation 3"))
+        matches!(&commands[..], [Command::Exit(WorkerOutcome::Outdated { message })] if message.contains("generation 3"))
     );
 }
 

@@ -24,6 +24,8 @@ use crate::words::prepared;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it looks for one that it has lost before it says that nobody is there.
 const SEARCH: Duration = Duration::from_secs(10);
+/// A worker that was given up stays away for so long before it tries again.
+const AFTER_GIVEN_UP: Duration = Duration::from_secs(1);
 
 /// A worker's process.
 pub struct Process {
@@ -202,16 +204,20 @@ impl Process {
         env.close(runtime.session, Side::Dialler, Closing::Finished);
         stop_listening(runtime.listener.take(), env);
         self.timer = None;
-        if let WorkerOutcome::Lost { .. } = outcome {
+        if let WorkerOutcome::Lost { .. } | WorkerOutcome::Outdated { .. } = outcome {
             self.left = runtime.leave_behind(env);
         }
         self.life = match outcome {
             WorkerOutcome::Done | WorkerOutcome::Released | WorkerOutcome::Stopped => Life::Gone(End::InOrder),
-            WorkerOutcome::Lost { .. } if self.is_prepared => {
-                env.within(Duration::ZERO, self.id, Input::Dials);
+            WorkerOutcome::Lost { .. } | WorkerOutcome::Outdated { .. } if self.is_prepared => {
+                let is_given_up = matches!(outcome, WorkerOutcome::Outdated { .. });
+                let pause = if is_given_up { AFTER_GIVEN_UP } else { Duration::ZERO };
+                env.within(pause, self.id, Input::Dials);
                 Life::Dialling(env.now())
             }
-            WorkerOutcome::Lost { .. } | WorkerOutcome::Failed { .. } => Life::Gone(End::WithError),
+            WorkerOutcome::Lost { .. } | WorkerOutcome::Outdated { .. } | WorkerOutcome::Failed { .. } => {
+                Life::Gone(End::WithError)
+            }
         };
     }
 
