@@ -78,8 +78,8 @@ struct Piece {
 enum Sum {
     Growing(DescentSum),
     Sent(Pending),
-    /// Of a rank that is alone: the sum, where it was rounded on its device.
-    Alone(Flat, Fault),
+    /// Of a rank that is alone, and at no fault: the sum, where it was rounded on its device.
+    Alone(Flat),
     Taken,
 }
 
@@ -205,16 +205,14 @@ impl Descent {
     pub fn wait(self, room: impl FnOnce() -> Vec<f32>, deadline: Duration) -> Result<Reduction, CollectiveError> {
         let Pieces { peers, all: pieces, .. } = &mut *self.lock();
         if let [piece] = &mut pieces[..] {
-            if let Sum::Alone(gradient, fault) = &mut piece.sum {
-                let gradient = std::mem::replace(gradient, Flat::Host(Vec::new()));
-                return Ok(Reduction { gradient, fault: *fault, travelled: Vec::new() });
-            }
             let (gradient, fault) = piece.wait(deadline)?;
-            return Ok(Reduction { gradient: Flat::Host(gradient), fault, travelled: Vec::new() });
+            return Ok(Reduction { gradient, fault, travelled: Vec::new() });
         }
         let (mut gradient, mut fault, mut travelled) = (room(), Fault::NONE, Vec::new());
         for piece in pieces {
-            let (values, found) = piece.wait(deadline)?;
+            let (Flat::Host(values), found) = piece.wait(deadline)? else {
+                unreachable!("between hosts nobody is alone")
+            };
             gradient[piece.range.clone()].copy_from_slice(&values);
             peers.give_room(values);
             fault = fault.min(found);
@@ -282,7 +280,7 @@ impl Piece {
         if everyone.len() == 1 && fault.is_none() {
             sum = match sum.alone()? {
                 Ok(gradient) => {
-                    self.sum = Sum::Alone(gradient, fault);
+                    self.sum = Sum::Alone(gradient);
                     return Ok(());
                 }
                 Err(sum) => sum,
@@ -301,14 +299,16 @@ impl Piece {
         }
     }
 
-    fn wait(&mut self, deadline: Duration) -> Result<(Vec<f32>, Fault), CollectiveError> {
-        let Sum::Sent(pending) = std::mem::replace(&mut self.sum, Sum::Taken) else {
-            unreachable!("every piece is sent before it is waited for")
+    fn wait(&mut self, deadline: Duration) -> Result<(Flat, Fault), CollectiveError> {
+        let pending = match std::mem::replace(&mut self.sum, Sum::Taken) {
+            Sum::Sent(pending) => pending,
+            Sum::Alone(gradient) => return Ok((gradient, Fault::NONE)),
+            Sum::Growing(_) | Sum::Taken => unreachable!("every piece is sent before it is waited for"),
         };
         let (sum, fault) = pending.wait(deadline)?;
         self.travelled.1.get_or_insert_with(Instant::now);
         let Reduced::Floats(values) = sum else { unreachable!("a gradient is reduced to floats") };
-        Ok((values, fault))
+        Ok((Flat::Host(values), fault))
     }
 }
 

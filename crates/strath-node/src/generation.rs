@@ -31,11 +31,6 @@ use crate::worker::cores;
 
 /// Ranks of a generation connect to each other within this time, or one of them is given up.
 const RING_DEADLINE: Duration = Duration::from_secs(10);
-/// A host that is dialled and gives no sign for a lease is lost, but for no shorter time than this.
-const LEAST_SIGN: Duration = Duration::from_secs(1);
-/// A connection that stands is asked for a sign every second where nothing is sent: one question or answer may get lost.
-const PROBE: Duration = Duration::from_secs(1);
-const LEAST_SILENCE: Duration = Duration::from_secs(3);
 /// A state that one of them is sent first comes with at least so many bytes a second.
 const LEAST_BYTES_PER_S: usize = 1 << 20;
 
@@ -132,9 +127,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
     let to_be_sent = if assign.some_are_sent { bytes.div_ceil(LEAST_BYTES_PER_S) } else { 0 };
     let deadline = RING_DEADLINE + Duration::from_secs(to_be_sent as u64);
     let tls = tls.map(|tls| ring_tls(tls.credentials())).transpose().map_err(|error| own(&error))?;
-    let lease = Duration::from_millis(config.cluster.lease_ms);
-    let sign = lease.max(LEAST_SIGN);
-    let patience = Patience { whole: deadline, sign, silence: (sign + PROBE).max(LEAST_SILENCE) };
+    let patience = Patience::with_lease(deadline, Duration::from_millis(config.cluster.lease_ms));
     let peers = match ring(listener, &admitted, &assign, &config, tls.as_ref(), patience, cancelled) {
         Ok(peers) => Arc::new(peers),
         Err(error) => {

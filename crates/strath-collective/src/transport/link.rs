@@ -26,6 +26,8 @@ pub(super) type Key = (Step, Bucket);
 pub(super) const SMALL_BYTES: usize = 16 * 1024;
 /// A connection whose other end answers nothing for so long is broken, where nothing else is asked for.
 pub(super) const SILENCE: Duration = Duration::from_secs(3);
+/// A connection on which nothing is sent is asked for a sign so often.
+pub(super) const PROBE: Duration = Duration::from_secs(1);
 /// What a kept frame costs beside its values: its header and its place in a map of queues, generously.
 pub(super) const KEPT_BYTES: usize = HEADER_BYTES + 256;
 /// Bytes that are kept a peer for operations that have not been started here. The machines send at most 2 MiB early for
@@ -123,12 +125,11 @@ impl Link {
 /// Has the kernel end a connection whose other end answers nothing for some time: a host that lost its power or its network
 /// sends no reset. What is sent is to be acknowledged by then, and an idle connection is probed every second.
 pub(super) fn notice_silence(stream: &TcpStream, silence: Duration) -> io::Result<()> {
-    let second = Duration::from_secs(1);
     // The kernel's limits.
     let (most_ms, most_probes) = (i32::MAX as u128, 127);
     sockopt::set_tcp_user_timeout(stream, silence.as_millis().min(most_ms) as u32)?;
-    sockopt::set_tcp_keepidle(stream, second)?;
-    sockopt::set_tcp_keepintvl(stream, second)?;
+    sockopt::set_tcp_keepidle(stream, PROBE)?;
+    sockopt::set_tcp_keepintvl(stream, PROBE)?;
     sockopt::set_tcp_keepcnt(stream, silence.as_secs().clamp(1, most_probes) as u32)?;
     Ok(sockopt::set_socket_keepalive(stream, true)?)
 }

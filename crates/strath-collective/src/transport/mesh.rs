@@ -9,7 +9,7 @@ use strath_core::Rank;
 
 use super::dial::dial;
 use super::handshake::Protection;
-use super::link::{Link, SILENCE};
+use super::link::{Link, PROBE, SILENCE};
 use super::reception::Reception;
 use crate::collective::{Identity, Member};
 use crate::error::CollectiveError;
@@ -27,6 +27,17 @@ pub struct Patience {
     pub sign: Duration,
     /// For a sign of it on a connection that stands.
     pub silence: Duration,
+}
+
+/// However short a lease is, a sign of a host that is dialled is waited for so long.
+const LEAST_SIGN: Duration = Duration::from_secs(1);
+
+impl Patience {
+    /// That of a cluster which gives up whoever gives no sign for a lease. On a connection that stands one question or answer may get lost.
+    pub fn with_lease(whole: Duration, lease: Duration) -> Self {
+        let sign = lease.max(LEAST_SIGN);
+        Self { whole, sign, silence: sign.saturating_add(PROBE).max(SILENCE) }
+    }
 }
 
 impl From<Duration> for Patience {

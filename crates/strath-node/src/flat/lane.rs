@@ -6,7 +6,7 @@ use strath_cuda::{Gpu, GpuError, Vector};
 use strath_kernels::vector::{self, Products};
 use strath_sam::{Lift, Perturbation};
 
-use super::{Flat, Place, Weights, apart};
+use super::{Flat, Weights, apart};
 
 impl Flat {
     /// `g <- g + lambda w`.
@@ -111,11 +111,4 @@ fn lift(of: &Perturbation, g: &Vector<f32>, w: &Vector<f32>, lifted: &mut Vector
     }
     let (dual, squares) = (first(&dual)?, first(&squares)?);
     Ok(Lift { epsilon_norm: squares.sqrt(), dual_norm: dual.sqrt(), is_zero: squares == 0.0 })
-}
-
-impl Place {
-    /// Whether vectors lie on a device.
-    pub fn is_device(&self) -> bool {
-        self.gpu().is_some()
-    }
 }

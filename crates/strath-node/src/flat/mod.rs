@@ -13,55 +13,49 @@ mod lane;
 mod place;
 mod sum;
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::ops::Range;
 use std::sync::Arc;
 
-use strath_cuda::{GpuError, Part, Vector};
+use strath_cuda::{Element, GpuError, Part, Vector};
 use strath_data::Batch;
 use strath_model::{Listener, Model, ModelError, PassReport, Score};
 
 pub use self::place::Place;
-pub use self::sum::{Integers, SumError};
+pub use self::sum::SumError;
+
+/// Values in the process's memory, or in a GPU's.
+#[derive(Debug, Clone, Copy)]
+pub enum Placed<H, D> {
+    /// In the process's memory.
+    Host(H),
+    /// In a GPU's.
+    Device(D),
+}
 
 /// A flat vector.
-#[derive(Debug)]
-pub enum Flat {
-    /// In the process's memory.
-    Host(Vec<f32>),
-    /// In a GPU's.
-    Device(Vector<f32>),
-}
+pub type Flat = Placed<Vec<f32>, Vector<f32>>;
 
 /// Some of a flat vector.
-#[derive(Debug, Clone, Copy)]
-pub enum FlatPart<'a> {
-    /// In the process's memory.
-    Host(&'a [f32]),
-    /// In a GPU's.
-    Device(Part<'a, f32>),
-}
+pub type FlatPart<'a> = Placed<&'a [f32], Part<'a, f32>>;
 
 /// What a model computes with: a flat vector that passes share and nobody writes meanwhile.
-#[derive(Debug, Clone)]
-pub enum Weights {
-    /// In the process's memory.
-    Host(Arc<Vec<f32>>),
-    /// In a GPU's.
-    Device(Arc<Vector<f32>>),
-}
+pub type Weights = Placed<Arc<Vec<f32>>, Arc<Vector<f32>>>;
+
+/// A vector of fixed-point numbers.
+pub type Integers = Placed<Vec<i64>, Vector<i64>>;
 
 /// Vectors of a rank that lie in two places.
 fn apart() -> ! {
     unreachable!("the vectors of a rank lie in one place")
 }
 
-impl Flat {
+impl<H: Borrow<Vec<f32>>, D: Borrow<Vector<f32>>> Placed<H, D> {
     /// Values.
     pub fn len(&self) -> usize {
         match self {
-            Self::Host(values) => values.len(),
-            Self::Device(values) => values.len(),
+            Self::Host(values) => values.borrow().len(),
+            Self::Device(values) => values.borrow().len(),
         }
     }
 
@@ -70,6 +64,32 @@ impl Flat {
         self.len() == 0
     }
 
+    /// Its values, copied where they lie on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn host(&self) -> Result<Cow<'_, [f32]>, GpuError> {
+        match self {
+            Self::Host(values) => Ok(Cow::Borrowed(values.borrow())),
+            Self::Device(values) => values.borrow().to_host().map(Cow::Owned),
+        }
+    }
+}
+
+impl<T: Element> Placed<Vec<T>, Vector<T>> {
+    /// Its values, copied where they lie on a device; the vector is spent.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn into_host(self) -> Result<Vec<T>, GpuError> {
+        match self {
+            Self::Host(values) => Ok(values),
+            Self::Device(values) => values.to_host(),
+        }
+    }
+}
+
+impl Flat {
     /// All of its values.
     pub fn all(&self) -> FlatPart<'_> {
         self.part(0..self.len())
@@ -82,55 +102,9 @@ impl Flat {
             Self::Device(values) => FlatPart::Device(values.part(range)),
         }
     }
-
-    /// Its values, copied where they lie on a device.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn host(&self) -> Result<Cow<'_, [f32]>, GpuError> {
-        match self {
-            Self::Host(values) => Ok(Cow::Borrowed(values)),
-            Self::Device(values) => values.to_host().map(Cow::Owned),
-        }
-    }
-
-    /// The same; the vector is spent.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn into_host(self) -> Result<Vec<f32>, GpuError> {
-        match self {
-            Self::Host(values) => Ok(values),
-            Self::Device(values) => values.to_host(),
-        }
-    }
 }
 
 impl Weights {
-    /// Values.
-    pub fn len(&self) -> usize {
-        match self {
-            Self::Host(values) => values.len(),
-            Self::Device(values) => values.len(),
-        }
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Its values, copied where they lie on a device.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn host(&self) -> Result<Cow<'_, [f32]>, GpuError> {
-        match self {
-            Self::Host(values) => Ok(Cow::Borrowed(values)),
-            Self::Device(values) => values.to_host().map(Cow::Owned),
-        }
-    }
-
     /// The vector, where nobody else holds it any more.
     pub fn into_flat(self) -> Option<Flat> {
         match self {

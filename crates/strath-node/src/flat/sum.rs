@@ -2,19 +2,10 @@
 
 use strath_core::fixed::OutOfRange;
 use strath_cuda::lanes::{self, Outside};
-use strath_cuda::{Gpu, GpuError, Vector};
+use strath_cuda::{Gpu, GpuError};
 use strath_kernels::vector;
 
-use super::{Flat, FlatPart, apart};
-
-/// A vector of fixed-point numbers.
-#[derive(Debug)]
-pub enum Integers {
-    /// In the process's memory.
-    Host(Vec<i64>),
-    /// In a GPU's.
-    Device(Vector<i64>),
-}
+use super::{Flat, FlatPart, Integers, apart};
 
 /// Why a vector was not added.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +41,7 @@ fn device(gpu: &Gpu, sum: impl FnOnce(&mut Outside) -> Result<(), GpuError>) -> 
 }
 
 impl FlatPart<'_> {
-    fn len(self) -> usize {
+    fn values(self) -> usize {
         match self {
             Self::Host(values) => values.len(),
             Self::Device(values) => values.len(),
@@ -62,7 +53,7 @@ impl FlatPart<'_> {
     /// # Errors
     /// [`SumError`]: with the first value whose magnitude is not below `limit`, counted from the first of these.
     pub fn add_fixed(self, sum: &mut Integers, at: usize, weight: f64, limit: f32) -> Result<(), SumError> {
-        let place = at..at + self.len();
+        let place = at..at + self.values();
         match (sum, self) {
             (Integers::Host(sum), Self::Host(values)) => {
                 host(vector::add_fixed(&mut sum[place], values, weight, limit))
@@ -102,7 +93,7 @@ impl FlatPart<'_> {
     /// # Errors
     /// As there.
     pub fn add_floats(self, sum: &mut Flat, at: usize, weight: f64, limit: f32) -> Result<(), SumError> {
-        let place = at..at + self.len();
+        let place = at..at + self.values();
         match (sum, self) {
             (Flat::Host(sum), Self::Host(values)) => host(vector::add_floats(&mut sum[place], values, weight, limit)),
             (Flat::Device(sum), Self::Device(values)) => device(&sum.gpu().clone(), |outside| {
@@ -135,17 +126,6 @@ impl Integers {
         match self {
             Self::Host(values) => Ok(Flat::Host(vec![0.0; values.len()])),
             Self::Device(values) => values.gpu().zeros(values.len()).map(Flat::Device),
-        }
-    }
-
-    /// The integers, copied where they lie on a device.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn into_host(self) -> Result<Vec<i64>, GpuError> {
-        match self {
-            Self::Host(values) => Ok(values),
-            Self::Device(values) => values.to_host(),
         }
     }
 
