@@ -4,7 +4,8 @@
 
 mod support;
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::Child;
@@ -14,6 +15,8 @@ use support::{finish, memberships, metrics, reach, repository, stderr, strath, w
 
 /// Bytes of the weights that are looked for: enough to be nothing else.
 const PATTERN: usize = 64;
+/// Bytes of a page of memory.
+const PAGE: u64 = 4096;
 
 /// Bytes in the middle of the largest tensor of a run's first checkpoint.
 fn some_weights(out: &Path) -> Vec<u8> {
@@ -32,30 +35,54 @@ fn some_weights(out: &Path) -> Vec<u8> {
     largest.data()[middle..middle + PATTERN].to_vec()
 }
 
-/// Turns over one bit of every copy of these bytes in a process's memory; how many there were. `None`: said so, and to be skipped.
+/// Turns over one bit of every copy of these bytes in a process's memory, which stands still meanwhile: what is found is where it was found when
+/// it is written. How many there were; `None`: said so, and to be skipped.
 fn turn_over(pid: u32, pattern: &[u8]) -> Option<usize> {
     let Ok(memory) = OpenOptions::new().read(true).write(true).open(format!("/proc/{pid}/mem")) else {
         assert!(std::env::var_os("STRATH_REQUIRE_ALL").is_none(), "another process's memory cannot be opened");
         eprintln!("skipped: another process's memory cannot be opened (kernel.yama.ptrace_scope)");
         return None;
     };
-    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
-    let mut found = 0;
-    for line in maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw-p"))) {
-        let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
-        let (start, end) = (u64::from_str_radix(start, 16).unwrap(), u64::from_str_radix(end, 16).unwrap());
-        let mut bytes = vec![0; (end - start) as usize];
-        // A mapping may be gone, or have pages that cannot be read.
-        if memory.read_exact_at(&mut bytes, start).is_err() {
-            continue;
-        }
-        let places = bytes.windows(pattern.len()).step_by(4).zip((start..).step_by(4)).filter(|(at, _)| *at == pattern);
-        for (_, at) in places {
-            // A passing copy may be gone meanwhile.
-            found += usize::from(memory.write_all_at(&[pattern[0] ^ 1], at).is_ok());
-        }
-    }
+    support::signal(pid, "-STOP");
+    let stopped = Instant::now();
+    let found = resident(pid).map(|range| turn_over_in(&memory, range, pattern)).sum();
+    let took = stopped.elapsed();
+    support::signal(pid, "-CONT");
+    assert!(took < Duration::from_secs(1), "the process stood still for {took:?}, which is what may be noticed then");
     Some(found)
+}
+
+/// The ranges of a process's memory that it may write and that are in use, of the gigabytes that an allocator has set aside.
+fn resident(pid: u32) -> impl Iterator<Item = Range<u64>> {
+    let maps = std::fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let pages = File::open(format!("/proc/{pid}/pagemap")).unwrap();
+    let writable = |line: &&str| line.split(' ').nth(1).is_some_and(|rights| rights.starts_with("rw-p"));
+    let ranges: Vec<Range<u64>> = maps.lines().filter(writable).map(range_of).collect();
+    ranges.into_iter().flat_map(move |range| {
+        let mut entries = vec![0; ((range.end - range.start) / PAGE * 8) as usize];
+        pages.read_exact_at(&mut entries, range.start / PAGE * 8).unwrap();
+        // Bit 63: in memory.
+        let present = |&(_, entry): &(u64, &[u8; 8])| u64::from_le_bytes(*entry) >> 63 == 1;
+        let pages = (0..).zip(entries.as_chunks().0).filter(present).map(|(page, _)| range.start + page * PAGE);
+        pages
+            .collect::<Vec<_>>()
+            .chunk_by(|a, b| a + PAGE == *b)
+            .map(|run| run[0]..run[run.len() - 1] + PAGE)
+            .collect::<Vec<_>>()
+    })
+}
+
+/// The addresses of a line of `/proc/PID/maps`.
+fn range_of(line: &str) -> Range<u64> {
+    let (start, end) = line.split(' ').next().unwrap().split_once('-').unwrap();
+    u64::from_str_radix(start, 16).unwrap()..u64::from_str_radix(end, 16).unwrap()
+}
+
+fn turn_over_in(memory: &File, range: Range<u64>, pattern: &[u8]) -> usize {
+    let mut bytes = vec![0; (range.end - range.start) as usize];
+    memory.read_exact_at(&mut bytes, range.start).unwrap();
+    let places = bytes.windows(pattern.len()).step_by(4).zip(range.step_by(4)).filter(|(at, _)| *at == pattern);
+    places.map(|(_, at)| memory.write_all_at(&[pattern[0] ^ 1], at).unwrap()).count()
 }
 
 /// Digits that stay where they are, as their learning rate is too small to move a weight. `more`: further settings.
