@@ -6,7 +6,7 @@
 //! that add in the same order `f32` takes the fastest.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::OnceLock;
 
 use strath_core::config::Algorithm;
 
@@ -101,8 +101,14 @@ const MOST_CHOSEN: usize = 64;
 
 /// Choices that were made. They depend on nothing that changes while ranks are connected, and asking the model takes as long as a quarter of a
 /// small sum between two ranks.
-#[derive(Debug, Default)]
-pub(crate) struct Chosen(Mutex<Vec<(Kind, Choice)>>);
+#[derive(Debug)]
+pub(crate) struct Chosen([OnceLock<(Kind, Choice)>; MOST_CHOSEN]);
+
+impl Default for Chosen {
+    fn default() -> Self {
+        Self([const { OnceLock::new() }; MOST_CHOSEN])
+    }
+}
 
 /// Of a message: the ranks that sum, and how many values of which kind.
 type Kind = (Range<u32>, Encoding, usize);
@@ -110,15 +116,13 @@ type Kind = (Range<u32>, Encoding, usize);
 impl Chosen {
     /// What was chosen for such a message; the first time, what `choose` says.
     pub(crate) fn before(&self, kind: &Kind, choose: impl FnOnce() -> Choice) -> Choice {
-        // Nothing is ever half done to it.
-        let mut chosen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, choice)) = chosen.iter().find(|(known, _)| known == kind) {
+        let mut known = self.0.iter().map_while(OnceLock::get);
+        if let Some((_, choice)) = known.find(|(known, _)| known == kind) {
             return *choice;
         }
         let choice = choose();
-        if chosen.len() < MOST_CHOSEN {
-            chosen.push((kind.clone(), choice));
-        }
+        // Two threads may write down the same.
+        let _ = self.0.iter().find(|place| place.set((kind.clone(), choice)).is_ok());
         choice
     }
 }

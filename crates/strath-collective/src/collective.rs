@@ -197,7 +197,7 @@ impl Collective {
             Some(engine) if group_size > 1 => engine,
             _ => {
                 let mut alone = Reduction::new(tag, payload, fault);
-                alone.use_spares(self.spares.clone());
+                alone.use_spares(&self.spares);
                 return Pending::done(step, bucket, Ok(alone.into_result()));
             }
         };
@@ -212,14 +212,14 @@ impl Collective {
             }
             Choice::Exchange => {
                 let mut exchange = Box::new(Exchange::new(tag, payload, fault));
-                exchange.use_spares(self.spares.clone());
+                exchange.use_spares(&self.spares);
                 match ShortSum::begin(engine.turns(), exchange) {
                     Ok(short) => return Pending { step, bucket, state: State::Short(short) },
                     Err(exchange) => exchange,
                 }
             }
         };
-        machine.use_spares(self.spares.clone());
+        machine.use_spares(&self.spares);
         let (reply, outcome) = channel();
         engine.submit(machine, reply);
         Pending { step, bucket, state: State::Waiting { outcome, turns: engine.turns() } }

@@ -141,7 +141,7 @@ impl Direct {
     fn complete_lying(&mut self, segments: &[(u32, Header, &[u8])]) {
         for (place, header, _) in segments {
             self.peers[*place as usize].contributed += 1;
-            self.reduction.note_fault(header);
+            self.reduction.note_fault(header.fault);
         }
         let lying: Vec<(u32, &[u8])> = segments.iter().map(|(place, _, body)| (*place, *body)).collect();
         self.complete_next(&lying);
@@ -248,12 +248,12 @@ impl Machine for Direct {
             progress.gathered += 1;
             self.reduction.placed(header);
         }
-        self.reduction.note_fault(header);
+        self.reduction.note_fault(header.fault);
         self.complete_kept();
         Ok(())
     }
 
-    fn use_spares(&mut self, spares: Spares) {
+    fn use_spares(&mut self, spares: &Spares) {
         self.reduction.use_spares(spares);
     }
 

@@ -113,7 +113,7 @@ impl Machine for Doubling {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        self.reduction.note_fault(header);
+        self.reduction.note_fault(header.fault);
         if header.chunk > self.added {
             self.early[header.chunk as usize] = Some(body.to_vec());
             return Ok(());
@@ -125,7 +125,7 @@ impl Machine for Doubling {
         Ok(())
     }
 
-    fn use_spares(&mut self, spares: Spares) {
+    fn use_spares(&mut self, spares: &Spares) {
         self.reduction.use_spares(spares);
     }
 

@@ -23,6 +23,8 @@ use crate::spares::Spares;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
     reduction: Reduction,
+    /// Of every term, but for its status word and, where the values take fewer bytes, its width.
+    header: Header,
     /// The terms of the other places as they travelled; the own place's stays empty, and between two ranks all of it is, for as long as
     /// nothing has come. They are added at the end, as the own term may be read until then.
     terms: Vec<Option<Vec<u8>>>,
@@ -42,7 +44,8 @@ impl Exchange {
     pub fn new(tag: Tag, payload: Payload, fault: Fault) -> Self {
         let reduction = Reduction::new(tag, payload, fault);
         assert!(reduction.size() > 1, "an exchange has at least two ranks");
-        Self { missing: reduction.size() - 1, reduction, terms: Vec::new(), sent: 0, is_summed: false }
+        let (missing, header) = (reduction.size() - 1, reduction.whole_header());
+        Self { reduction, header, terms: Vec::new(), missing, sent: 0, is_summed: false }
     }
 
     fn lacks(&self, place: u32) -> bool {
@@ -55,15 +58,49 @@ impl Exchange {
         self.admit(from, header)?;
         check_body(header, body)?;
         Mismatch::check("terms missing", 1, u64::from(self.missing))?;
-        self.reduction.note_fault(header);
-        let (place, last) = (self.reduction.place(), self.reduction.place_of(from)?);
-        let term = |at: u32| if at == last { Some(body) } else { self.terms.get(at as usize)?.as_deref() };
-        let bodies: Vec<&[u8]> = (0..self.reduction.size()).filter(|at| *at != place).filter_map(term).collect();
-        let (before, after) = bodies.split_at(place as usize);
-        self.reduction.complete(&self.reduction.whole_header(), before, after);
+        let last = self.reduction.place_of(from)?;
+        self.finish(last, header.fault, body);
+        Ok(())
+    }
+
+    /// Makes the sum, with the last term.
+    fn finish(&mut self, last: u32, fault: Fault, body: &[u8]) {
+        self.reduction.note_fault(fault);
+        let place = self.reduction.place();
+        if self.terms.is_empty() {
+            // Of two.
+            let (before, after) = std::slice::from_ref(&body).split_at(place as usize);
+            self.reduction.complete(&self.header, before, after);
+        } else {
+            let term = |at: u32| if at == last { Some(body) } else { self.terms.get(at as usize)?.as_deref() };
+            let bodies: Vec<&[u8]> = (0..self.reduction.size()).filter(|at| *at != place).filter_map(term).collect();
+            let (before, after) = bodies.split_at(place as usize);
+            self.reduction.complete(&self.header, before, after);
+        }
         self.missing = 0;
         self.is_summed = true;
-        Ok(())
+    }
+
+    fn keep(&mut self, place: u32, fault: Fault, body: &[u8]) {
+        self.reduction.note_fault(fault);
+        self.terms.resize(self.reduction.size() as usize, None);
+        self.terms[place as usize] = Some(body.to_vec());
+        self.missing -= 1;
+    }
+
+    /// The header of every term whose values take the most bytes, but for its status word.
+    pub(crate) fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Takes a term that came under such a [`header`](Self::header), the last as [`handle_last`](Self::handle_last) does.
+    ///
+    /// # Panics
+    /// Where it is not [missing](Machine::awaits) or of another length.
+    pub(crate) fn handle_due(&mut self, from: Rank, fault: Fault, body: &[u8]) {
+        let place = self.reduction.place_of(from).ok().filter(|place| self.lacks(*place));
+        let place = place.expect("a term that is missing");
+        if self.missing == 1 { self.finish(place, fault, body) } else { self.keep(place, fault, body) }
     }
 
     /// Whether this is the only term that is missing.
@@ -83,23 +120,20 @@ impl Machine for Exchange {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        let place = self.reduction.place_of(from)?;
-        self.reduction.note_fault(header);
-        self.terms.resize(self.reduction.size() as usize, None);
-        self.terms[place as usize] = Some(body.to_vec());
-        self.missing -= 1;
+        self.keep(self.reduction.place_of(from)?, header.fault, body);
         Ok(())
     }
 
-    fn use_spares(&mut self, spares: Spares) {
-        self.reduction.use_spares(spares);
+    fn use_spares(&mut self, spares: &Spares) {
+        // Nothing is kept on the way.
+        self.reduction.use_spares_for_the_result(spares);
     }
 
     fn poll_command(&mut self) -> Option<Outgoing> {
         let (place, size) = (self.reduction.place(), self.reduction.size());
         (self.sent + 1 < size).then(|| {
             self.sent += 1;
-            Outgoing { to: self.reduction.rank_at((place + self.sent) % size), header: self.reduction.whole_header() }
+            Outgoing { to: self.reduction.rank_at((place + self.sent) % size), header: self.header }
         })
     }
 
@@ -124,9 +158,8 @@ impl Machine for Exchange {
     }
 
     fn into_result(self: Box<Self>) -> (Reduced, Fault) {
-        let Self { mut reduction, terms, is_summed, .. } = *self;
+        let Self { mut reduction, header, terms, is_summed, .. } = *self;
         if !is_summed {
-            let header = reduction.whole_header();
             let mut bodies: Vec<Vec<u8>> = terms.into_iter().flatten().collect();
             let after = bodies.split_off(reduction.place() as usize);
             reduction.complete(&header, &bodies, &after);

@@ -355,7 +355,7 @@ impl Machine for Hierarchical {
         self.admit(from, header)?;
         check_body(header, body)?;
         let place = self.reduction.place_of(from)?;
-        self.reduction.note_fault(header);
+        self.reduction.note_fault(header.fault);
         match header.phase {
             Phase::Reduce => self.take_sums(place, header, body),
             Phase::Gather => self.take_results(place, header, body),
@@ -369,7 +369,7 @@ impl Machine for Hierarchical {
         Ok(())
     }
 
-    fn use_spares(&mut self, spares: Spares) {
+    fn use_spares(&mut self, spares: &Spares) {
         self.reduction.use_spares(spares);
     }
 

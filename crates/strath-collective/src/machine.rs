@@ -114,7 +114,7 @@ pub trait Machine {
     }
 
     /// Has memory come from a store, where the machine needs some.
-    fn use_spares(&mut self, _spares: Spares) {}
+    fn use_spares(&mut self, _spares: &Spares) {}
 }
 
 /// Segments that a rank sends to a peer before it knows that the peer has started.

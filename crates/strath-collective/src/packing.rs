@@ -49,13 +49,20 @@ impl Vector {
     }
 
     /// Has the result's memory come from a store, where it does not replace the terms.
-    pub fn use_spares(&mut self, spares: Spares) {
-        self.spares = spares;
+    pub fn use_spares(&mut self, spares: &Spares) {
+        if self.has_floats() {
+            self.spares = spares.clone();
+        }
+    }
+
+    /// Whether the result does not replace the terms.
+    fn has_floats(&self) -> bool {
+        matches!(self.terms, Payload::Exact(_) | Payload::Wide { .. })
     }
 
     /// Memory for the rounded sums of a payload that needs some.
     fn prepare_floats(&mut self) {
-        if self.floats.len() < self.len() && matches!(self.terms, Payload::Exact(_) | Payload::Wide { .. }) {
+        if self.floats.len() < self.len() && self.has_floats() {
             self.floats = self.spares.take_floats(self.len());
         }
     }

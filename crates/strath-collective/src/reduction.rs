@@ -208,8 +208,8 @@ impl Reduction {
     }
 
     /// Keeps the lesser of the status words.
-    pub fn note_fault(&mut self, header: &Header) {
-        self.fault = self.fault.min(header.fault);
+    pub fn note_fault(&mut self, fault: Fault) {
+        self.fault = self.fault.min(fault);
     }
 
     /// Adds a checked segment of partial sums.
@@ -266,10 +266,15 @@ impl Reduction {
         &self.spares
     }
 
-    /// Has memory come from a store.
-    pub fn use_spares(&mut self, spares: Spares) {
-        self.vector.use_spares(spares.clone());
-        self.spares = spares;
+    /// Has memory come from a store: the result's, and what is kept on the way.
+    pub fn use_spares(&mut self, spares: &Spares) {
+        self.vector.use_spares(spares);
+        self.spares = spares.clone();
+    }
+
+    /// Has the result's memory come from a store, where it needs some.
+    pub fn use_spares_for_the_result(&mut self, spares: &Spares) {
+        self.vector.use_spares(spares);
     }
 
     /// Writes a segment's values as they travel; `out` has the header's `body_bytes`.

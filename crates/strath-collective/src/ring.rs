@@ -238,7 +238,7 @@ impl Machine for Ring {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        self.reduction.note_fault(header);
+        self.reduction.note_fault(header.fault);
         match header.phase {
             Phase::Reduce => self.take_partial_sums(header, body),
             Phase::Gather => {
@@ -257,13 +257,13 @@ impl Machine for Ring {
     fn handle_placed(&mut self, from: Rank, header: &Header) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         Mismatch::check("phase", Phase::Gather as u64, header.phase as u64)?;
-        self.reduction.note_fault(header);
+        self.reduction.note_fault(header.fault);
         self.reduction.placed(header);
         self.pass_results_on(header);
         Ok(())
     }
 
-    fn use_spares(&mut self, spares: Spares) {
+    fn use_spares(&mut self, spares: &Spares) {
         self.reduction.use_spares(spares);
     }
 

@@ -67,7 +67,7 @@ impl Machine for Shift {
     fn handle(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        self.reduction.note_fault(header);
+        self.reduction.note_fault(header.fault);
         self.reduction.store(header, body);
         self.taken += 1;
         Ok(())

@@ -5,6 +5,8 @@ use std::io::{self, ErrorKind, IoSliceMut, Read};
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use strath_core::Fault;
+
 use super::link::{KEPT_BYTES, Key, SMALL_BYTES};
 use super::pipe::Reader;
 use super::records::Opener;
@@ -203,6 +205,22 @@ impl Inbound {
         if unread < whole { Err(missing(whole)) } else { Ok(Some(header)) }
     }
 
+    /// The status word and the values of the next frame in shared memory, where it is there and the one that is `due`.
+    pub(super) fn next_as(&self, due: &Header) -> Option<(Fault, &[u8])> {
+        let reader = self.shared.as_ref()?;
+        let fault = due.fault_of_same(&reader.front()?)?;
+        Some((fault, reader.unread().get(HEADER_BYTES..HEADER_BYTES + due.body_bytes())?))
+    }
+
+    /// Looks into shared memory until something is there, at most so often; what is left of that stays.
+    pub(super) fn look(&self, looks: &mut u32) {
+        let has_nothing = || self.shared.as_ref().is_some_and(|reader| !reader.has_more());
+        while *looks > 0 && has_nothing() {
+            *looks -= 1;
+            std::hint::spin_loop();
+        }
+    }
+
     /// The checksum of the next frame's values, whose header is there.
     fn checksum(&self) -> u32 {
         self.unread().first_chunk().map_or(0, Header::checksum_of_values)
@@ -260,6 +278,9 @@ impl Inbound {
 
     /// The frames that were kept for an operation, in order.
     pub(super) fn take_early(&mut self, key: Key) -> VecDeque<(Header, Vec<u8>)> {
+        if self.early.is_empty() {
+            return VecDeque::new();
+        }
         let frames = self.early.remove(&key).unwrap_or_default();
         self.early_bytes -= frames.iter().map(|(_, body)| KEPT_BYTES + body.len()).sum::<usize>();
         frames

@@ -18,6 +18,7 @@ use std::io::{self, ErrorKind};
 use std::sync::atomic::{Ordering, fence};
 
 use super::map::Pages;
+use crate::frame::HEADER_BYTES;
 
 /// Frames begin at multiples of so many bytes, so that their values are aligned.
 const ALIGNMENT: usize = 64;
@@ -133,11 +134,13 @@ impl Reader {
         unsafe { self.pages.slice(self.head, (self.tail - self.head) as usize) }
     }
 
-    /// The first bytes of what is unread, where there are so many, read once: what is checked is what is then used.
-    pub(super) fn front<const N: usize>(&self) -> Option<[u8; N]> {
-        let front: &[u8; N] = self.unread().first_chunk()?;
-        // SAFETY: a reference may be read.
-        Some(unsafe { std::ptr::read_volatile(front) })
+    /// The header of the next frame, where so much is there, read once: what is checked is what is then used. Word by word: byte by byte,
+    /// as bytes would be, it takes as long as a small sum.
+    pub(super) fn front(&self) -> Option<[u8; HEADER_BYTES]> {
+        let front = self.unread().first_chunk::<HEADER_BYTES>()?.as_ptr().cast::<u64>();
+        // SAFETY: what a reference is to may be read, and frames begin at multiples of more than a word.
+        let words: [u64; HEADER_BYTES / 8] = std::array::from_fn(|at| unsafe { front.add(at).read_volatile() });
+        Some(*bytemuck::bytes_of(&words).first_chunk().expect("a header is of whole words"))
     }
 
     /// Drops the next frame, of so many bytes.

@@ -14,29 +14,27 @@ use crate::machine::Machine;
 /// not kept for ever.
 #[derive(Debug)]
 pub(crate) struct ShortSum {
-    exchange: Option<Box<Exchange>>,
-    turns: Arc<Turns>,
+    /// Until it has ended or goes on as an operation.
+    under_way: Option<(Box<Exchange>, Arc<Turns>)>,
 }
 
 impl ShortSum {
     /// Hands this rank's term to every peer, or gives the exchange back where it has to go another way.
     pub(crate) fn begin(turns: Arc<Turns>, mut exchange: Box<Exchange>) -> Result<Self, Box<Exchange>> {
         let has_begun = turns.driver().is_some_and(|mut driver| driver.begin_short(&mut exchange));
-        if has_begun { Ok(Self { exchange: Some(exchange), turns }) } else { Err(exchange) }
+        if has_begun { Ok(Self { under_way: Some((exchange, turns)) }) } else { Err(exchange) }
     }
 
     /// Waits for the sum, at most `deadline`. `None`: there will be none.
     pub(crate) fn wait(mut self, deadline: Duration) -> Option<Outcome> {
-        let mut exchange = self.exchange.take()?;
-        let turns = Arc::clone(&self.turns);
+        let (mut exchange, turns) = self.under_way.take()?;
         let _waiting = Waiting::new(&turns);
-        let (mut since, mut looks) = (None, 0);
+        // Handing over the core and getting it back takes longer than a peer that is about to come.
+        let (mut since, mut looks) = (None, turns.looks());
         loop {
-            match turns.driver()?.take_short(&mut exchange) {
+            match turns.driver()?.take_short(&mut exchange, std::mem::take(&mut looks)) {
                 Short::Complete => return Some(Ok(exchange.into_result())),
                 Short::Unusual => break,
-                // Handing over the core and getting it back takes longer than a peer that is about to come.
-                Short::Waiting if looks < turns.looks() => looks += 1,
                 Short::Waiting if since.get_or_insert_with(Instant::now).elapsed() >= SPIN.min(deadline) => break,
                 Short::Waiting => thread::yield_now(),
             }
@@ -50,8 +48,8 @@ impl ShortSum {
 
 impl Drop for ShortSum {
     fn drop(&mut self) {
-        if let Some(exchange) = self.exchange.take() {
-            self.turns.ask(|driver| driver.adopt(exchange, channel().0));
+        if let Some((exchange, turns)) = self.under_way.take() {
+            turns.ask(|driver| driver.adopt(exchange, channel().0));
         }
     }
 }

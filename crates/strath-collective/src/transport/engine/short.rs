@@ -47,7 +47,7 @@ impl Driver {
     /// Hands this rank's term to every peer if that can be done at once. `false`: nothing was done.
     pub(in crate::transport) fn begin_short(&mut self, exchange: &mut Exchange) -> bool {
         let key = key_of(exchange);
-        let bytes = exchange.reduction().whole_header().body_bytes();
+        let bytes = exchange.header().body_bytes();
         let takes = |link: &Link| link.presence == Presence::Here && link.outbound.takes_at_once(bytes);
         let is_new = !self.operations.contains_key(&key) && !self.shorts.contains(&key);
         if self.ending.is_some() || !is_new || !self.links.iter().filter(|l| in_group(exchange, l)).all(takes) {
@@ -62,8 +62,8 @@ impl Driver {
         true
     }
 
-    /// Takes what peers have handed over.
-    pub(in crate::transport) fn take_short(&mut self, exchange: &mut Exchange) -> Short {
+    /// Takes what peers have handed over, or do while this looks for it so often.
+    pub(in crate::transport) fn take_short(&mut self, exchange: &mut Exchange, mut looks: u32) -> Short {
         let key_of_sum = key_of(exchange);
         for link in &mut self.links {
             let from = link.member.rank;
@@ -79,8 +79,15 @@ impl Driver {
             if !exchange.awaits(from) {
                 continue;
             }
+            link.inbound.look(&mut looks);
             if self.ending.is_some() || !link.is_read() || link.inbound.fill().is_err() {
                 return Short::Unusual;
+            }
+            if let Some((fault, body)) = link.inbound.next_as(exchange.header()) {
+                exchange.handle_due(from, fault, body);
+                link.inbound.consume(exchange.header());
+                link.ring();
+                continue;
             }
             match link.inbound.header() {
                 Ok(None) => {}
