@@ -104,7 +104,7 @@ pub enum CollectiveError {
     },
     /// A peer from whose host no answer of any kind comes.
     #[error(
-        "rank {rank} at {address} answered no connection for {waited:?}: its host is down or what lies between drops packets; check that the address can be reached from here"
+        "rank {rank} at {address} gave no sign for {waited:?} while it was dialled: its host is down or what lies between drops packets; check that the address can be reached from here"
     )]
     Unanswered {
         /// The rank.

@@ -4,7 +4,8 @@
 
 mod support;
 
-use std::process::{Child, Command};
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -59,13 +60,15 @@ impl Hosts {
     }
 
     fn spawn_with(&self, host: usize, arguments: &[&str], (variable, value): (&str, &str)) -> Child {
+        self.command(host, arguments).env(variable, value).spawn().unwrap()
+    }
+
+    fn command(&self, host: usize, arguments: &[&str]) -> Command {
         let program = strath();
         let mut command = Command::new("ip");
-        command.env(variable, value);
         command.args(["netns", "exec", &self.names[host]]).arg(program.get_program()).args(arguments);
-        command.stdin(std::process::Stdio::null());
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        command.spawn().unwrap()
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
     }
 }
 
@@ -184,4 +187,36 @@ fn of_two_workers_that_lose_each_other_one_goes_on_and_the_other_comes_back() {
     }
     let codes = workers.map(|worker| finish(worker, Duration::from_secs(10)).status.code());
     assert_eq!(codes, [Some(130), Some(130)], "both stopped with the run");
+}
+
+/// A rank of an all-reduce on a host, and where it listens. It takes part once it is told where all do.
+fn rank(hosts: &Hosts, host: usize, address: &str) -> (Child, String) {
+    let (rank, key) = (host.to_string(), "0123456789abcdef".repeat(2));
+    let arguments = ["bench", "allreduce-rank", "--rank", &rank, "--key", &key, "--listen", address, "--workers", "2"];
+    let mut child = hosts.command(host, &arguments).stdin(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    (child, line.trim().to_owned())
+}
+
+#[test]
+fn a_host_that_is_cut_off_while_it_is_greeted_is_given_up_before_the_time_for_connecting_is_over() {
+    let Some(hosts) = hosts_or_skip() else { return };
+    let (mut first, one) = rank(&hosts, 0, "10.77.0.1");
+    // Its kernel takes the connection; it answers nothing, as it has not been told of anybody.
+    let (mut second, other) = rank(&hosts, 1, "10.77.0.2");
+    let members = format!("{one},{other}\n");
+    let mut told = first.stdin.take().unwrap();
+    told.write_all(members.as_bytes()).unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(first.try_wait().unwrap().is_none(), "it waits for the second");
+    assert!(ip(&format!("-n {} link set {} down", hosts.names[1], hosts.ends[1])));
+    let cut = Instant::now();
+    let ended = finish(first, DEADLINE);
+    let said = stderr(&ended);
+    assert_eq!(ended.status.code(), Some(1), "{said}");
+    assert!(said.contains("rank 1 at 10.77.0.2") && said.contains("its host is down"), "{said}");
+    assert!(cut.elapsed() < Duration::from_secs(7), "{:?}", cut.elapsed());
+    second.kill().unwrap();
+    second.wait().unwrap();
 }

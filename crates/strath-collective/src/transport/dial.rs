@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::handshake::{HELLO_BYTES, Hello, MAC_BYTES, Transcript, Word};
+use super::link::notice_silence;
 use super::mesh::{Attempt, TICK, untrusted};
 use super::records::Sealer;
 use super::session::{Progress, Session, sealed_bytes};
@@ -36,9 +37,9 @@ pub(super) fn dial(attempt: &Attempt, peer: &Member) -> Result<Dialled, Collecti
         let last = match dial_once(attempt, peer, unanswered) {
             Ok(dialled) => return Ok(dialled),
             Err(DialError::NoSign(_)) if unanswered + 1 >= KNOCKS.len() => {
-                let (rank, address) = (peer.rank, peer.address);
-                return Err(CollectiveError::Unanswered { rank, address, waited: attempt.sign() });
+                return Err(attempt.unanswered(peer, attempt.sign()));
             }
+            Err(DialError::Silent) => return Err(attempt.unanswered(peer, begun.elapsed())),
             Err(DialError::NoSign(cause)) => {
                 unanswered += 1;
                 attempt.unreachable(peer, cause)
@@ -66,6 +67,8 @@ enum DialError {
     NotYet(String),
     /// Nor is its host.
     NoSign(String),
+    /// Its host took the connection, and has given no sign for as long as one is waited for on a connection that stands.
+    Silent,
     /// Somebody else is there.
     Wrong(Mismatch),
     /// It knows the ticket, and its certificate is not good enough, or ours is not for it.
@@ -74,7 +77,8 @@ enum DialError {
 
 impl From<std::io::Error> for DialError {
     fn from(error: std::io::Error) -> Self {
-        Self::NotYet(error.to_string())
+        // A read that waits no longer is told as one that would block: this is the kernel's word on the connection.
+        if error.kind() == ErrorKind::TimedOut { Self::Silent } else { Self::NotYet(error.to_string()) }
     }
 }
 
@@ -90,9 +94,10 @@ fn dial_once(attempt: &Attempt, peer: &Member, unanswered: usize) -> Result<Dial
     let mut stream = TcpStream::connect_timeout(&peer.address, timeout).map_err(|error| match error.kind() {
         // Of a timeout that was cut short nothing is concluded, as little as of what this host's own routes say.
         ErrorKind::TimedOut if !attempt.is_over() => DialError::NoSign(error.to_string()),
-        _ => error.into(),
+        _ => DialError::NotYet(error.to_string()),
     })?;
     stream.set_nodelay(true)?;
+    notice_silence(&stream, attempt.silence())?;
     let hello = Hello::new(&attempt.identity, attempt.protection(), peer.rank)?;
     let mut transcript = Transcript::new(attempt.identity.ticket, &hello);
     stream.write_all(&hello.to_bytes(&transcript.mac(Word::Hello)))?;
@@ -145,7 +150,7 @@ fn read_some(attempt: &Attempt, mut read: impl FnMut() -> std::io::Result<usize>
         match read() {
             Ok(0) => return Err(DialError::NotYet("it closed the connection before it answered".into())),
             Ok(n) => return Ok(n),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted) => {
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
                 if attempt.is_over() {
                     return Err(DialError::NotYet("it took the connection but did not answer".into()));
                 }

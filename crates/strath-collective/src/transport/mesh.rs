@@ -87,8 +87,17 @@ impl Attempt<'_> {
         self.patience.sign
     }
 
+    /// How long a sign of it is waited for on a connection that stands.
+    pub(super) fn silence(&self) -> Duration {
+        self.patience.silence
+    }
+
     pub(super) fn protection(&self) -> Protection {
         if self.tls.is_some() { Protection::Tls } else { Protection::None }
+    }
+
+    pub(super) fn unanswered(&self, peer: &Member, waited: Duration) -> CollectiveError {
+        CollectiveError::Unanswered { rank: peer.rank, address: peer.address, waited }
     }
 
     pub(super) fn unreachable(&self, peer: &Member, cause: String) -> CollectiveError {
