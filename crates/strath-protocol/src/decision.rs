@@ -42,6 +42,8 @@ pub enum Decision {
         /// The number of the one that ends.
         generation: Generation,
     },
+    /// A worker has no part in the next generation, as it does not reach the others.
+    LeavesOut(WorkerId),
     /// Others are waited for.
     Waits,
     /// The run goes on without a worker.
@@ -73,6 +75,7 @@ impl fmt::Display for Decision {
             }
             Self::Pauses { generation } => write!(f, "ends generation {generation} after the step under way"),
             Self::Regroups { generation } => write!(f, "ended generation {generation}"),
+            Self::LeavesOut(worker) => write!(f, "leaves worker {worker} out for a while"),
             Self::Waits => f.write_str("waits for workers"),
             Self::Drops(worker) => write!(f, "dropped worker {worker}"),
             Self::Drains(worker) => write!(f, "drains worker {worker}"),

@@ -110,6 +110,10 @@ pub struct Env {
     pub bug: Option<Bug>,
     /// Words of the log, where one is wanted.
     pub log: Option<Vec<String>>,
+    /// When a step came on record last.
+    recorded_at: Option<Timestamp>,
+    /// The longest that no step came on record, from the first to the last.
+    pub longest_pause: Duration,
     /// Frames that were sent: what may come once more.
     pub past: Past,
     /// Workers to whom one of them comes as soon as it may be taken for one that is due.
@@ -160,6 +164,8 @@ impl Env {
             coordinator: None,
             bug,
             log: is_logged.then(Vec::new),
+            recorded_at: None,
+            longest_pause: Duration::ZERO,
             past: Past::default(),
             lurking: BTreeSet::new(),
             hanging: BTreeMap::new(),
@@ -189,6 +195,11 @@ impl Env {
     /// States a fact.
     pub fn note(&mut self, fact: &Fact) {
         self.log(|| format!("         {fact:?}"));
+        if let Fact::Recorded(_) = fact {
+            let now = self.queue.now();
+            let before = self.recorded_at.replace(now).unwrap_or(now);
+            self.longest_pause = self.longest_pause.max(now.since(before));
+        }
         self.invariants.observe(fact, self.queue.now());
     }
 

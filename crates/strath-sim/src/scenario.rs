@@ -91,6 +91,26 @@ impl Scenario {
         scenario
     }
 
+    /// Draws a run whose only fault is that its network falls apart for a while: some of its workers reach each other, and so do the others, and all
+    /// of them the coordinator.
+    pub fn draw_apart(draws: &mut Draws) -> Self {
+        let mut scenario = Self::draw(draws);
+        scenario.workers = draws.among(3, 5) as u32;
+        scenario.hosts = scenario.workers;
+        scenario.speeds = vec![[100; 2]; scenario.hosts as usize + 1];
+        scenario.min_workers = 1;
+        (scenario.steps, scenario.micro_batches) = (draws.among(200, 400), 6);
+        let lease_ms = draws.pick(&[500, 1000, 2000]);
+        scenario.config = config(scenario.steps, 6, scenario.checkpoint_every, lease_ms, 1);
+        let first = draws.among(1, u64::from(scenario.workers) - 1) as u32;
+        let (at, lasting) = (Timestamp(draws.millis(200, 1500)), draws.millis(lease_ms, 20 * lease_ms));
+        let pairs = (1..=first).flat_map(|one| (first + 1..=scenario.workers).map(move |other| (one, other)));
+        let parts = |(one, other)| (at, Fault::Parts { one: Host(one), other: Host(other), both: true, lasting });
+        scenario.faults = pairs.map(parts).collect();
+        scenario.calm = at.after(lasting);
+        scenario
+    }
+
     /// Time that a micro-batch takes on a host.
     pub fn micro_batch_takes(&self, host: Host, now: Timestamp) -> Duration {
         let [before, after] = self.speeds[host.0 as usize];

@@ -22,6 +22,8 @@ pub struct Summary {
     pub lasted: Duration,
     /// Virtual time from the last fault to the end.
     pub calm: Duration,
+    /// The longest that no step came on record, from the first to the last.
+    pub longest_pause: Duration,
     /// What happened, where that was wanted.
     pub log: Vec<String>,
     /// The first invariant that did not hold.
@@ -42,6 +44,17 @@ pub struct Failure {
 pub fn run(seed: u64, bug: Option<Bug>, is_logged: bool) -> Summary {
     let mut draws = Draws::new(seed);
     let scenario = Scenario::draw(&mut draws);
+    run_through(scenario, draws, bug, is_logged)
+}
+
+/// Runs a seed whose network falls apart.
+pub fn run_apart(seed: u64, is_logged: bool) -> Summary {
+    let mut draws = Draws::new(seed);
+    let scenario = Scenario::draw_apart(&mut draws);
+    run_through(scenario, draws, None, is_logged)
+}
+
+fn run_through(scenario: Scenario, draws: Draws, bug: Option<Bug>, is_logged: bool) -> Summary {
     let calm = scenario.calm;
     let mut world = World::new(scenario, draws, bug, is_logged);
     world.run();
@@ -51,6 +64,7 @@ pub fn run(seed: u64, bug: Option<Bug>, is_logged: bool) -> Summary {
         occurrences: world.occurrences,
         lasted: now.0,
         calm: now.since(calm),
+        longest_pause: world.env.longest_pause,
         log: world.env.log.take().unwrap_or_default(),
         violation: world.env.invariants.violation().cloned(),
     }

@@ -37,9 +37,9 @@ pub(super) fn dial(attempt: &Attempt, peer: &Member) -> Result<Dialled, Collecti
         let last = match dial_once(attempt, peer, unanswered) {
             Ok(dialled) => return Ok(dialled),
             Err(DialError::NoSign(_)) if unanswered + 1 >= KNOCKS.len() => {
-                return Err(attempt.unanswered(peer, attempt.sign()));
+                return Err(no_sign_of(peer, attempt.sign()));
             }
-            Err(DialError::Silent) => return Err(attempt.unanswered(peer, begun.elapsed())),
+            Err(DialError::Silent) => return Err(no_sign_of(peer, begun.elapsed())),
             Err(DialError::NoSign(cause)) => {
                 unanswered += 1;
                 attempt.unreachable(peer, cause)
@@ -60,6 +60,10 @@ pub(super) fn dial(attempt: &Attempt, peer: &Member) -> Result<Dialled, Collecti
         thread::sleep(pause.saturating_sub(begun.elapsed()));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+fn no_sign_of(peer: &Member, waited: Duration) -> CollectiveError {
+    CollectiveError::Unanswered { rank: peer.rank, address: peer.address, waited }
 }
 
 enum DialError {

@@ -96,10 +96,6 @@ impl Attempt<'_> {
         if self.tls.is_some() { Protection::Tls } else { Protection::None }
     }
 
-    pub(super) fn unanswered(&self, peer: &Member, waited: Duration) -> CollectiveError {
-        CollectiveError::Unanswered { rank: peer.rank, address: peer.address, waited }
-    }
-
     pub(super) fn unreachable(&self, peer: &Member, cause: String) -> CollectiveError {
         CollectiveError::Unreachable { rank: peer.rank, address: peer.address, waited: self.patience.whole, cause }
     }

@@ -136,9 +136,10 @@ impl Reader {
 
     /// The header of the next frame, where so much is there, read once: what is checked is what is then used. Word by word: byte by byte,
     /// as bytes would be, it takes as long as a small sum.
+    #[allow(clippy::cast_ptr_alignment, reason = "frames begin at multiples of more than a word")]
     pub(super) fn front(&self) -> Option<[u8; HEADER_BYTES]> {
         let front = self.unread().first_chunk::<HEADER_BYTES>()?.as_ptr().cast::<u64>();
-        // SAFETY: what a reference is to may be read, and frames begin at multiples of more than a word.
+        // SAFETY: what a reference is to may be read; of the alignment see above.
         let words: [u64; HEADER_BYTES / 8] = std::array::from_fn(|at| unsafe { front.add(at).read_volatile() });
         Some(*bytemuck::bytes_of(&words).first_chunk().expect("a header is of whole words"))
     }

@@ -158,10 +158,14 @@ impl Coordinator {
                 let name = self.name_of(other);
                 let message =
                     format!("the ring between {reporter} and {name} broke at step {step} in phase {phase}: {message}");
+                let ends = self.of_rank(witness).zip(self.of_rank(other));
+                if self.survives() && ends.is_some_and(|(one, other)| self.parted(one, other, now)) {
+                    return self.regroup(message);
+                }
                 (witness.max(other), message)
             }
         };
-        let culprit = self.sessions.iter().find(|(_, session)| session.rank == Some(given_up)).map(|(c, _)| *c);
+        let culprit = self.of_rank(given_up);
         let Some(culprit) = culprit.filter(|_| self.survives()) else { return self.fail(message) };
         // One that its peers cannot reach has no part in the run for now.
         let ending = if self.may_return(culprit, now) { Ending::Outdated } else { Ending::Failed };
@@ -180,8 +184,12 @@ impl Coordinator {
         process.is_some_and(|process| self.given_up.may_return(process, now))
     }
 
+    fn of_rank(&self, rank: Rank) -> Option<Connection> {
+        self.sessions.iter().find(|(_, session)| session.rank == Some(rank)).map(|(connection, _)| *connection)
+    }
+
     fn name_of(&self, rank: Rank) -> String {
-        let session = self.sessions.values().find(|session| session.rank == Some(rank));
+        let session = self.of_rank(rank).and_then(|connection| self.sessions.get(&connection));
         session.map_or_else(|| format!("rank {rank}"), Session::name)
     }
 }

@@ -80,8 +80,7 @@ impl Coordinator {
     fn places_by_speed(&self, plan: &Plan, now: Timestamp) -> (Vec<(WorkerId, Connection, SocketAddr)>, Assignment) {
         let mut ready: Vec<(WorkerId, Connection, SocketAddr)> = Vec::new();
         for (connection, session) in &self.sessions {
-            let may_take_part = session.standing == Standing::Ready && !session.is_retiring;
-            if let (true, Some((worker, register))) = (may_take_part, &session.identity) {
+            if let (true, Some((worker, register))) = (session.may_take_part(), &session.identity) {
                 ready.push((*worker, *connection, register.ring_address));
             }
         }

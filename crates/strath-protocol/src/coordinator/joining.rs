@@ -51,7 +51,7 @@ impl Session {
 
     /// Whether it waits for a place and has yet to come by the state.
     fn may_be_fed(&self) -> bool {
-        self.standing == Standing::Ready && self.supply == Supply::Untried && !self.is_retiring
+        self.may_take_part() && self.supply == Supply::Untried
     }
 
     fn has_caught_up(&self) -> bool {
@@ -68,8 +68,11 @@ impl Coordinator {
             || self.stop_requested
             || self.agreed.is_some()
             || self.pausing.is_some()
-            || !self.somebody_came
         {
+            return;
+        }
+        self.reunite(now);
+        if !self.somebody_came {
             return;
         }
         self.end_endless_feeds(now);
@@ -84,10 +87,8 @@ impl Coordinator {
         if self.sessions.values().any(lacks) {
             return;
         }
-        let joins = |session: &&Session| {
-            let is_sent = session.standing == Standing::Ready && !session.is_retiring;
-            session.standing == Standing::Following || (is_sent && is_settled)
-        };
+        let joins =
+            |session: &&Session| session.standing == Standing::Following || (session.may_take_part() && is_settled);
         let names: Vec<String> = self.sessions.values().filter(joins).map(Session::name).collect();
         if !names.is_empty() {
             self.pause(format!("{} joined", names.join(", ")));

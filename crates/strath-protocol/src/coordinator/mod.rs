@@ -11,6 +11,7 @@ mod forming;
 mod hanging;
 mod joining;
 mod lateness;
+mod links;
 mod liveness;
 mod pause;
 mod record;
@@ -40,6 +41,7 @@ use drain::Drain;
 use ending::Results;
 use hanging::{Patience, Stay};
 use joining::Supply;
+use links::Links;
 use pause::Pause;
 use regroup::Regroup;
 pub use returning::Former;
@@ -66,6 +68,7 @@ pub struct Coordinator {
     somebody_came: bool,
     suspicion: Option<Suspicion>,
     given_up: GivenUp,
+    links: Links,
     /// The current generation; before the first, the one that came last.
     generation: Generation,
     /// Everyone of it, in order of rank.
@@ -124,6 +127,8 @@ struct Session {
     deviates: bool,
     /// Whether it is to leave.
     is_retiring: bool,
+    /// Since when it does not reach those who take part, and is left out.
+    apart_since: Option<Timestamp>,
     heard: Timestamp,
 }
 
@@ -207,6 +212,7 @@ impl Coordinator {
             somebody_came: false,
             suspicion: None,
             given_up: GivenUp::default(),
+            links: Links::default(),
             steps: Step(0),
             assignment: None,
             last_step: None,
@@ -291,6 +297,7 @@ impl Coordinator {
             supply: Supply::Untried,
             deviates: false,
             is_retiring: false,
+            apart_since: None,
             heard: now,
         };
         self.sessions.insert(connection, session);

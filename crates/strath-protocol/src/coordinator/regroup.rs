@@ -223,10 +223,10 @@ impl Coordinator {
             return self.stop_between_generations(is_late);
         }
         let least = self.least_workers();
-        let members = match self.members_at_hand() {
+        let members = match self.members_at_hand(now) {
             members if members < least => {
                 self.call_in_followers();
-                self.members_at_hand()
+                self.members_at_hand(now)
             }
             members => members,
         };
@@ -250,9 +250,9 @@ impl Coordinator {
     }
 
     /// How many could take part in a generation now.
-    fn members_at_hand(&self) -> usize {
-        let is_ready = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
-        self.sessions.values().filter(is_ready).count()
+    fn members_at_hand(&mut self, now: Timestamp) -> usize {
+        self.set_apart(now);
+        self.sessions.values().filter(|session| session.may_take_part()).count()
     }
 
     /// Where the next generation begins: at the furthest state that most of those who are there hold; those who leave count where
@@ -306,8 +306,12 @@ impl Coordinator {
 
     /// Whether the coordinator needs the bytes of a state: somebody lacks it, or those who hold it leave or may have to.
     fn must_be_sent(&self, step: Step, digest: Digest, members: usize, least: usize) -> bool {
-        let ready = |session: &&Session| session.standing == Standing::Ready && !session.is_retiring;
-        let have = self.sessions.values().filter(ready).filter(|s| s.held == Some((step, digest))).count();
+        let have = self
+            .sessions
+            .values()
+            .filter(|session| session.may_take_part())
+            .filter(|s| s.held == Some((step, digest)))
+            .count();
         self.kept_step() != Some(step) && (have < members || members < least)
     }
 

@@ -290,6 +290,45 @@ fn a_ring_that_broke_between_two_that_live_is_made_again() {
     assert_eq!(recorded(&commands).map(|(generation, world, step, _)| (generation, world, step)), Some((7, 1, 1)));
 }
 
+#[test]
+fn of_hosts_that_do_not_reach_each_other_one_is_left_out_and_tried_again() {
+    let on_host = |generation: u64, worker: u64| {
+        let WorkerMessage::Halted(halted) = halted(generation, Some((1, 7)), 200 + worker) else { unreachable!() };
+        let ring_address = std::net::SocketAddr::from(([10, 0, 0, worker as u8], 7000));
+        WorkerMessage::Halted(Halted { ring_address, ..halted })
+    };
+    let mut machine = running(3);
+    assert_eq!(say(&mut machine, 0, peer_lost(1), 1), [halt(0, 5, 0), halt(1, 5, 0), halt(2, 5, 0)]);
+    for worker in 0..3 {
+        say(&mut machine, worker, on_host(5, worker), 3);
+    }
+    // All three live on: what broke is between the hosts of two.
+    let commands = not_connected(&mut machine, 6, 100);
+    assert_eq!(commands, [halt(0, 6, 0), halt(1, 6, 0), halt(2, 6, 0)]);
+    let mut commands = Vec::new();
+    for worker in 0..3 {
+        commands = say(&mut machine, worker, on_host(6, worker), 601);
+    }
+    let says_who = |c: &Command| {
+        matches!(c, Command::Record(Record::Warning(w)) if w.contains("without worker 1 (h1")
+            && w.contains("its host 10.0.0.1 and 10.0.0.0 do not reach each other"))
+    };
+    assert!(commands.iter().any(says_who), "{commands:?}");
+    assert_eq!(recorded(&commands).map(|(generation, world, step, _)| (generation, world, step)), Some((7, 2, 1)));
+    for worker in [0, 2] {
+        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(7) }, 602);
+    }
+    // Five seconds after they had not found each other it is fed, as one that comes.
+    let is_fed = |commands: &[Command]| {
+        commands.iter().any(
+            |c| matches!(c, Command::Send { message: CoordinatorMessage::Follow(_), connection } if connection.0 == 1),
+        )
+    };
+    let mut told = |ms: u64| handle(&mut machine, Event::Tick, ms);
+    assert!(!is_fed(&told(3000)) && !is_fed(&told(5599)));
+    assert!(is_fed(&told(5600)));
+}
+
 /// Two ranks of a generation do not reach each other; what the coordinator does about it.
 fn not_connected(machine: &mut Coordinator, generation: u64, ms: u64) -> Vec<Command> {
     let unreachable = |rank: u32| {
