@@ -99,7 +99,7 @@ impl Coordinator {
     /// Of those who wait for the next generation, sets apart whoever does not reach the others.
     pub(super) fn set_apart(&mut self, now: Timestamp) {
         let mut ready: Vec<(bool, WorkerId, Connection, IpAddr)> = Vec::new();
-        for (connection, session) in &mut self.sessions {
+        for (connection, session) in &self.sessions {
             if session.standing == Standing::Ready && !session.is_retiring {
                 let worker = session.identity.as_ref().map(|(worker, _)| *worker);
                 let holds_nothing = session.held.is_none();
@@ -111,31 +111,39 @@ impl Coordinator {
         ready.sort_unstable();
         let hosts: Vec<IpAddr> = ready.iter().map(|(_, _, _, host)| *host).collect();
         let out = self.links.left_out(&hosts, now);
-        for (at, (_, worker, connection, host)) in ready.into_iter().enumerate() {
-            let is_apart = out.contains(&at);
-            let Some(session) = self.sessions.get_mut(&connection) else { continue };
-            let was_apart = session.apart_since.is_some();
-            session.apart_since = is_apart.then(|| session.apart_since.unwrap_or(now));
-            if is_apart && !was_apart {
-                let name = session.name();
-                let unreached = hosts.iter().filter(|other| self.links.are_apart(host, **other, now));
-                let unreached: Vec<String> = unreached.map(ToString::to_string).collect();
-                let reason = format!("its host {host} and {} do not reach each other", unreached.join(", "));
-                self.decide(Decision::LeavesOut(worker), &reason);
-                let warning = format!("the run goes on without {name} for a while: {reason}");
-                self.commands.push_back(Command::Record(Record::Warning(warning)));
+        for (at, (_, _, connection, host)) in ready.into_iter().enumerate() {
+            let others = if out.contains(&at) { &hosts[..] } else { &[] };
+            self.mark(connection, host, others, now);
+        }
+    }
+
+    /// While a generation is at work: whoever came and does not reach all of it is left out, and may be tried again once that time is over.
+    pub(super) fn reunite(&mut self, now: Timestamp) {
+        if self.links.0.is_empty() {
+            return;
+        }
+        let members: Vec<IpAddr> = self.members.iter().map(|member| member.ring_address.ip()).collect();
+        for connection in self.connections(|session| session.rank.is_none()) {
+            if let Some(host) = self.sessions.get(&connection).and_then(Session::host) {
+                self.mark(connection, host, &members, now);
             }
         }
     }
 
-    /// Whoever was left out may be tried again once that time is over.
-    pub(super) fn reunite(&mut self, now: Timestamp) {
-        for session in self.sessions.values_mut().filter(|session| session.rank.is_none()) {
-            let Some(host) = session.host() else { continue };
-            let mut members = self.members.iter().map(|member| member.ring_address.ip());
-            let is_apart = members.any(|member| self.links.are_apart(host, member, now));
-            self.somebody_came |= session.apart_since.is_some() && !is_apart;
-            session.apart_since = is_apart.then(|| session.apart_since.unwrap_or(now));
+    /// Leaves a worker out for as long as its host is apart from one of the others', and says so.
+    fn mark(&mut self, connection: Connection, host: IpAddr, others: &[IpAddr], now: Timestamp) {
+        let unreached = others.iter().filter(|other| self.links.are_apart(host, **other, now));
+        let unreached: Vec<String> = unreached.map(ToString::to_string).collect();
+        let Some(session) = self.sessions.get_mut(&connection) else { return };
+        let (was_apart, is_apart) = (session.apart_since.is_some(), !unreached.is_empty());
+        session.apart_since = is_apart.then(|| session.apart_since.unwrap_or(now));
+        self.somebody_came |= was_apart && !is_apart;
+        let (name, worker) = (session.name(), session.identity.as_ref().map(|(worker, _)| *worker));
+        if let (Some(worker), true) = (worker, is_apart && !was_apart) {
+            let reason = format!("its host {host} and {} do not reach each other", unreached.join(", "));
+            self.decide(Decision::LeavesOut(worker), &reason);
+            let warning = format!("the run goes on without {name} for a while: {reason}");
+            self.commands.push_back(Command::Record(Record::Warning(warning)));
         }
     }
 }
