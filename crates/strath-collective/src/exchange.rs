@@ -52,15 +52,23 @@ impl Exchange {
         self.missing > 0 && self.terms.get(place as usize).is_none_or(Option::is_none)
     }
 
-    /// Takes the last term that is missing from where it lies, and makes the sum: for a transport that has read this rank's own term
-    /// for everybody. Refused as [`handle`](Machine::handle) refuses.
-    pub(crate) fn handle_last(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
+    /// Takes a term from where it lies, the last one straight into the sum: for a transport that has read this rank's own term for everybody.
+    /// Refused as [`handle`](Machine::handle) refuses.
+    pub(crate) fn handle_in_place(&mut self, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
         self.admit(from, header)?;
         check_body(header, body)?;
-        Mismatch::check("terms missing", 1, u64::from(self.missing))?;
-        let last = self.reduction.place_of(from)?;
-        self.finish(last, header.fault, body);
+        self.handle_due(from, header.fault, body);
         Ok(())
+    }
+
+    /// The same with a term that came under its [`header`](Self::header), which needs no further look.
+    ///
+    /// # Panics
+    /// Where it is not [missing](Machine::awaits) or of another length.
+    pub(crate) fn handle_due(&mut self, from: Rank, fault: Fault, body: &[u8]) {
+        let place = self.reduction.place_of(from).ok().filter(|place| self.lacks(*place));
+        let place = place.expect("a term that is missing");
+        if self.missing == 1 { self.finish(place, fault, body) } else { self.keep(place, fault, body) }
     }
 
     /// Makes the sum, with the last term.
@@ -91,21 +99,6 @@ impl Exchange {
     /// The header of every term whose values take the most bytes, but for its status word.
     pub(crate) fn header(&self) -> &Header {
         &self.header
-    }
-
-    /// Takes a term that came under such a [`header`](Self::header), the last as [`handle_last`](Self::handle_last) does.
-    ///
-    /// # Panics
-    /// Where it is not [missing](Machine::awaits) or of another length.
-    pub(crate) fn handle_due(&mut self, from: Rank, fault: Fault, body: &[u8]) {
-        let place = self.reduction.place_of(from).ok().filter(|place| self.lacks(*place));
-        let place = place.expect("a term that is missing");
-        if self.missing == 1 { self.finish(place, fault, body) } else { self.keep(place, fault, body) }
-    }
-
-    /// Whether this is the only term that is missing.
-    pub(crate) fn lacks_only(&self, from: Rank) -> bool {
-        self.missing == 1 && self.awaits(from)
     }
 }
 

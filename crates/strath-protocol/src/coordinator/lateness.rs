@@ -22,9 +22,10 @@ impl Coordinator {
             (Stage::Regrouping(_), Standing::Halting) if self.any(Standing::Ready) => {
                 Some(format!("has not left generation {} yet, {}", self.generation, self.place(session)))
             }
-            (Stage::Running | Stage::Connecting, Standing::Ready) if session.apart_since.is_some() => {
-                Some("is left out, as its host and another's do not reach each other".into())
-            }
+            (Stage::Running | Stage::Connecting, Standing::Ready) => session.apart_since.map(|since| {
+                let seconds = now.since(since).as_secs();
+                format!("is left out for {seconds} s so far, as its host and another's do not reach each other")
+            }),
             (Stage::Regrouping(_), Standing::Ready) => {
                 let (worker, _) = session.identity.as_ref()?;
                 let step = self.asked_of(*worker)?;

@@ -306,12 +306,8 @@ impl Coordinator {
 
     /// Whether the coordinator needs the bytes of a state: somebody lacks it, or those who hold it leave or may have to.
     fn must_be_sent(&self, step: Step, digest: Digest, members: usize, least: usize) -> bool {
-        let have = self
-            .sessions
-            .values()
-            .filter(|session| session.may_take_part())
-            .filter(|s| s.held == Some((step, digest)))
-            .count();
+        let has_it = |session: &&Session| session.may_take_part() && session.held == Some((step, digest));
+        let have = self.sessions.values().filter(has_it).count();
         self.kept_step() != Some(step) && (have < members || members < least)
     }
 

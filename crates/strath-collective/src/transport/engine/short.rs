@@ -5,12 +5,9 @@
 
 use std::sync::mpsc::Sender;
 
-use strath_core::Rank;
-
 use super::{Driver, Outcome, key};
-use crate::error::Mismatch;
 use crate::exchange::Exchange;
-use crate::frame::{Header, Phase};
+use crate::frame::Phase;
 use crate::machine::Machine;
 use crate::transport::link::{Key, Link, Presence};
 
@@ -32,15 +29,6 @@ fn key_of(exchange: &Exchange) -> Key {
 
 fn in_group(exchange: &Exchange, link: &Link) -> bool {
     exchange.reduction().tag().group.contains(&link.member.rank.0)
-}
-
-/// Takes a term: the last one straight into the sum, as this rank's own is read: every peer was handed it at the beginning.
-fn take(exchange: &mut Exchange, from: Rank, header: &Header, body: &[u8]) -> Result<(), Mismatch> {
-    if exchange.lacks_only(from) {
-        exchange.handle_last(from, header, body)
-    } else {
-        exchange.handle(from, header, body)
-    }
 }
 
 impl Driver {
@@ -72,7 +60,7 @@ impl Driver {
             }
             // What another thread has read on the way lies there, also of a peer that has left since.
             for (header, body) in link.inbound.take_early(key_of_sum) {
-                if take(exchange, from, &header, &body).is_err() {
+                if exchange.handle_in_place(from, &header, &body).is_err() {
                     return Short::Unusual;
                 }
             }
@@ -93,7 +81,7 @@ impl Driver {
                 Ok(None) => {}
                 Ok(Some(header)) if header.phase == Phase::Reduce && key(&header) == key_of_sum => {
                     let Some(body) = link.inbound.body(&header) else { return Short::Unusual };
-                    if take(exchange, from, &header, body).is_err() {
+                    if exchange.handle_in_place(from, &header, body).is_err() {
                         return Short::Unusual;
                     }
                     link.inbound.consume(&header);
