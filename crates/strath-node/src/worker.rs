@@ -85,6 +85,20 @@ pub enum WorkerError {
     Failed(String),
 }
 
+impl WorkerSettings {
+    /// Whether it was told where the ring listens, or what peers dial.
+    fn names_address(&self) -> bool {
+        self.listen.is_some() || self.advertise.is_some()
+    }
+}
+
+impl WorkerError {
+    /// Whether the ring's address is none of this host's, or no longer.
+    fn is_of_lost_address(&self) -> bool {
+        matches!(self, Self::Listen { source, .. } if source.kind() == std::io::ErrorKind::AddrNotAvailable)
+    }
+}
+
 /// How a worker ended in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerEnd {

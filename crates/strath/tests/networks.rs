@@ -189,6 +189,41 @@ fn of_two_workers_that_lose_each_other_one_goes_on_and_the_other_comes_back() {
     assert_eq!(codes, [Some(130), Some(130)], "both stopped with the run");
 }
 
+#[test]
+fn a_worker_whose_host_gets_another_address_comes_back_from_there() {
+    let Some(hosts) = hosts_or_skip() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let config = repository().join("configs/digits.toml");
+    let paths = ["--config", config.to_str().unwrap(), "--out", out.to_str().unwrap(), "--listen", "10.77.0.1:7700"];
+    let sets = ["--set", "run.epochs=100000"];
+    let coordinator =
+        hosts.spawn(0, &[&["coordinator", "--insecure", "--min-workers", "2"], &paths[..], &sets].concat());
+    let workers = [0, 1].map(|host| hosts.spawn(host, &["worker", "--coordinator", "10.77.0.1:7700"]));
+    reach(&out, 30);
+    let (name, cable) = (&hosts.names[1], &hosts.ends[1]);
+    assert!(ip(&format!("-n {name} addr flush dev {cable}")));
+    assert!(ip(&format!("-n {name} addr add 10.77.0.4/24 dev {cable}")));
+    let moved = Instant::now();
+    let sizes = || memberships(&out).iter().map(|line| line["world_size"].as_u64().unwrap()).collect::<Vec<_>>();
+    while sizes().last() != Some(&2) || sizes().len() < 2 {
+        assert!(moved.elapsed() < Duration::from_secs(40), "{:?}", sizes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let before = metrics(&out, "step").len();
+    while metrics(&out, "step").len() < before + 20 {
+        assert!(moved.elapsed() < Duration::from_secs(60), "{:?}", sizes());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    support::signal(coordinator.id(), "-TERM");
+    let ended = finish(coordinator, Duration::from_secs(10));
+    assert_eq!(ended.status.code(), Some(130), "{}", stderr(&ended));
+    let [_, moved] = workers.map(|worker| finish(worker, Duration::from_secs(10)));
+    let said = stderr(&moved);
+    assert_eq!(moved.status.code(), Some(130), "{said}");
+    assert!(said.contains("this host has lost 10.77.0.2"), "{said}");
+}
+
 /// A rank of an all-reduce on a host, and where it listens. It takes part once it is told where all do.
 fn rank(hosts: &Hosts, host: usize, address: &str) -> (Child, String) {
     let (rank, key) = (host.to_string(), "0123456789abcdef".repeat(2));

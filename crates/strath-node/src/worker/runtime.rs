@@ -86,6 +86,8 @@ pub(super) struct Runtime {
     is_training: bool,
     /// Set where the generation that is followed is followed no more.
     unfollowed: Arc<AtomicBool>,
+    /// Why the session is to end here although the machine would go on.
+    displaced: Option<String>,
 }
 
 impl Runtime {
@@ -121,6 +123,7 @@ impl Runtime {
             admissions: None,
             is_training: false,
             unfollowed: Arc::default(),
+            displaced: None,
         };
         (runtime, inbox)
     }
@@ -175,7 +178,7 @@ impl Runtime {
                 WorkerCommand::Exit(outcome) => return Some(outcome),
             }
         }
-        None
+        self.displaced.take().map(|message| WorkerOutcome::Lost { message })
     }
 
     fn prepare(&mut self, admitted: Admitted) {
@@ -250,6 +253,11 @@ impl Runtime {
             Ok((listener, ring_address)) => {
                 self.listener = Some(listener);
                 WorkerEvent::Rested { generation: self.generation, held, ring_address }
+            }
+            // It joins again from the address by which it reaches the coordinator then.
+            Err(error) if error.is_of_lost_address() && !self.settings.names_address() => {
+                self.displaced = Some(format!("this host has lost {}: {error}", self.local_address.ip()));
+                WorkerEvent::Tick
             }
             Err(error) => {
                 let step = held.map_or(self.start, |(step, _)| step);
