@@ -11,15 +11,19 @@ fn main() {
         println!("cargo::rerun-if-changed={file}");
     }
     let out = std::env::var("OUT_DIR").expect("cargo says where");
-    let (source, library) = (Path::new(&out).join("kernels.cpp"), Path::new(&out).join("kernels.so"));
     let (shim, table) = (include_str!("src/shim.h"), include_str!("src/table.h"));
-    let text = format!("{shim}\n#define ACTIVATION float\n{}\n{table}", strath_cuda::KERNELS);
-    std::fs::write(&source, text).expect("cargo's folder can be written to");
-    let said = match Command::new("c++").args(FLAGS).arg(&library).arg(&source).output() {
-        Ok(output) if output.status.success() => String::new(),
-        Ok(output) => panic!("c++ does not take the kernels:\n{}", String::from_utf8_lossy(&output.stderr)),
-        Err(error) => format!("c++: {error}"),
-    };
-    println!("cargo::rustc-env=STRATH_EMULATOR_LIBRARY={}", library.display());
-    println!("cargo::rustc-env=STRATH_EMULATOR_MISSING={said}");
+    let mut missing = String::new();
+    for (activation, variable) in [("float", "STRATH_EMULATOR_F32"), ("bf16", "STRATH_EMULATOR_BF16")] {
+        let at = |ending| Path::new(&out).join(format!("{activation}.{ending}"));
+        let (source, library) = (at("cpp"), at("so"));
+        let text = format!("{shim}\n#define ACTIVATION {activation}\n{}\n{table}", strath_cuda::KERNELS);
+        std::fs::write(&source, text).expect("cargo's folder can be written to");
+        match Command::new("c++").args(FLAGS).arg(&library).arg(&source).output() {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => panic!("c++ does not take the kernels:\n{}", String::from_utf8_lossy(&output.stderr)),
+            Err(error) => missing = format!("c++: {error}"),
+        }
+        println!("cargo::rustc-env={variable}={}", library.display());
+    }
+    println!("cargo::rustc-env=STRATH_EMULATOR_MISSING={missing}");
 }

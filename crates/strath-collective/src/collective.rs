@@ -261,6 +261,11 @@ impl Collective {
         self.engine.as_ref().map(Engine::turns)
     }
 
+    /// Whether nothing has failed so far, as far as is known: also while nobody waits for an operation.
+    pub fn goes_on(&self) -> bool {
+        self.engine.as_ref().is_none_or(|engine| engine.turns().goes_on())
+    }
+
     /// Ends every pending and later operation with [`CollectiveError::Aborted`]; usable from another thread.
     pub fn abort(&self) {
         if let Some(engine) = &self.engine {

@@ -4,10 +4,40 @@
 
 use std::ffi::c_void;
 use std::fmt::Debug;
+use std::sync::Arc;
 
+use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use crate::error::GpuError;
+use crate::nccl::Library;
+
+/// What numbers are, in the device's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Number {
+    /// IEEE 754 binary32.
+    F32,
+    /// The upper half of one: eight bits of exponent, seven of mantissa.
+    Bf16,
+}
+
+/// A kernel of [`KERNELS`](crate::KERNELS), in the form for activations of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Kernel {
+    /// Its name.
+    pub name: &'static str,
+    /// What it takes an activation to be.
+    pub activations: Number,
+}
+
+/// What the matrices of a product are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Numbers {
+    /// A and B.
+    pub factors: Number,
+    /// C.
+    pub result: Number,
+}
 
 /// A matrix product of rows: `C = op(A) op(B)`, or that added to C.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,6 +97,15 @@ pub trait Driver: Debug + Send + Sync {
     /// The device in words.
     fn name(&self) -> String;
 
+    /// What no other device is called, of any machine.
+    fn identity(&self) -> String;
+
+    /// NCCL on its stream, where it is at hand. The device is to live longer.
+    fn nccl(&self) -> Option<Arc<dyn Library>>;
+
+    /// What it multiplies in: [`Compute::Bf16`] wants activations of bf16, the others of f32.
+    fn compute(&self) -> Compute;
+
     /// Memory of so many bytes, aligned to 256, of any content.
     fn allocate(&self, bytes: usize) -> Result<u64, GpuError>;
 
@@ -104,24 +143,27 @@ pub trait Driver: Debug + Send + Sync {
     ///
     /// # Safety
     /// As the trait says; `arguments` point to values of the types of the kernel's parameters, in order, and it stays within what they point to.
-    unsafe fn launch(
+    unsafe fn launch(&self, kernel: Kernel, grid: (u32, u32), arguments: &mut [*mut c_void]) -> Result<(), GpuError>;
+
+    /// Matrix products, A, B and C by their addresses; sums are taken in f32 at least.
+    ///
+    /// # Safety
+    /// As the trait says.
+    unsafe fn products(&self, products: &Products, of: Numbers, a: u64, b: u64, c: u64) -> Result<(), GpuError>;
+
+    /// A convolution's product: of the two that [`Side`] names first into the third, all three of one kind of numbers; sums are taken in f32 at least.
+    ///
+    /// # Safety
+    /// As the trait says.
+    unsafe fn convolution(
         &self,
-        kernel: &'static str,
-        grid: (u32, u32),
-        arguments: &mut [*mut c_void],
+        of: Number,
+        shape: &Shape,
+        side: Side,
+        first: u64,
+        second: u64,
+        out: u64,
     ) -> Result<(), GpuError>;
-
-    /// Matrix products of f32, A, B and C by their addresses.
-    ///
-    /// # Safety
-    /// As the trait says.
-    unsafe fn products(&self, products: &Products, a: u64, b: u64, c: u64) -> Result<(), GpuError>;
-
-    /// A convolution's product: of the two that [`Side`] names first into the third.
-    ///
-    /// # Safety
-    /// As the trait says.
-    unsafe fn convolution(&self, shape: &Shape, side: Side, first: u64, second: u64, out: u64) -> Result<(), GpuError>;
 
     /// Waits until everything asked for is done.
     fn wait(&self) -> Result<(), GpuError>;

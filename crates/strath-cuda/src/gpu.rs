@@ -9,15 +9,19 @@ use std::marker::PhantomData;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use half::bf16;
+use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
-use crate::driver::{Driver, Products, Side};
+use crate::activation::Activation;
+use crate::driver::{Driver, Kernel, Numbers, Products, Side};
 use crate::error::GpuError;
 use crate::source::THREADS;
 
 mod sealed {
     pub trait Sealed {}
     impl Sealed for f32 {}
+    impl Sealed for half::bf16 {}
     impl Sealed for f64 {}
     impl Sealed for i64 {}
     impl Sealed for u32 {}
@@ -27,6 +31,7 @@ mod sealed {
 /// A number that vectors are made of: every pattern of bits is one.
 pub trait Element: sealed::Sealed + Copy + Default + Send + Sync + 'static {}
 impl Element for f32 {}
+impl Element for bf16 {}
 impl Element for f64 {}
 impl Element for i64 {}
 impl Element for u32 {}
@@ -108,6 +113,15 @@ impl Gpu {
         self.0.driver.name()
     }
 
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        &*self.0.driver
+    }
+
+    /// What it multiplies in.
+    pub fn compute(&self) -> Compute {
+        self.0.driver.compute()
+    }
+
     /// A vector of values that are left from before: whoever asks for it overwrites them all.
     ///
     /// # Errors
@@ -171,13 +185,27 @@ impl Gpu {
         Ok(vector)
     }
 
-    /// Launches a kernel.
+    /// Launches a kernel that has nothing to do with activations, or takes them as f32.
     ///
     /// # Safety
-    /// The arguments are of the types of the kernel's parameters, in order, and with them it stays within the vectors that they point to.
+    /// As [`launch_of`](Self::launch_of).
     pub(crate) unsafe fn launch(
         &self,
         kernel: &'static str,
+        grid: Grid,
+        arguments: impl AsMut<[Argument]>,
+    ) -> Result<(), GpuError> {
+        // SAFETY: as this function's.
+        unsafe { self.launch_of::<f32>(kernel, grid, arguments) }
+    }
+
+    /// Launches a kernel for activations of a kind.
+    ///
+    /// # Safety
+    /// The arguments are of the types of the kernel's parameters, in order, and with them it stays within the vectors that they point to.
+    pub(crate) unsafe fn launch_of<A: Activation>(
+        &self,
+        name: &'static str,
         grid: Grid,
         mut arguments: impl AsMut<[Argument]>,
     ) -> Result<(), GpuError> {
@@ -192,6 +220,7 @@ impl Gpu {
             |_| GpuError::Failed { doing: "launch a kernel", cause: format!("{x} x {y} blocks are too many") };
         let grid = (u32::try_from(x).map_err(too_large)?, u32::try_from(y).map_err(too_large)?);
         let mut values: Vec<*mut c_void> = arguments.as_mut().iter_mut().map(Argument::value).collect();
+        let kernel = Kernel { name, activations: A::NUMBER };
         // SAFETY: as this function's.
         unsafe { self.0.driver.launch(kernel, grid, &mut values) }
     }
@@ -203,19 +232,21 @@ impl Gpu {
     ///
     /// # Panics
     /// Where a part has not the length of its matrices.
-    pub fn products(
+    pub fn products<A: Activation, C: Activation>(
         &self,
         products: Products,
-        a: Part<'_, f32>,
-        b: Part<'_, f32>,
-        c: &mut PartMut<'_, f32>,
+        a: Part<'_, A>,
+        b: Part<'_, A>,
+        c: &mut PartMut<'_, C>,
     ) -> Result<(), GpuError> {
         let Products { product: p, count } = products;
         assert_eq!(a.len, count * p.rows * p.inner, "A has the length of its matrices");
         assert_eq!(b.len, count * p.inner * p.columns, "B has the length of its matrices");
         assert_eq!(c.len, count * p.rows * p.columns, "C has the length of its matrices");
         // SAFETY: the lengths are those of the shapes.
-        unsafe { self.0.driver.products(&products, a.at, b.at, c.at) }
+        unsafe {
+            self.0.driver.products(&products, Numbers { factors: A::NUMBER, result: C::NUMBER }, a.at, b.at, c.at)
+        }
     }
 
     /// One of a convolution's products.
@@ -225,17 +256,17 @@ impl Gpu {
     ///
     /// # Panics
     /// Where a part has not the length that the shape says.
-    pub fn convolution(
+    pub fn convolution<A: Activation>(
         &self,
         shape: &Shape,
         side: Side,
-        first: Part<'_, f32>,
-        second: Part<'_, f32>,
-        out: &mut PartMut<'_, f32>,
+        first: Part<'_, A>,
+        second: Part<'_, A>,
+        out: &mut PartMut<'_, A>,
     ) -> Result<(), GpuError> {
         assert_eq!((first.len, second.len, out.len), side.lengths(shape), "{side:?} of {shape:?}");
         // SAFETY: the lengths are those of the shape.
-        self.with_room(|| unsafe { self.0.driver.convolution(shape, side, first.at, second.at, out.at) })
+        self.with_room(|| unsafe { self.0.driver.convolution(A::NUMBER, shape, side, first.at, second.at, out.at) })
     }
 
     /// Waits until everything asked for is done.

@@ -5,6 +5,7 @@
 //! Gpu, Vector          memory that goes round; every length is checked here, on the host
 //! Driver               the least that a device has to do
 //! ├─ Cuda              NVIDIA's: kernels compiled by NVRTC, products by cuBLAS, convolutions by cuDNN (feature `cuda`)
+//! ├─ nccl              sums over the GPUs of several processes, in the device's memory
 //! └─ Emulator          the same kernels compiled by a C++ compiler for the processor, for tests (strath-emulator)
 //! ```
 //!
@@ -16,9 +17,13 @@
 //! deterministic convolutions are used: on GPUs of one kind, with one version of the driver and of the libraries, the same call gives the same bits. Contractions to fused multiply-adds are off, so that what
 //! is exact in `strath_kernels::vector` has the same bits here.
 //!
+//! **Numbers.** Weights, their gradients, statistics and moments are f32 or f64; activations and the gradients of activations are f32, or bf16 where the device computes in that, and are
+//! read and written by the same kernels, compiled once for each. Sums are taken in f64 by kernels, in f32 by the libraries.
+//!
 //! candle's own CUDA kernels take no part. A layer here would need none of them, its backward convolution does not use cuDNN, and they want NVIDIA's
 //! compiler where Strath is built; device memory is held by `cudarc`, on which candle's CUDA storage rests too.
 
+mod activation;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod driver;
@@ -26,11 +31,14 @@ mod error;
 mod gpu;
 pub mod lanes;
 pub mod layers;
+pub mod nccl;
 mod source;
 
+pub use activation::{Activation, Factors};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, devices};
-pub use driver::{Driver, Product, Products, Side};
+pub use driver::{Driver, Kernel, Number, Numbers, Product, Products, Side};
 pub use error::GpuError;
 pub use gpu::{Element, Gpu, Part, PartMut, Vector};
+pub use half::bf16;
 pub use source::{KERNELS, THREADS};

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 use proptest::prelude::*;
+use strath_core::config::Compute;
 use strath_core::random::{Purpose, Stream};
 use strath_cuda::Gpu;
 use strath_cuda::lanes::{self, Outside, Terms};
@@ -10,7 +11,7 @@ use strath_emulator::Emulator;
 use strath_kernels::vector;
 
 fn gpu() -> Option<Gpu> {
-    Emulator::or_skip().map(Gpu::new)
+    Emulator::or_skip(Compute::F32).map(Gpu::new)
 }
 
 /// Values over many orders of magnitude.

@@ -2,7 +2,7 @@
 
 static const Entry TABLE[] = {
     KERNEL(relu), KERNEL(relu_backward), KERNEL(add), KERNEL(bias), KERNEL(bias_gelu), KERNEL(multiply),
-    KERNEL(channels_last), KERNEL(kernel_last_to_channels_last), KERNEL(channels_last_to_kernel_last), KERNEL(patches),
+    KERNEL(rounded), KERNEL(channels_last), KERNEL(kernel_last_to_channels_last), KERNEL(channels_last_to_kernel_last), KERNEL(patches),
     KERNEL(subsample), KERNEL(subsample_backward), KERNEL(average), KERNEL(average_backward), KERNEL(with_class), KERNEL(without_first), KERNEL(first_row),
     KERNEL(first_row_backward), MEETING_KERNEL(column_moments), MEETING_KERNEL(column_sums), MEETING_KERNEL(column_gradients), KERNEL(add_spans),
     KERNEL(batch_moments), KERNEL(running_moments), KERNEL(normalise), KERNEL(batch_norm_backward), MEETING_KERNEL(row_moments),

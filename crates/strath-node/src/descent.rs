@@ -18,10 +18,12 @@ use strath_core::config::Reduce;
 use strath_core::fault::{Culprit, Fault};
 use strath_core::{Layout, Step};
 use strath_cuda::GpuError;
+use strath_cuda::nccl::NcclError;
 use strath_kernels::vector;
 use strath_model::Listener;
 
 use crate::flat::{Flat, FlatPart, Integers, Place, SumError, Weights};
+use crate::gpus::Gpus;
 use crate::sums::DescentSum;
 
 /// A piece has at least so many values, 1 MiB: below, what a message costs outweighs what it hides.
@@ -196,6 +198,21 @@ impl Descent {
             }
         }
         Ok(())
+    }
+
+    /// The sum over all ranks, by their GPUs: once every rank is known to have come here, and the least status word of all of them, `fault`. Of one at fault
+    /// there is no sum.
+    ///
+    /// # Errors
+    /// As [`Gpus::sum`].
+    pub fn sum_by(self, gpus: &Gpus, fault: Fault, deadline: Duration) -> Result<Reduction, NcclError> {
+        let Pieces { all: pieces, .. } = &mut *self.lock();
+        let [Piece { sum, .. }] = &mut pieces[..] else { unreachable!("GPUs sum a gradient whole") };
+        let none = Reduction { gradient: Flat::Host(Vec::new()), fault, travelled: Vec::new() };
+        match std::mem::replace(sum, Sum::Taken) {
+            Sum::Growing(own) if fault.is_none() => Ok(Reduction { gradient: gpus.sum(own, deadline)?, ..none }),
+            _ => Ok(none),
+        }
     }
 
     /// Waits for the sum over all ranks; `room` is asked for memory for one that comes in pieces.

@@ -16,9 +16,12 @@ pub enum DeviceError {
     },
     /// What only a GPU computes in.
     #[error(
-        "model.compute = \"tf32\" is for GPUs, and this worker computes on the processor; choose \"f32\", or a GPU by cluster.device"
+        "model.compute = \"{compute}\" is for GPUs, and this worker computes on the processor; choose \"f32\", or a GPU by cluster.device"
     )]
-    OnlyOnGpus,
+    OnlyOnGpus {
+        /// What it was to compute in.
+        compute: &'static str,
+    },
     /// The GPU cannot be used.
     #[error(transparent)]
     Gpu(#[from] GpuError),
@@ -32,7 +35,7 @@ pub fn open(config: &Config, local_rank: usize) -> Result<Option<Gpu>, DeviceErr
     let compute = config.model.compute;
     match (config.cluster.device, devices()) {
         (Device::Cpu, _) | (Device::Auto, 0) if compute == Compute::F32 => Ok(None),
-        (Device::Cpu, _) | (Device::Auto, 0) => Err(DeviceError::OnlyOnGpus),
+        (Device::Cpu, _) | (Device::Auto, 0) => Err(DeviceError::OnlyOnGpus { compute: compute.name() }),
         (Device::Auto, devices) => gpu(local_rank % devices, compute).map(Some),
         (Device::Cuda(number), _) => gpu(number, compute).map(Some),
     }
@@ -47,8 +50,8 @@ fn devices() -> usize {
 }
 
 #[cfg(feature = "emulator")]
-fn gpu(_: usize, _: Compute) -> Result<Gpu, DeviceError> {
-    Ok(Gpu::new(strath_emulator::Emulator::new()?))
+fn gpu(_: usize, compute: Compute) -> Result<Gpu, DeviceError> {
+    Ok(Gpu::new(strath_emulator::Emulator::new(compute)?))
 }
 
 #[cfg(all(feature = "cuda", not(feature = "emulator")))]
@@ -76,7 +79,10 @@ mod tests {
             open(&config, local_rank)
         };
         assert!(matches!(opened(Device::Cpu, Compute::F32, 3), Ok(None)));
-        assert!(matches!(opened(Device::Cpu, Compute::Tf32, 3), Err(DeviceError::OnlyOnGpus)));
+        for compute in [Compute::Tf32, Compute::Bf16] {
+            let refused = opened(Device::Cpu, compute, 3).err().map(|error| error.to_string());
+            assert!(refused.is_some_and(|error| error.contains(&format!("\"{}\" is for GPUs", compute.name()))));
+        }
         if devices() == 0 {
             assert!(matches!(opened(Device::Auto, Compute::F32, 0), Ok(None)));
         }

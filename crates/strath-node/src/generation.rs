@@ -10,7 +10,7 @@ use strath_core::config::{Config, WeightDecay};
 use strath_core::{Assignment, Digest, Evaluations, Finish, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_model::Model;
-use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
+use strath_protocol::message::{Admitted, Assign, CommunicatorId, FailureKind, Job, Phase, Split, State};
 use strath_rpc::{ClientTls, Credentials};
 use strath_sam::Optimizer;
 
@@ -18,6 +18,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::feed::Audience;
 use crate::flat::{Place, Weights};
+use crate::gpus;
 use crate::measure::{MeasureError, Measurement, Measuring};
 use crate::pace::Pace;
 use crate::prepare::Prepared;
@@ -39,6 +40,8 @@ pub(crate) struct Ready {
     pub(crate) generation: Generation,
     pub(crate) peers: Arc<Collective>,
     pub(crate) work: Work,
+    /// By what the ranks' GPUs may find each other; of rank 0.
+    pub(crate) communicator: Option<CommunicatorId>,
 }
 
 /// What a rank does in a generation.
@@ -140,6 +143,15 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
         Loader::new(prepared.dataset.clone(), plan.batch(), seed, config.data.shuffle, config.data.augment.clone());
     let world_size = assign.members.len() as u32;
     let place = Place::from(prepared.model.gpu());
+    let names = prepared.sums_by_gpu() && assign.rank == Rank(0) && world_size > 1 && admitted.job == Job::Train;
+    let named = prepared.model.gpu().filter(|_| names).map_or(Ok(None), gpus::name);
+    let communicator = match named {
+        Ok(communicator) => communicator,
+        Err(error) => {
+            let (message, kind) = (error.to_string(), FailureKind::Machine);
+            return Err(NotConnected { message, kind, state: Some(held(state)) });
+        }
+    };
     let work = match &admitted.job {
         Job::Evaluate(split) => Work::Evaluate(Box::new(Evaluating {
             checkpoint: checkpoint::digest(&prepared.model, &state.weights, &state.statistics),
@@ -180,6 +192,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
                 state,
                 unsettled: assign.unsettled,
                 peers: peers.clone(),
+                communicator: None,
                 rank: assign.rank,
                 world_size,
                 finish,
@@ -191,7 +204,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
             }))
         }
     };
-    Ok(Ready { generation: assign.generation, peers, work })
+    Ok(Ready { generation: assign.generation, peers, work, communicator })
 }
 
 /// The state that the generation starts from: what the coordinator sent, or the seed's.

@@ -10,7 +10,7 @@ pub mod checkpoint;
 mod clock;
 pub mod coordinator;
 pub mod descent;
-mod device;
+pub mod device;
 
 pub mod evaluate;
 pub mod feed;
@@ -18,6 +18,7 @@ pub mod files;
 pub mod first_lift;
 pub mod flat;
 mod generation;
+pub mod gpus;
 pub mod ladder;
 pub mod lane_keys;
 pub mod local;

@@ -6,6 +6,7 @@ use strath_collective::CollectiveError;
 use strath_core::fault::Culprit;
 use strath_core::{After, Fault, Layout, Plan, Telemetry};
 use strath_cuda::GpuError;
+use strath_cuda::nccl::NcclError;
 use strath_model::{Model, ModelError};
 use strath_protocol::message::PhaseSeconds;
 
@@ -60,6 +61,9 @@ pub enum StepError {
     /// The ranks did not compute from the same state.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// The ranks' GPUs did not sum.
+    #[error(transparent)]
+    Nccl(#[from] NcclError),
     /// The model could not compute.
     #[error(transparent)]
     Model(#[from] ModelError),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use strath_core::Digest;
-use strath_core::config::{Config, ConfigError, DataKind, Isa};
+use strath_core::config::{Config, ConfigError, DataKind, Isa, Reduce, Transport};
 use strath_data::{DataError, Dataset};
 use strath_kernels::isa as kernels;
 use strath_model::{Model, ModelError, convolution_method};
@@ -22,6 +22,15 @@ pub struct Prepared {
     pub model: Model,
     /// Digest of the probe step on this machine.
     pub numerics: Digest,
+}
+
+impl Prepared {
+    /// Whether its GPU may sum with others by itself: as far as the configuration goes, and where NCCL is at hand.
+    pub(crate) fn sums_by_gpu(&self) -> bool {
+        let cluster = &self.config.cluster;
+        let may = matches!(cluster.transport, Transport::Auto | Transport::Nccl) && cluster.reduce != Reduce::Bf16;
+        may && self.model.gpu().is_some_and(|gpu| gpu.nccl().is_some())
+    }
 }
 
 /// Why a worker cannot take part.
@@ -58,7 +67,7 @@ impl PrepareError {
     pub fn is_of_configuration(&self) -> bool {
         match self {
             Self::Config(_) | Self::Perturbation(_) | Self::UnusedPath { .. } => true,
-            Self::Device(error) => matches!(error, DeviceError::NotBuilt { .. } | DeviceError::OnlyOnGpus),
+            Self::Device(error) => matches!(error, DeviceError::NotBuilt { .. } | DeviceError::OnlyOnGpus { .. }),
             Self::Isa(_) => false,
             Self::Data(error) => {
                 matches!(error, DataError::Limit { .. } | DataError::Validation { .. } | DataError::Augmentation { .. })

@@ -11,9 +11,10 @@ use strath_core::config::{Config, Direction, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::{After, Assignment, Finish, Plan, Step};
 use strath_cuda::GpuError;
+use strath_cuda::nccl::NcclError;
 use strath_data::{Batch, Loader};
 use strath_model::{Listener, Model, ModelError, PassReport, Work};
-use strath_protocol::message::Phase;
+use strath_protocol::message::{CommunicatorId, Phase};
 use strath_sam::{Perturbation, draw_direction};
 
 use crate::buffers::Buffers;
@@ -21,6 +22,7 @@ use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
 use crate::feed::Audience;
 use crate::flat::{Flat, Place, SumError, Weights};
+use crate::gpus::Gpus;
 use crate::ladder::Rungs;
 use crate::outcome::{StepError, StepOutcome};
 use crate::resident::Resident;
@@ -56,6 +58,8 @@ pub struct Stepper {
     buffers: Buffers,
     /// Those who join, and follow step by step.
     audience: Audience,
+    /// The ranks' GPUs, where they sum by themselves.
+    gpus: Option<Gpus>,
     longest: Duration,
 }
 
@@ -124,6 +128,7 @@ impl Stepper {
             finish,
             buffers,
             audience,
+            gpus: None,
             longest,
         })
     }
@@ -132,6 +137,23 @@ impl Stepper {
     #[must_use]
     pub fn with_audience(self, audience: Audience) -> Self {
         Self { audience, ..self }
+    }
+
+    /// Has the ranks' GPUs sum the descent gradient by themselves.
+    ///
+    /// # Errors
+    /// [`NcclError`].
+    pub fn connect_gpus(&mut self, id: &CommunicatorId, peers: &Arc<Collective>) -> Result<(), NcclError> {
+        let Some(gpu) = self.model.gpu() else { return Ok(()) };
+        self.gpus = Some(Gpus::connect(gpu, id, peers)?);
+        // What lies on a device is not sent as it comes.
+        self.pieces = vec![0..self.model.parameters().len()];
+        Ok(())
+    }
+
+    /// The ranks' GPUs, where they sum by themselves; from now on they do not.
+    pub fn take_gpus(&mut self) -> Option<Gpus> {
+        self.gpus.take()
     }
 
     /// The model.
@@ -219,15 +241,26 @@ impl Stepper {
         self.climb(peers, step, &w, &mut gathered, true, deadline)?;
         enter(Phase::Reduce);
         let Gathered { descent, tally, mut watch, mut clock } = gathered;
-        descent.send_rest(fault, || self.buffers.take_host())?;
+        if self.gpus.is_none() {
+            descent.send_rest(fault, || self.buffers.take_host())?;
+        }
         clock.lap(|s| &mut s.reduce);
         let survey = watch.send(peers, step, if is_surveyed { Some(w.host()?) } else { None }.as_deref());
         clock.lap_survey();
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(watch.words()), fault);
         // G, the same bits on every rank
-        let Reduction { gradient, fault, travelled } = descent.wait(|| self.buffers.take_host(), deadline)?;
-        let (tally, told) = tally.wait(deadline)?;
-        let fault = fault.min(told); // also of a rank whose pieces had all left when it found it
+        let (Reduction { gradient, fault, travelled }, tally) = match &self.gpus {
+            Some(gpus) => {
+                let (tally, told) = tally.wait(deadline)?; // every rank has come here
+                (descent.sum_by(gpus, told, deadline)?, tally)
+            }
+            None => {
+                let reduction = descent.wait(|| self.buffers.take_host(), deadline)?;
+                let (tally, told) = tally.wait(deadline)?;
+                // Also of a rank whose pieces had all left when it found it.
+                (Reduction { fault: reduction.fault.min(told), ..reduction }, tally)
+            }
+        };
         clock.lap(|s| &mut s.reduce);
         if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
             return Err(error); // every rank alike

@@ -6,6 +6,7 @@ use strath_core::fixed::{GRADIENT_LIMIT, OutOfRange};
 use strath_cuda::GpuError;
 
 use crate::flat::{Flat, FlatPart, Integers, Place, SumError};
+use crate::gpus::OnDevice;
 
 /// A lane's ascent gradient as it is put together.
 #[derive(Debug)]
@@ -233,6 +234,27 @@ impl DescentSum {
             Self::Floats(sum) => Payload::Floats(sum.into_host()?),
             Self::Halves(sum) => Payload::Halves(sum.into_host()?),
         })
+    }
+
+    /// This rank's part, to be summed with the others' by their devices.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// Where it lies in the process's memory, or is to be sent as bf16.
+    pub fn on_device(mut self) -> Result<OnDevice, GpuError> {
+        if let Self::None(len, place) = &self {
+            self = Self::Exact(place.integers(*len)?);
+        }
+        if matches!(self, Self::One(..)) {
+            self.begin()?;
+        }
+        match self {
+            Self::Exact(Integers::Device(sum)) => Ok(OnDevice::Integers(sum)),
+            Self::Floats(Flat::Device(sum)) => Ok(OnDevice::Floats(sum)),
+            sum => unreachable!("GPUs sum integers or f32 of their own memory, not {sum:?}"),
+        }
     }
 
     /// What the sum of a rank that is alone comes to, to the bits of one that is reduced, where that can be had on its device; otherwise the

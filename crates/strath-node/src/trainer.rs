@@ -1,14 +1,15 @@
 //! The training thread of a worker: steps, evaluations and checkpoints of one generation, in the order they happen.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use strath_collective::{Bucket, Collective, CollectiveError};
 use strath_core::{After, Digest, Evaluations, Finish, Rank, Step};
 use strath_cuda::GpuError;
+use strath_cuda::nccl::NcclError;
 use strath_data::SplitName;
 use strath_model::ModelError;
-use strath_protocol::message::{FailureKind, Phase};
+use strath_protocol::message::{CommunicatorId, FailureKind, Phase};
 
 use crate::asked::Asked;
 use crate::checkpoint;
@@ -69,6 +70,11 @@ pub enum Told {
     },
     /// All ranks rest: the generation ends after a step.
     Paused,
+    /// The ranks' GPUs came apart: what is left of NCCL in this process is not to be relied on, and it begins anew with the state that it leaves.
+    Spoilt {
+        /// How.
+        message: String,
+    },
     /// This rank cannot go on.
     Failed {
         /// Completed steps.
@@ -92,6 +98,8 @@ pub struct Training {
     pub unsettled: bool,
     /// Its peers.
     pub peers: std::sync::Arc<Collective>,
+    /// By what the ranks' GPUs find each other, where they sum by themselves.
+    pub communicator: Option<CommunicatorId>,
     /// Its rank.
     pub rank: Rank,
     /// How many ranks there are.
@@ -116,6 +124,8 @@ enum Failure {
     Aborted,
     /// Something went wrong.
     Fault { phase: Phase, message: String, kind: FailureKind },
+    /// The ranks' GPUs did not sum.
+    Gpus(NcclError),
 }
 
 impl Training {
@@ -134,14 +144,53 @@ impl Training {
             after => self.finished(after == After::Stop),
         });
         match ended {
-            Ok(told) => tell(told),
-            Err(Failure::Fault { phase, message, kind }) => {
-                tell(Told::Failed { step: self.state.step(), phase, message, kind });
+            Ok(Told::Paused) => {
+                tell(Told::Paused);
+                // The process goes on, in another generation.
+                if let Some(Err(error)) = self.stepper.take_gpus().map(|gpus| gpus.end()) {
+                    tell(Told::Spoilt { message: error.to_string() });
+                    if error.hangs() {
+                        return lost_on_device();
+                    }
+                }
             }
-            Err(Failure::Aborted) => {}
+            Ok(told) => tell(told),
+            Err(failure) => {
+                let is_lost = self.leave_gpus(&failure, &mut tell);
+                if let Failure::Fault { phase, message, kind } = failure {
+                    tell(Told::Failed { step: self.state.step(), phase, message, kind });
+                }
+                if is_lost {
+                    return lost_on_device();
+                }
+            }
         }
         let state = self.state.into_host();
         state.inspect_err(|error| tracing::error!("the state is lost: {error}")).ok()
+    }
+
+    /// Ends the GPUs' communicator where the ranks have come apart, and says so. `true`: it hangs, and the device with it.
+    fn leave_gpus(&mut self, failure: &Failure, tell: &mut impl FnMut(Told)) -> bool {
+        let gpus = self.stepper.take_gpus();
+        let (message, hangs) = match (failure, gpus) {
+            (Failure::Gpus(error), gpus) => {
+                // The ring may know who is lost.
+                let lost = self.peers.barrier(Step(self.state.step()), Duration::ZERO).err();
+                let lost = lost.filter(|error| lost_peer(error).is_some());
+                let hangs = error.hangs() || gpus.is_some_and(|gpus| gpus.abort());
+                (lost.map_or_else(|| error.to_string(), |lost| format!("{error}: {lost}")), hangs)
+            }
+            // All ranks fail alike, and end it in order.
+            (_, None) | (Failure::Fault { kind: FailureKind::Own | FailureKind::Configuration, .. }, _) => {
+                return false;
+            }
+            (Failure::Fault { .. } | Failure::Aborted, Some(gpus)) => {
+                let hangs = gpus.abort();
+                ("the ranks came apart".into(), hangs)
+            }
+        };
+        tell(Told::Spoilt { message });
+        hangs
     }
 
     fn steps(
@@ -151,6 +200,9 @@ impl Training {
         here: &Whereabouts,
         tell: &mut impl FnMut(Told),
     ) -> Result<After, Failure> {
+        if let Some(id) = self.communicator.take() {
+            self.stepper.connect_gpus(&id, &self.peers).map_err(Failure::Gpus)?;
+        }
         if self.unsettled {
             self.settle(false, here, tell)?;
         }
@@ -262,6 +314,12 @@ impl Training {
     }
 }
 
+/// No state: it lies on a device that does not give it.
+fn lost_on_device() -> Option<TrainingState> {
+    tracing::error!("the state is lost: it lies on a GPU that does not end what it was asked");
+    None
+}
+
 /// The state in the process's memory.
 fn on_host(state: &mut Resident) -> Result<&TrainingState, Failure> {
     state.on_host().map_err(|error| lost(&error))
@@ -281,6 +339,7 @@ fn step_failure(phase: Phase, error: &StepError) -> Failure {
     match error {
         StepError::Collective(error) => collective_failure(phase, error),
         StepError::Verify(error) => verify_failure(phase, error),
+        StepError::Nccl(error) => Failure::Gpus(error.clone()),
         StepError::Model(error) => Failure::Fault { phase, message: error.to_string(), kind: kind_of_model(error) },
         error @ StepError::NotFinite { .. } => {
             Failure::Fault { phase, message: error.to_string(), kind: FailureKind::Own }

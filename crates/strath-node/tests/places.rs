@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use strath_collective::{Bucket, Collective, Payload, Reduced};
-use strath_core::config::{Config, Norm, Perturb, Reduce};
+use strath_core::config::{Compute, Config, Norm, Perturb, Reduce};
 use strath_core::fixed::OutOfRange;
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Fault, Finish, Generation, Layout, RunId, Step};
@@ -22,7 +22,7 @@ const LEN: usize = 9_001;
 
 /// The process's memory and a device.
 fn places() -> Option<[Place; 2]> {
-    let gpu = Emulator::or_skip().map(Gpu::new)?;
+    let gpu = Emulator::or_skip(Compute::F32).map(Gpu::new)?;
     Some([Place::default(), Place::from(Some(&gpu))])
 }
 

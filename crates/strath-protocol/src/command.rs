@@ -4,7 +4,8 @@ use strath_core::{Digest, Generation, Step, WorkerId};
 
 use crate::event::Connection;
 use crate::message::{
-    Admitted, Assign, CoordinatorMessage, EvalReport, Feed, Follow, Member, State, StepReport, WorkerMessage,
+    Admitted, Assign, CommunicatorId, CoordinatorMessage, EvalReport, Feed, Follow, Member, State, StepReport,
+    WorkerMessage,
 };
 
 /// What a coordinator wants done.
@@ -130,7 +131,10 @@ pub enum WorkerCommand {
         state: Option<State>,
     },
     /// Begin to train or evaluate.
-    Run,
+    Run {
+        /// By what the ranks' GPUs find each other, where they sum by themselves.
+        communicator: Option<CommunicatorId>,
+    },
     /// Ask every rank to stop after the step under way.
     StopAfterStep,
     /// Ask every rank to rest after the step under way: training answers with `Paused`, then `Rested`.

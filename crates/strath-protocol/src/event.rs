@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use strath_core::{Digest, Generation, Step};
 
 use crate::message::{
-    CoordinatorMessage, DrainRequest, EvalReport, FailureReport, Finished, Holds, MeasureReport, Prepared, Progress,
-    Purpose, State, StepReport, WorkerMessage,
+    CommunicatorId, CoordinatorMessage, DrainRequest, EvalReport, FailureReport, Finished, Holds, MeasureReport,
+    Prepared, Progress, Purpose, State, StepReport, WorkerMessage,
 };
 
 /// One session of a worker with the coordinator, from 0.
@@ -81,7 +81,12 @@ pub enum WorkerEvent {
     /// Data and model are ready.
     Prepared(Prepared),
     /// The ring is connected.
-    RingConnected(Generation),
+    RingConnected {
+        /// The generation.
+        generation: Generation,
+        /// By what the ranks' GPUs may find each other; from rank 0.
+        communicator: Option<CommunicatorId>,
+    },
     /// Training has got here.
     Progress(Progress),
     /// A step is complete.

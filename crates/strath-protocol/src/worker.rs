@@ -172,10 +172,10 @@ impl Worker {
                 }
                 self.send(WorkerMessage::Prepared(prepared));
             }
-            Event::RingConnected(generation) => {
+            Event::RingConnected { generation, communicator } => {
                 self.expect(&Stage::Connecting(generation), "RingConnected")?;
                 self.stage = Stage::Connected(generation);
-                self.send(WorkerMessage::RingReady { generation });
+                self.send(WorkerMessage::RingReady { generation, communicator });
             }
             Event::Progress(progress) => {
                 // One that was told to halt may have an evaluation to end.
@@ -274,10 +274,10 @@ impl Worker {
             }
             CoordinatorMessage::Assign(assign) => self.assigned(assign)?,
             CoordinatorMessage::State(state) => self.received(state)?,
-            CoordinatorMessage::Start { generation } => {
+            CoordinatorMessage::Start { generation, communicator } => {
                 self.expect(&Stage::Connected(generation), "Start")?;
                 self.enter(Stage::Running(generation), Phase::Ascent);
-                self.commands.push_back(Command::Run);
+                self.commands.push_back(Command::Run { communicator });
             }
             CoordinatorMessage::Ack => {}
             CoordinatorMessage::Stop { generation } => {

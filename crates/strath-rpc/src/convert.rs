@@ -9,7 +9,7 @@ mod worker;
 use std::net::SocketAddr;
 
 use strath_core::{Digest, Generation, Step};
-use strath_protocol::message::{Phase, Purpose, Split};
+use strath_protocol::message::{CommunicatorId, Phase, Purpose, Split};
 
 use crate::error::RpcError;
 use crate::wire;
@@ -85,6 +85,20 @@ pub(crate) fn digest(bytes: &[u8], field: &'static str) -> Result<Digest, RpcErr
         Ok(bytes) => Ok(Digest(bytes)),
         Err(_) => Err(RpcError::malformed(field, format!("{} bytes", bytes.len()), "the 32 bytes of a SHA-256")),
     }
+}
+
+/// What names the GPUs of a generation; no bytes: nothing does.
+pub(crate) fn communicator(bytes: &[u8], field: &'static str) -> Result<Option<CommunicatorId>, RpcError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let found = || RpcError::malformed(field, format!("{} bytes", bytes.len()), "128 bytes, or none");
+    Ok(Some(CommunicatorId(Box::new(bytes.try_into().map_err(|_| found())?))))
+}
+
+/// The other way.
+pub(crate) fn communicator_bytes(communicator: Option<CommunicatorId>) -> Vec<u8> {
+    communicator.map(|id| id.0.to_vec()).unwrap_or_default()
 }
 
 /// A socket address in digits.

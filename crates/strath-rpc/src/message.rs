@@ -77,7 +77,10 @@ impl Message for WorkerMessage {
             Self::State(state) => return Encoded::State(state),
             Self::Register(register) => Kind::Register(register.into()),
             Self::Prepared(prepared) => Kind::Prepared(prepared.into()),
-            Self::RingReady { generation } => Kind::RingReady(wire::RingReady { generation: generation.0 }),
+            Self::RingReady { generation, communicator } => {
+                let communicator = crate::convert::communicator_bytes(communicator);
+                Kind::RingReady(wire::RingReady { generation: generation.0, communicator })
+            }
             Self::Heartbeat(progress) => Kind::Heartbeat(progress.into()),
             Self::Step(report) => Kind::Step(report.into()),
             Self::Eval(report) => Kind::Eval(report.into()),
@@ -104,9 +107,10 @@ impl Message for WorkerMessage {
             Kind::State(chunk) => return Ok(Decoded::Chunk(chunk)),
             Kind::Register(register) => Self::Register(register.try_into()?),
             Kind::Prepared(prepared) => Self::Prepared(prepared.try_into()?),
-            Kind::RingReady(ready) => {
-                Self::RingReady { generation: crate::convert::generation(ready.generation, "RingReady.generation")? }
-            }
+            Kind::RingReady(ready) => Self::RingReady {
+                generation: crate::convert::generation(ready.generation, "RingReady.generation")?,
+                communicator: crate::convert::communicator(&ready.communicator, "RingReady.communicator")?,
+            },
             Kind::Heartbeat(progress) => Self::Heartbeat(progress.try_into()?),
             Kind::Step(report) => Self::Step(report.try_into()?),
             Kind::Eval(report) => Self::Eval(report.try_into()?),
@@ -163,7 +167,10 @@ impl Message for CoordinatorMessage {
             Self::State(state) => return Encoded::State(state),
             Self::Admitted(admitted) => Kind::Admitted(admitted.into()),
             Self::Assign(assign) => Kind::Assign(assign.into()),
-            Self::Start { generation } => Kind::Start(wire::Start { generation: generation.0 }),
+            Self::Start { generation, communicator } => {
+                let communicator = crate::convert::communicator_bytes(communicator);
+                Kind::Start(wire::Start { generation: generation.0, communicator })
+            }
             Self::Ack => Kind::Ack(wire::Ack {}),
             Self::Stop { generation } => Kind::Stop(wire::Stop { generation: generation.0 }),
             Self::Pause { generation, recorded } => {
@@ -189,9 +196,10 @@ impl Message for CoordinatorMessage {
             Kind::State(chunk) => return Ok(Decoded::Chunk(chunk)),
             Kind::Admitted(admitted) => Self::Admitted(admitted.try_into()?),
             Kind::Assign(assign) => Self::Assign(assign.try_into()?),
-            Kind::Start(start) => {
-                Self::Start { generation: crate::convert::generation(start.generation, "Start.generation")? }
-            }
+            Kind::Start(start) => Self::Start {
+                generation: crate::convert::generation(start.generation, "Start.generation")?,
+                communicator: crate::convert::communicator(&start.communicator, "Start.communicator")?,
+            },
             Kind::Ack(wire::Ack {}) => Self::Ack,
             Kind::Stop(stop) => {
                 Self::Stop { generation: crate::convert::generation(stop.generation, "Stop.generation")? }

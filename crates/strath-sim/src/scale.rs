@@ -198,7 +198,10 @@ impl Cluster {
                     }
                     WorkerCommand::Prepare(_) => self.happen(worker, WorkerEvent::Prepared(prepared(100_000))),
                     WorkerCommand::Connect { assign, .. } => {
-                        self.happen(worker, WorkerEvent::RingConnected(assign.generation));
+                        self.happen(
+                            worker,
+                            WorkerEvent::RingConnected { generation: assign.generation, communicator: None },
+                        );
                     }
                     WorkerCommand::Halt => {
                         let held = Some((Step(STEPS), Digest([3; 32])));

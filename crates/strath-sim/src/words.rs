@@ -17,7 +17,7 @@ pub(crate) fn prepared(train_examples: u64) -> Prepared {
         mean: vec![0.0],
         std: vec![1.0],
     };
-    Prepared { data, parameters: 3, statistics: 0, numerics: Digest([2; 32]) }
+    Prepared { data, parameters: 3, statistics: 0, numerics: Digest([2; 32]), gpu: None }
 }
 
 /// What a rank says of a step.

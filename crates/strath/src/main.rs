@@ -1,5 +1,6 @@
 //! `strath`: sharpness-aware training at any scale.
 
+mod anew;
 mod command;
 mod configuration;
 mod errand;

@@ -68,6 +68,35 @@ fn memory_is_used_again_from_step_to_step() {
 }
 
 #[test]
+#[cfg(feature = "emulator")]
+fn bench_kernels_and_step_measure_on_the_gpu_of_the_configuration() {
+    for compute in ["f32", "bf16"] {
+        let compute_key = format!("model.compute={compute}");
+        let sets = [
+            "--set",
+            "cluster.device=cuda:0",
+            "--set",
+            &compute_key,
+            "--set",
+            "model.kind=mlp",
+            "--set",
+            "model.hidden=[8]",
+        ];
+        let rows = bench(&[&["kernels", "--batch", "2"][..], &sets].concat());
+        let products: Vec<&str> = rows.iter().map(|row| row["product"].as_str().unwrap()).collect();
+        assert_eq!(products, ["forward", "backward-weight", "forward", "backward-data", "backward-weight"]);
+        for row in &rows {
+            assert_eq!(row["isa"], format!("{compute} (emulated)"));
+            positive(row, "percent_of_peak");
+        }
+        let rows = bench(&[&["step", "--steps", "8"][..], &sets].concat());
+        for phase in ["ascent", "descent"] {
+            positive(rows.iter().find(|row| row["phase"] == phase).unwrap(), "percent_of_peak");
+        }
+    }
+}
+
+#[test]
 fn bench_kernels_computes_with_the_instruction_set_of_the_configuration() {
     let rows = bench(&["kernels", "--batch", "1", "--set", "cluster.isa=portable"]);
     assert!(!rows.is_empty() && rows.iter().all(|row| row["isa"] == "portable"), "{rows:?}");

@@ -211,6 +211,11 @@ impl Driver {
         breaks.chain(unsaid.map(|since| left(since, FAREWELL_TIMEOUT))).min()
     }
 
+    /// Whether nothing has ended the operations, and every peer is there.
+    pub(super) fn goes_on(&self) -> bool {
+        self.ending.is_none() && self.links.iter().all(|link| link.presence == Presence::Here)
+    }
+
     /// Ends all operations.
     pub(super) fn abort(&mut self) {
         self.end(Ending::Aborted);

@@ -178,6 +178,11 @@ impl Turns {
         self.driver.lock().ok()
     }
 
+    /// Whether nothing has ended the operations, and every peer is there.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.driver().is_some_and(|driver| driver.goes_on())
+    }
+
     /// Looks before one who waits for a small sum hands its core over.
     pub(super) fn looks(&self) -> u32 {
         self.looks

@@ -275,7 +275,11 @@ fn model(tree: &Tree) -> Result<ModelTable, ConfigError> {
         Some("winograd") => Convolution::Winograd,
         _ => Convolution::Auto,
     };
-    let compute = if tree.text("model.compute") == Some("tf32") { Compute::Tf32 } else { Compute::F32 };
+    let compute = match tree.text("model.compute") {
+        Some("tf32") => Compute::Tf32,
+        Some("bf16") => Compute::Bf16,
+        _ => Compute::F32,
+    };
     Ok(ModelTable { kind, convolution, compute, init: tree.text("model.init").map(PathBuf::from) })
 }
 
@@ -362,6 +366,10 @@ fn schedule(tree: &Tree) -> Result<ScheduleTable, ConfigError> {
 }
 
 fn cluster(tree: &Tree) -> Result<ClusterTable, ConfigError> {
+    if (tree.text("cluster.transport"), tree.text("cluster.reduce")) == (Some("nccl"), Some("bf16")) {
+        let expected = "\"exact\" or \"f32\", which NCCL sums (cluster.transport = \"nccl\")";
+        return Err(wrong(tree, "cluster.reduce", "\"bf16\"".into(), expected));
+    }
     Ok(ClusterTable {
         workers: size(tree, "cluster.workers"),
         min_workers: size(tree, "cluster.min_workers"),
@@ -386,6 +394,7 @@ fn cluster(tree: &Tree) -> Result<ClusterTable, ConfigError> {
         transport: match tree.text("cluster.transport") {
             Some("tcp") => Transport::Tcp,
             Some("shm") => Transport::Shm,
+            Some("nccl") => Transport::Nccl,
             _ => Transport::Auto,
         },
         gather_ms: tree.integer("cluster.gather_ms").unwrap_or(2000) as u64,

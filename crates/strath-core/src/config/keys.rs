@@ -208,9 +208,9 @@ pub const KEYS: &[Key] = &[
     key("model.kind", Kind::Choice(&["mlp", "convnet", "resnet", "wide-resnet", "vit"]), None, "the network"),
     key(
         "model.compute",
-        Kind::Choice(&["f32", "tf32"]),
+        Kind::Choice(&["f32", "tf32", "bf16"]),
         Some("\"f32\""),
-        "in what a GPU multiplies: f32, or tf32, factors of ten bits of mantissa, which tensor cores take",
+        "what a GPU multiplies: f32; tf32: factors of ten bits of mantissa; bf16: activations and factors of seven; weights are f32",
     ),
     key(
         "model.convolution",
@@ -334,9 +334,9 @@ pub const KEYS: &[Key] = &[
     ),
     key(
         "cluster.transport",
-        Kind::Choice(&["auto", "tcp", "shm"]),
+        Kind::Choice(&["auto", "tcp", "shm", "nccl"]),
         Some("\"auto\""),
-        "what carries the all-reduce: auto is shared memory on one host where workers can, else TCP; shm insists on it",
+        "what carries sums: auto is NCCL where each worker has a GPU of its own, else shared memory, else TCP; shm, nccl insist",
     ),
     key("cluster.gather_ms", count(0, i64::MAX), Some("2000"), "ms without a newcomer after which coordinator starts"),
     key(
@@ -382,12 +382,8 @@ pub const KEYS: &[Key] = &[
 
 /// What a configuration of Strath may name and this build has not: refused as such, never ignored and never "unknown".
 /// A key, or a table with all its keys; with values: only those of the key (`x` stands for `x:0` too).
-const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] = &[
-    ("data.kind", Some(&["image-folder", "parquet"])),
-    ("cluster.transport", Some(&["nccl"])),
-    ("study", None),
-    ("model.compute", Some(&["bf16"])),
-];
+const NOT_IN_THIS_BUILD: &[(&str, Option<&[&str]>)] =
+    &[("data.kind", Some(&["image-folder", "parquet"])), ("study", None)];
 
 /// Whether `path = value` (`value` where it is a text) is what this build has not.
 pub(super) fn is_not_in_this_build(path: &str, value: Option<&str>) -> bool {

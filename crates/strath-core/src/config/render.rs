@@ -8,8 +8,8 @@ use super::keys::KEYS;
 use super::merge::Layers;
 use super::origin::Origin;
 use super::tables::{
-    Algorithm, Augmentation, Compute, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind,
-    Norm, NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
+    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
 };
 
 /// A valid configuration with the origin of each value.
@@ -154,7 +154,7 @@ impl Config {
             Convolution::Direct => "direct",
         };
         values.put("model.convolution", convolution);
-        values.put("model.compute", if self.model.compute == Compute::Tf32 { "tf32" } else { "f32" });
+        values.put("model.compute", self.model.compute.name());
         values.maybe("model.init", self.model.init.as_ref().map(|path| path.to_string_lossy().into_owned()));
         let kind = match &self.model.kind {
             ModelKind::Mlp { hidden } => {
@@ -313,6 +313,7 @@ impl Config {
                 Transport::Auto => "auto",
                 Transport::Tcp => "tcp",
                 Transport::Shm => "shm",
+                Transport::Nccl => "nccl",
             },
         );
         values.put("cluster.gather_ms", cluster.gather_ms as i64);

@@ -152,13 +152,26 @@ pub struct ModelTable {
     pub init: Option<PathBuf>,
 }
 
-/// `model.compute`: in what a GPU computes the products of layers; everything is f32 in memory.
+/// `model.compute`: in what a GPU computes the products of layers. Weights, their gradients and all that is made of these are f32 in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compute {
     /// f32.
     F32,
     /// Factors rounded to ten bits of mantissa, as tensor cores take them, and sums in f32. On GPUs only.
     Tf32,
+    /// Activations and their gradients of bf16 in memory, factors likewise, and sums in f32. On GPUs only.
+    Bf16,
+}
+
+impl Compute {
+    /// Its name in a configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Tf32 => "tf32",
+            Self::Bf16 => "bf16",
+        }
+    }
 }
 
 /// `model.convolution`
@@ -464,12 +477,14 @@ pub enum Isa {
 /// `cluster.transport`
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
-    /// The fastest that a pair of workers has: shared memory on one host where both can, else TCP.
+    /// The fastest there is: NCCL where every worker has a GPU of its own; else, for a pair of workers, shared memory on one host where both can, else TCP.
     Auto,
     /// TCP sockets.
     Tcp,
     /// Shared memory between all workers of one host, or the run does not start; TCP between hosts.
     Shm,
+    /// NCCL for the descent gradient, or a worker is refused; the rest as with [`Auto`](Self::Auto).
+    Nccl,
 }
 
 /// `cluster.reduce`

@@ -124,7 +124,11 @@ prop_compose! {
             (false, true) => Convolution::Winograd,
             (false, false) => Convolution::Auto,
         };
-        config.model.compute = if cpu { Compute::Tf32 } else { Compute::F32 };
+        config.model.compute = match (cpu, adaptive) {
+            (true, true) => Compute::Bf16,
+            (true, false) => Compute::Tf32,
+            (false, _) => Compute::F32,
+        };
         config.cluster.isa = if tcp { Isa::Avx2 } else { Isa::Auto };
         config.model.init = init.map(PathBuf::from);
         config.loss.label_smoothing = smoothing;

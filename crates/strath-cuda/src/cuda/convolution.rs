@@ -5,14 +5,14 @@ use std::ffi::{c_int, c_void};
 
 use cudarc::cudnn::{result as dnn, sys as dnn_sys};
 use cudarc::driver::{result as driver, sys};
-use dnn_sys::cudnnDataType_t::CUDNN_DATA_FLOAT as FLOAT;
+use dnn_sys::cudnnDataType_t::{CUDNN_DATA_BFLOAT16 as BFLOAT16, CUDNN_DATA_FLOAT as FLOAT};
 use dnn_sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC as NHWC;
 
 use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use super::failed;
-use crate::driver::Side;
+use crate::driver::{Number, Side};
 use crate::error::GpuError;
 
 /// A plan may use so many bytes beside its tensors.
@@ -29,8 +29,8 @@ pub(super) struct Convolutions {
     stream: sys::CUstream,
 }
 
-/// A shape and a side, in an order.
-type Key = ([usize; 9], u8);
+/// Numbers, a shape and a side, in an order.
+type Key = (Number, [usize; 9], u8);
 
 #[derive(Clone, Copy)]
 enum Algorithm {
@@ -49,9 +49,9 @@ struct Plan {
     workspace: usize,
 }
 
-fn key(shape: &Shape, side: Side) -> Key {
+fn key(of: Number, shape: &Shape, side: Side) -> Key {
     let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
-    ([images, inputs, height, width, outputs, kh, kw, stride, padding], side as u8)
+    (of, [images, inputs, height, width, outputs, kh, kw, stride, padding], side as u8)
 }
 
 impl Convolutions {
@@ -95,6 +95,7 @@ impl Convolutions {
     /// The context is current, and the addresses are of memory of the shape's lengths.
     pub(super) unsafe fn run(
         &mut self,
+        of: Number,
         shape: &Shape,
         side: Side,
         first: u64,
@@ -102,7 +103,7 @@ impl Convolutions {
         out: u64,
     ) -> Result<(), GpuError> {
         // SAFETY: as this function's.
-        let plan = unsafe { self.plan(shape, side)? };
+        let plan = unsafe { self.plan(of, shape, side)? };
         let workspace = self.room(plan.workspace)?;
         let (one, zero) = (1.0f32, 0.0f32);
         let (one, zero) = (std::ptr::from_ref(&one).cast(), std::ptr::from_ref(&zero).cast());
@@ -190,26 +191,32 @@ impl Convolutions {
     ///
     /// # Safety
     /// The context is current.
-    unsafe fn plan(&mut self, shape: &Shape, side: Side) -> Result<Plan, GpuError> {
-        if let Some(plan) = self.plans.get(&key(shape, side)) {
+    unsafe fn plan(&mut self, of: Number, shape: &Shape, side: Side) -> Result<Plan, GpuError> {
+        if let Some(plan) = self.plans.get(&key(of, shape, side)) {
             return Ok(*plan);
         }
         let doing = failed("plan a convolution");
         let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
         let (oh, ow) = shape.output();
         let int = |n: usize| n as c_int;
-        let math = match self.compute {
-            Compute::F32 => dnn_sys::cudnnMathType_t::CUDNN_FMA_MATH,
-            Compute::Tf32 => dnn_sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH,
+        let f32_alone = of == Number::F32 && self.compute != Compute::Tf32;
+        let math = if f32_alone {
+            dnn_sys::cudnnMathType_t::CUDNN_FMA_MATH
+        } else {
+            dnn_sys::cudnnMathType_t::CUDNN_TENSOR_OP_MATH
+        };
+        let number = match of {
+            Number::F32 => FLOAT,
+            Number::Bf16 => BFLOAT16,
         };
         // SAFETY: each descriptor is made, then set; where one fails the process has a device that it cannot use, and ends.
         let (x, y, w, layer) = unsafe {
             let x = dnn::create_tensor_descriptor().map_err(&doing)?;
-            dnn::set_tensor4d_descriptor(x, NHWC, FLOAT, [images, inputs, height, width].map(int)).map_err(&doing)?;
+            dnn::set_tensor4d_descriptor(x, NHWC, number, [images, inputs, height, width].map(int)).map_err(&doing)?;
             let y = dnn::create_tensor_descriptor().map_err(&doing)?;
-            dnn::set_tensor4d_descriptor(y, NHWC, FLOAT, [images, outputs, oh, ow].map(int)).map_err(&doing)?;
+            dnn::set_tensor4d_descriptor(y, NHWC, number, [images, outputs, oh, ow].map(int)).map_err(&doing)?;
             let w = dnn::create_filter_descriptor().map_err(&doing)?;
-            dnn::set_filter4d_descriptor(w, FLOAT, NHWC, [outputs, inputs, kh, kw].map(int)).map_err(&doing)?;
+            dnn::set_filter4d_descriptor(w, number, NHWC, [outputs, inputs, kh, kw].map(int)).map_err(&doing)?;
             let layer = dnn::create_convolution_descriptor().map_err(&doing)?;
             let (pad, step) = (int(padding), int(stride));
             let mode = dnn_sys::cudnnConvolutionMode_t::CUDNN_CROSS_CORRELATION;
@@ -221,7 +228,6 @@ impl Convolutions {
             let cause = format!("cuDNN has no deterministic algorithm for {side:?} of {shape:?}");
             GpuError::failed("plan a convolution", cause)
         };
-        let f32_alone = self.compute == Compute::F32;
         // Of what cuDNN suggests, best first, the first that is deterministic, computes in what is asked for, runs and has room. The three kinds of suggestions have the same fields.
         macro_rules! plan {
             ($algorithm:ident, $suggestion:ident, $ask:ident($first:ident, $second:ident, $out:ident)) => {{
@@ -257,7 +263,7 @@ impl Convolutions {
             }
         };
         let plan = Plan { x, y, w, layer, algorithm, workspace };
-        self.plans.insert(key(shape, side), plan);
+        self.plans.insert(key(of, shape, side), plan);
         Ok(plan)
     }
 }

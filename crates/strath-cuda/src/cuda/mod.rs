@@ -5,11 +5,12 @@
 #![allow(unsafe_code, reason = "the interfaces of NVIDIA's libraries")]
 
 mod convolution;
+mod nccl;
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int, c_longlong, c_void};
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{result as driver, sys};
@@ -18,8 +19,9 @@ use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use self::convolution::Convolutions;
-use crate::driver::{Driver, Product, Products, Side};
+use crate::driver::{Driver, Kernel, Number, Numbers, Product, Products, Side};
 use crate::error::GpuError;
+use crate::nccl::Library;
 use crate::source::{KERNELS, THREADS};
 
 /// A GPU.
@@ -27,8 +29,9 @@ pub struct Cuda {
     device: sys::CUdevice,
     context: sys::CUcontext,
     stream: sys::CUstream,
-    module: sys::CUmodule,
-    functions: Mutex<BTreeMap<&'static str, Function>>,
+    /// The kernels for each kind of activation that it computes with.
+    modules: Vec<(Number, sys::CUmodule)>,
+    functions: Mutex<BTreeMap<Kernel, Function>>,
     /// Locked for a call: its workspace is one.
     blas: Mutex<blas_sys::cublasHandle_t>,
     /// What cuBLAS works in: given by hand, so that it is the same in every process.
@@ -36,6 +39,7 @@ pub struct Cuda {
     convolutions: Mutex<Convolutions>,
     compute: Compute,
     name: String,
+    uuid: String,
 }
 
 #[derive(Clone, Copy)]
@@ -101,15 +105,23 @@ impl Cuda {
         }
         let device = driver::device::get(number as c_int).map_err(failed("find it"))?;
         let name = driver::device::get_name(device).map_err(failed("tell its name"))?;
+        let uuid = driver::device::get_uuid(device).map_err(failed("tell its identity"))?;
+        let uuid: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
         // SAFETY: the device was just found; the context is the process's, and current before anything is made in it.
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(failed("make a context"))?;
             driver::ctx::set_current(context).map_err(failed("use its context"))?;
             let stream =
                 driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
-            let module = load_kernels(device)?;
+            let mut modules = vec![(Number::F32, load_kernels(device, Number::F32)?)];
+            if compute == Compute::Bf16 {
+                modules.push((Number::Bf16, load_kernels(device, Number::Bf16)?));
+            }
             let blas = blas::create_handle().map_err(failed("begin cuBLAS"))?;
             blas::set_stream(blas, stream.cast()).map_err(failed("begin cuBLAS"))?;
+            // What is summed in parts is summed in f32 also where the result is rounded.
+            let mode = blas_sys::cublasMath_t::CUBLAS_MATH_DISALLOW_REDUCED_PRECISION_REDUCTION;
+            blas_sys::cublasSetMathMode(blas, mode).result().map_err(failed("begin cuBLAS"))?;
             let workspace = driver::malloc_sync(WORKSPACE).map_err(failed("give cuBLAS memory"))?;
             blas_sys::cublasSetWorkspace_v2(blas, workspace as *mut c_void, WORKSPACE)
                 .result()
@@ -117,7 +129,7 @@ impl Cuda {
             let convolutions = Mutex::new(Convolutions::new(stream, compute)?);
             let functions = Mutex::default();
             let blas = Mutex::new(blas);
-            Ok(Self { device, context, stream, module, functions, blas, workspace, convolutions, compute, name })
+            Ok(Self { device, context, stream, modules, functions, blas, workspace, convolutions, compute, name, uuid })
         }
     }
 
@@ -127,14 +139,19 @@ impl Cuda {
         unsafe { driver::ctx::set_current(self.context) }.map_err(failed("use its context"))
     }
 
-    fn function(&self, kernel: &'static str) -> Result<Function, GpuError> {
+    fn function(&self, kernel: Kernel) -> Result<Function, GpuError> {
         let mut functions = lock(&self.functions);
-        if let Some(function) = functions.get(kernel) {
+        if let Some(function) = functions.get(&kernel) {
             return Ok(*function);
         }
-        let name = CString::new(kernel).expect("names of kernels have no zeros");
+        let module = self.modules.iter().find(|(activations, _)| *activations == kernel.activations);
+        let (_, module) = module.ok_or_else(|| {
+            let cause = format!("{kernel:?}: it was opened for {:?}", self.compute);
+            GpuError::failed("find a kernel", cause)
+        })?;
+        let name = CString::new(kernel.name).expect("names of kernels have no zeros");
         // SAFETY: the module lives as long as this.
-        let function = unsafe { driver::module::get_function(self.module, name) };
+        let function = unsafe { driver::module::get_function(*module, name) };
         let function = Function(function.map_err(failed("find a kernel"))?);
         functions.insert(kernel, function);
         Ok(function)
@@ -149,23 +166,31 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 ///
 /// # Safety
 /// Its context is current.
-unsafe fn load_kernels(device: sys::CUdevice) -> Result<sys::CUmodule, GpuError> {
+unsafe fn load_kernels(device: sys::CUdevice, activations: Number) -> Result<sys::CUmodule, GpuError> {
     use sys::CUdevice_attribute::{
         CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
     };
     // SAFETY: as this function's.
     let [major, minor] = unsafe { [MAJOR, MINOR].map(|what| driver::device::get_attribute(device, what)) };
     let (major, minor) = (major.map_err(failed("tell its generation"))?, minor.map_err(failed("tell its generation"))?);
-    let program = compiled(&format!("compute_{major}{minor}"))?;
+    let program = compiled(&format!("compute_{major}{minor}"), activations)?;
     // SAFETY: as this function's; the image ends with a zero, as NVRTC writes it.
     unsafe { driver::module::load_data(program.as_ptr().cast()) }.map_err(failed("load its kernels"))
 }
 
 /// The kernels as PTX for a generation of devices, a zero behind it.
-fn compiled(architecture: &str) -> Result<Vec<c_char>, GpuError> {
+fn compiled(architecture: &str, activations: Number) -> Result<Vec<c_char>, GpuError> {
+    let activation = match activations {
+        Number::F32 => "float",
+        Number::Bf16 => "bf16",
+    };
     let options = nvrtc::CompileOptions {
         fmad: Some(false),
-        options: vec!["--std=c++17".into(), "-DACTIVATION=float".into(), format!("--gpu-architecture={architecture}")],
+        options: vec![
+            "--std=c++17".into(),
+            format!("-DACTIVATION={activation}"),
+            format!("--gpu-architecture={architecture}"),
+        ],
         name: Some("kernels.cu".into()),
         ..Default::default()
     };
@@ -187,7 +212,9 @@ impl Drop for Cuda {
             let _ = blas::destroy_handle(*lock(&self.blas));
             lock(&self.convolutions).end();
             let _ = driver::free_sync(self.workspace);
-            let _ = driver::module::unload(self.module);
+            for (_, module) in &self.modules {
+                let _ = driver::module::unload(*module);
+            }
             let _ = driver::stream::destroy(self.stream);
             let _ = driver::primary_ctx::release(self.device);
         }
@@ -197,6 +224,18 @@ impl Drop for Cuda {
 impl Driver for Cuda {
     fn name(&self) -> String {
         self.name.clone()
+    }
+
+    fn identity(&self) -> String {
+        self.uuid.clone()
+    }
+
+    fn nccl(&self) -> Option<Arc<dyn Library>> {
+        nccl::is_present().then(|| Arc::new(nccl::Nccl::new(self.context, self.stream)) as Arc<dyn Library>)
+    }
+
+    fn compute(&self) -> Compute {
+        self.compute
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, GpuError> {
@@ -241,30 +280,30 @@ impl Driver for Cuda {
         unsafe { driver::memset_d8_async(at, 0, bytes, self.stream) }.map_err(failed("clear values"))
     }
 
-    unsafe fn launch(
-        &self,
-        kernel: &'static str,
-        (x, y): (u32, u32),
-        arguments: &mut [*mut c_void],
-    ) -> Result<(), GpuError> {
+    unsafe fn launch(&self, kernel: Kernel, (x, y): (u32, u32), arguments: &mut [*mut c_void]) -> Result<(), GpuError> {
         self.enter()?;
         let function = self.function(kernel)?;
         // SAFETY: as the trait's.
         unsafe { driver::launch_kernel(function.0, (x, y, 1), (THREADS, 1, 1), 0, self.stream, arguments) }
-            .map_err(|error| GpuError::failed("launch a kernel", format!("{kernel}: {error:?}")))
+            .map_err(|error| GpuError::failed("launch a kernel", format!("{}: {error:?}", kernel.name)))
     }
 
-    unsafe fn products(&self, products: &Products, a: u64, b: u64, c: u64) -> Result<(), GpuError> {
+    unsafe fn products(&self, products: &Products, of: Numbers, a: u64, b: u64, c: u64) -> Result<(), GpuError> {
         use blas_sys::cublasOperation_t::{CUBLAS_OP_N, CUBLAS_OP_T};
         let Products { product: Product { rows, columns, inner, transposed_a, transposed_b, adds }, count } = *products;
         self.enter()?;
         let (one, beta) = (1.0f32, f32::from(u8::from(adds)));
         let operation = |is_transposed| if is_transposed { CUBLAS_OP_T } else { CUBLAS_OP_N };
-        let compute = match self.compute {
-            Compute::F32 => blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_PEDANTIC,
-            Compute::Tf32 => blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+        let compute = match (of.factors, self.compute) {
+            (Number::Bf16, _) => blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
+            (Number::F32, Compute::Tf32) => blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
+            (Number::F32, Compute::F32 | Compute::Bf16) => blas_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_PEDANTIC,
         };
-        let float = blas_sys::cudaDataType::CUDA_R_32F;
+        let kind = |number| match number {
+            Number::F32 => blas_sys::cudaDataType::CUDA_R_32F,
+            Number::Bf16 => blas_sys::cudaDataType::CUDA_R_16BF,
+        };
+        let (factor, result) = (kind(of.factors), kind(of.result));
         let (leading_a, leading_b) =
             (if transposed_a { rows } else { inner }, if transposed_b { inner } else { columns });
         let blas = lock(&self.blas);
@@ -280,16 +319,16 @@ impl Driver for Cuda {
                 inner as c_int,
                 std::ptr::from_ref(&one).cast(),
                 b as *const c_void,
-                float,
+                factor,
                 leading_b as c_int,
                 (inner * columns) as c_longlong,
                 a as *const c_void,
-                float,
+                factor,
                 leading_a as c_int,
                 (rows * inner) as c_longlong,
                 std::ptr::from_ref(&beta).cast(),
                 c as *mut c_void,
-                float,
+                result,
                 columns as c_int,
                 (rows * columns) as c_longlong,
                 count as c_int,
@@ -300,10 +339,18 @@ impl Driver for Cuda {
         .map_err(failed("multiply matrices"))
     }
 
-    unsafe fn convolution(&self, shape: &Shape, side: Side, first: u64, second: u64, out: u64) -> Result<(), GpuError> {
+    unsafe fn convolution(
+        &self,
+        of: Number,
+        shape: &Shape,
+        side: Side,
+        first: u64,
+        second: u64,
+        out: u64,
+    ) -> Result<(), GpuError> {
         self.enter()?;
         // SAFETY: as the trait's.
-        unsafe { lock(&self.convolutions).run(shape, side, first, second, out) }
+        unsafe { lock(&self.convolutions).run(of, shape, side, first, second, out) }
     }
 
     fn wait(&self) -> Result<(), GpuError> {
@@ -325,10 +372,12 @@ mod tests {
             eprintln!("skipped: libnvrtc is not here; eval \"$(deploy/cuda/toolchain)\" brings it");
             return;
         }
-        let image = compiled("compute_90").unwrap_or_else(|error| panic!("{error}"));
-        let text: String = image.iter().map(|byte| *byte as u8 as char).collect();
-        for kernel in ["add_fixed", "cross_entropy", "column_gradients"] {
-            assert!(text.contains(&format!(".entry {kernel}(")), "{kernel} is not among the kernels");
+        for activations in [Number::F32, Number::Bf16] {
+            let image = compiled("compute_90", activations).unwrap_or_else(|error| panic!("{error}"));
+            let text: String = image.iter().map(|byte| *byte as u8 as char).collect();
+            for kernel in ["add_fixed", "cross_entropy", "column_gradients"] {
+                assert!(text.contains(&format!(".entry {kernel}(")), "{kernel} is not among the kernels");
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "launches of kernels, whose vectors' lengths are compared before")]
 
+use crate::activation::Activation;
 use crate::error::GpuError;
 use crate::gpu::{Argument as Arg, Grid, Vector};
 
@@ -12,12 +13,12 @@ use crate::gpu::{Argument as Arg, Grid, Vector};
 ///
 /// # Panics
 /// Where the logits have not a row a label.
-pub fn cross_entropy(
-    logits: &Vector<f32>,
+pub fn cross_entropy<A: Activation>(
+    logits: &Vector<A>,
     labels: &Vector<u32>,
     smoothing: f64,
     factor: f64,
-) -> Result<(Vector<f64>, Vector<f32>), GpuError> {
+) -> Result<(Vector<f64>, Vector<A>), GpuError> {
     let mut dx = logits.gpu().stale(logits.len())?;
     let losses = launch(logits, labels, None, Some(&mut dx), smoothing, factor)?;
     Ok((losses, dx))
@@ -30,17 +31,17 @@ pub fn cross_entropy(
 ///
 /// # Panics
 /// Where the logits have not a row a label.
-pub fn scores(logits: &Vector<f32>, labels: &Vector<u32>) -> Result<(Vector<f64>, Vector<u32>), GpuError> {
+pub fn scores<A: Activation>(logits: &Vector<A>, labels: &Vector<u32>) -> Result<(Vector<f64>, Vector<u32>), GpuError> {
     let mut are_correct = logits.gpu().stale(labels.len())?;
     let losses = launch(logits, labels, Some(&mut are_correct), None, 0.0, 0.0)?;
     Ok((losses, are_correct))
 }
 
-fn launch(
-    logits: &Vector<f32>,
+fn launch<A: Activation>(
+    logits: &Vector<A>,
     labels: &Vector<u32>,
     are_correct: Option<&mut Vector<u32>>,
-    dx: Option<&mut Vector<f32>>,
+    dx: Option<&mut Vector<A>>,
     smoothing: f64,
     factor: f64,
 ) -> Result<Vector<f64>, GpuError> {
@@ -59,6 +60,6 @@ fn launch(
         Arg::Int(classes as i32),
     ];
     // SAFETY: a block a row, which reads that row, at its label only where that is a class, and writes its own places.
-    unsafe { gpu.launch("cross_entropy", Grid::Blocks(rows, 1), arguments)? };
+    unsafe { gpu.launch_of::<A>("cross_entropy", Grid::Blocks(rows, 1), arguments)? };
     Ok(losses)
 }

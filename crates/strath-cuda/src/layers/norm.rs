@@ -3,6 +3,7 @@
 #![allow(unsafe_code, reason = "launches of kernels, whose vectors' lengths are compared before")]
 
 use super::pointwise::Follows;
+use crate::activation::Activation;
 use crate::error::GpuError;
 use crate::gpu::{Argument as Arg, Gpu, Grid, Part, PartMut, Vector};
 use crate::source::THREADS;
@@ -134,13 +135,13 @@ impl Spans {
 ///
 /// # Panics
 /// Where g has no whole rows of as many channels as there are sums.
-pub fn column_sums(g: &Vector<f32>, sums: &mut PartMut<'_, f32>) -> Result<(), GpuError> {
+pub fn column_sums<A: Activation>(g: &Vector<A>, sums: &mut PartMut<'_, f32>) -> Result<(), GpuError> {
     let spans = Spans::of(g.len(), sums.len);
     let mut partial = spans.partial(g.gpu())?;
     let [across, span, channels, rows] = spans.arguments();
     let arguments = [g.all().address(), partial.all_mut().address(), across, span, channels, rows];
     // SAFETY: blocks stay within rows and channels, and each has its place in the sums.
-    unsafe { g.gpu().launch("column_sums", spans.grid(), arguments)? };
+    unsafe { g.gpu().launch_of::<A>("column_sums", spans.grid(), arguments)? };
     spans.add(&partial, Some(sums), None, None)
 }
 
@@ -151,8 +152,8 @@ pub fn column_sums(g: &Vector<f32>, sums: &mut PartMut<'_, f32>) -> Result<(), G
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn batch_moments(
-    x: &Vector<f32>,
+pub fn batch_moments<A: Activation>(
+    x: &Vector<A>,
     channels: usize,
     floor: f64,
     running: Option<(&mut PartMut<'_, f32>, &mut PartMut<'_, f32>)>,
@@ -163,7 +164,7 @@ pub fn batch_moments(
     let [across, span, count, rows] = spans.arguments();
     let arguments = [x.all().address(), partial.all_mut().address(), across, span, count, rows];
     // SAFETY: blocks stay within rows and channels, and each has its place in the sums.
-    unsafe { gpu.launch("column_moments", spans.grid(), arguments)? };
+    unsafe { gpu.launch_of::<A>("column_moments", spans.grid(), arguments)? };
     let (mut mean, mut inverse) = (gpu.stale(channels)?, gpu.stale(channels)?);
     let (means, variances) = match running {
         Some((means, variances)) => {
@@ -224,7 +225,7 @@ pub fn running_moments(
 ///
 /// # Panics
 /// Where x has no whole rows or images.
-pub fn own_moments(x: &Vector<f32>, channels: usize, over: Over, floor: f64) -> Result<Moments, GpuError> {
+pub fn own_moments<A: Activation>(x: &Vector<A>, channels: usize, over: Over, floor: f64) -> Result<Moments, GpuError> {
     let (gpu, rows) = (x.gpu(), x.len() / channels);
     let count = over.count(rows, channels);
     let (mut mean, mut inverse) = (gpu.stale(count)?, gpu.stale(count)?);
@@ -236,7 +237,7 @@ pub fn own_moments(x: &Vector<f32>, channels: usize, over: Over, floor: f64) -> 
             assert_eq!(rows * channels, x.len(), "whole rows");
             let arguments = [x_at, mean_at, inverse_at, Arg::Double(floor), Arg::Int(channels as i32)];
             // SAFETY: a block a row, and every place has as many values.
-            unsafe { gpu.launch("row_moments", Grid::Blocks(rows, 1), arguments)? };
+            unsafe { gpu.launch_of::<A>("row_moments", Grid::Blocks(rows, 1), arguments)? };
         }
         Over::Group { area, groups } => {
             assert!(
@@ -247,7 +248,7 @@ pub fn own_moments(x: &Vector<f32>, channels: usize, over: Over, floor: f64) -> 
             let [area, groups, channels] = shape;
             let arguments = [x_at, mean_at, inverse_at, Arg::Double(floor), area, groups, channels];
             // SAFETY: a block an image and group, and every place has as many values.
-            unsafe { gpu.launch("group_moments", Grid::Blocks(count, 1), arguments)? };
+            unsafe { gpu.launch_of::<A>("group_moments", Grid::Blocks(count, 1), arguments)? };
         }
     }
     Ok(Moments { mean, inverse, over, are_own: true })
@@ -269,12 +270,12 @@ pub struct Affine<'a> {
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn normalise(
-    x: &Vector<f32>,
+pub fn normalise<A: Activation>(
+    x: &Vector<A>,
     moments: &Moments,
     affine: Affine<'_>,
-    follows: Follows<'_>,
-) -> Result<Vector<f32>, GpuError> {
+    follows: Follows<'_, A>,
+) -> Result<Vector<A>, GpuError> {
     let channels = affine.weight.len();
     assert_eq!(affine.bias.len(), channels, "a value a channel");
     moments.check(x.len(), channels);
@@ -297,7 +298,7 @@ pub fn normalise(
         Arg::Long(x.len() as i64),
     ];
     // SAFETY: every thread stays below the length, and finds its moments and channel.
-    unsafe { x.gpu().launch("normalise", Grid::Elements(x.len()), arguments)? };
+    unsafe { x.gpu().launch_of::<A>("normalise", Grid::Elements(x.len()), arguments)? };
     Ok(y)
 }
 
@@ -308,14 +309,14 @@ pub fn normalise(
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn normalise_backward(
-    x: &Vector<f32>,
-    y: Option<&Vector<f32>>,
-    g: &mut Vector<f32>,
+pub fn normalise_backward<A: Activation>(
+    x: &Vector<A>,
+    y: Option<&Vector<A>>,
+    g: &mut Vector<A>,
     moments: &Moments,
     weight: Part<'_, f32>,
     (of_weight, of_bias): (&mut PartMut<'_, f32>, &mut PartMut<'_, f32>),
-) -> Result<Vector<f32>, GpuError> {
+) -> Result<Vector<A>, GpuError> {
     let (gpu, channels) = (x.gpu(), weight.len());
     assert_eq!((x.len(), y.map_or(x.len(), Vector::len)), (g.len(), g.len()), "vectors of one length");
     moments.check(x.len(), channels);
@@ -339,7 +340,7 @@ pub fn normalise_backward(
         rows,
     ];
     // SAFETY: blocks stay within rows and channels, and each has its place in the sums.
-    unsafe { gpu.launch("column_gradients", spans.grid(), arguments)? };
+    unsafe { gpu.launch_of::<A>("column_gradients", spans.grid(), arguments)? };
     let mut sums = gpu.stale::<f64>(2 * channels)?;
     spans.add(&partial, Some(of_bias), Some(of_weight), Some(&mut sums))?;
     let mut dx = gpu.stale(x.len())?;
@@ -353,16 +354,16 @@ pub fn normalise_backward(
                 let sums = if moments.are_own { sums.all().address() } else { Arg::Address(0) };
                 let rows = Arg::Long(spans.rows as i64);
                 let arguments = [x_at, g_at, dx_at, mean, inverse, weight, sums, channels, rows];
-                gpu.launch("batch_norm_backward", Grid::Elements(x.len()), arguments)?;
+                gpu.launch_of::<A>("batch_norm_backward", Grid::Elements(x.len()), arguments)?;
             }
             Over::Row => {
                 let arguments = [x_at, g_at, dx_at, mean, inverse, weight, channels];
-                gpu.launch("row_norm_backward", Grid::Blocks(spans.rows, 1), arguments)?;
+                gpu.launch_of::<A>("row_norm_backward", Grid::Blocks(spans.rows, 1), arguments)?;
             }
             Over::Group { area, groups } => {
                 let [area, groups] = [area, groups].map(|size| Arg::Int(size as i32));
                 let arguments = [x_at, g_at, dx_at, mean, inverse, weight, area, groups, channels];
-                gpu.launch("group_norm_backward", Grid::Blocks(moments.mean.len(), 1), arguments)?;
+                gpu.launch_of::<A>("group_norm_backward", Grid::Blocks(moments.mean.len(), 1), arguments)?;
             }
         }
     }

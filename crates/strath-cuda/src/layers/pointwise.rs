@@ -3,21 +3,22 @@
 #![allow(unsafe_code, reason = "launches of kernels, whose vectors' lengths are compared before")]
 
 use super::norm::column_sums;
+use crate::activation::Activation;
 use crate::error::GpuError;
 use crate::gpu::{Argument as Arg, Grid, Part, PartMut, Vector};
 
 /// What follows a bias or a norm.
 #[derive(Debug, Clone, Copy)]
-pub enum Follows<'a> {
+pub enum Follows<'a, A: Activation> {
     /// Nothing.
     Nothing,
     /// `max(., 0)`.
     Relu,
     /// `max(. + shortcut, 0)`.
-    AddRelu(&'a Vector<f32>),
+    AddRelu(&'a Vector<A>),
 }
 
-impl Follows<'_> {
+impl<A: Activation> Follows<'_, A> {
     /// The number and the shortcut that kernels are given.
     pub(super) fn arguments(&self, len: usize) -> (Arg, Arg) {
         match self {
@@ -35,11 +36,11 @@ impl Follows<'_> {
 ///
 /// # Errors
 /// The device's.
-pub fn relu(x: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
+pub fn relu<A: Activation>(x: &Vector<A>) -> Result<Vector<A>, GpuError> {
     let mut y = x.gpu().stale(x.len())?;
     let arguments = [x.all().address(), y.all_mut().address(), Arg::Long(x.len() as i64)];
     // SAFETY: every thread stays below the length.
-    unsafe { x.gpu().launch("relu", Grid::Elements(x.len()), arguments)? };
+    unsafe { x.gpu().launch_of::<A>("relu", Grid::Elements(x.len()), arguments)? };
     Ok(y)
 }
 
@@ -50,11 +51,11 @@ pub fn relu(x: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
 ///
 /// # Panics
 /// Where the vectors differ in length.
-pub fn relu_backward(y: &Vector<f32>, g: &mut Vector<f32>) -> Result<(), GpuError> {
+pub fn relu_backward<A: Activation>(y: &Vector<A>, g: &mut Vector<A>) -> Result<(), GpuError> {
     assert_eq!(y.len(), g.len(), "vectors of one length");
     let arguments = [y.all().address(), g.all_mut().address(), Arg::Long(y.len() as i64)];
     // SAFETY: every thread stays below the length.
-    unsafe { y.gpu().launch("relu_backward", Grid::Elements(y.len()), arguments) }
+    unsafe { y.gpu().launch_of::<A>("relu_backward", Grid::Elements(y.len()), arguments) }
 }
 
 /// `a + b`.
@@ -64,12 +65,12 @@ pub fn relu_backward(y: &Vector<f32>, g: &mut Vector<f32>) -> Result<(), GpuErro
 ///
 /// # Panics
 /// Where the vectors differ in length.
-pub fn add(a: &Vector<f32>, b: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
+pub fn add<A: Activation>(a: &Vector<A>, b: &Vector<A>) -> Result<Vector<A>, GpuError> {
     assert_eq!(a.len(), b.len(), "vectors of one length");
     let mut y = a.gpu().stale(a.len())?;
     let arguments = [a.all().address(), b.all().address(), y.all_mut().address(), Arg::Long(a.len() as i64)];
     // SAFETY: every thread stays below the length.
-    unsafe { a.gpu().launch("add", Grid::Elements(a.len()), arguments)? };
+    unsafe { a.gpu().launch_of::<A>("add", Grid::Elements(a.len()), arguments)? };
     Ok(y)
 }
 
@@ -80,13 +81,17 @@ pub fn add(a: &Vector<f32>, b: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
 ///
 /// # Panics
 /// Where the vectors differ in length.
-pub fn add_to(g: &Vector<f32>, sum: &mut Vector<f32>) -> Result<(), GpuError> {
+pub fn add_to<A: Activation>(g: &Vector<A>, sum: &mut Vector<A>) -> Result<(), GpuError> {
     assert_eq!(g.len(), sum.len(), "vectors of one length");
     let at = sum.all_mut();
     let (read, write) = (Arg::Address(at.at), Arg::Address(at.at));
     // SAFETY: every thread stays below the length, and reads its own place before it writes it.
     unsafe {
-        g.gpu().launch("add", Grid::Elements(g.len()), [g.all().address(), read, write, Arg::Long(g.len() as i64)])
+        g.gpu().launch_of::<A>(
+            "add",
+            Grid::Elements(g.len()),
+            [g.all().address(), read, write, Arg::Long(g.len() as i64)],
+        )
     }
 }
 
@@ -97,7 +102,7 @@ pub fn add_to(g: &Vector<f32>, sum: &mut Vector<f32>) -> Result<(), GpuError> {
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn bias(x: &Vector<f32>, of: Part<'_, f32>, follows: Follows<'_>) -> Result<Vector<f32>, GpuError> {
+pub fn bias<A: Activation>(x: &Vector<A>, of: Part<'_, f32>, follows: Follows<'_, A>) -> Result<Vector<A>, GpuError> {
     assert!(x.len().is_multiple_of(of.len()), "whole rows");
     let mut y = x.gpu().stale(x.len())?;
     let (number, shortcut) = follows.arguments(x.len());
@@ -111,7 +116,7 @@ pub fn bias(x: &Vector<f32>, of: Part<'_, f32>, follows: Follows<'_>) -> Result<
         Arg::Long(x.len() as i64),
     ];
     // SAFETY: every thread stays below the length, of the bias below its own.
-    unsafe { x.gpu().launch("bias", Grid::Elements(x.len()), arguments)? };
+    unsafe { x.gpu().launch_of::<A>("bias", Grid::Elements(x.len()), arguments)? };
     Ok(y)
 }
 
@@ -119,7 +124,7 @@ pub fn bias(x: &Vector<f32>, of: Part<'_, f32>, follows: Follows<'_>) -> Result<
 ///
 /// # Errors
 /// The device's.
-pub fn bias_backward(g: &Vector<f32>, of_bias: &mut PartMut<'_, f32>) -> Result<(), GpuError> {
+pub fn bias_backward<A: Activation>(g: &Vector<A>, of_bias: &mut PartMut<'_, f32>) -> Result<(), GpuError> {
     column_sums(g, of_bias)
 }
 
@@ -130,7 +135,7 @@ pub fn bias_backward(g: &Vector<f32>, of_bias: &mut PartMut<'_, f32>) -> Result<
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn bias_gelu(x: &Vector<f32>, of: Part<'_, f32>) -> Result<(Vector<f32>, Vector<f32>), GpuError> {
+pub fn bias_gelu<A: Activation>(x: &Vector<A>, of: Part<'_, f32>) -> Result<(Vector<A>, Vector<A>), GpuError> {
     assert!(x.len().is_multiple_of(of.len()), "whole rows");
     let (mut y, mut slopes) = (x.gpu().stale(x.len())?, x.gpu().stale(x.len())?);
     let arguments = [
@@ -142,7 +147,7 @@ pub fn bias_gelu(x: &Vector<f32>, of: Part<'_, f32>) -> Result<(Vector<f32>, Vec
         Arg::Long(x.len() as i64),
     ];
     // SAFETY: every thread stays below the length, of the bias below its own.
-    unsafe { x.gpu().launch("bias_gelu", Grid::Elements(x.len()), arguments)? };
+    unsafe { x.gpu().launch_of::<A>("bias_gelu", Grid::Elements(x.len()), arguments)? };
     Ok((y, slopes))
 }
 
@@ -153,9 +158,9 @@ pub fn bias_gelu(x: &Vector<f32>, of: Part<'_, f32>) -> Result<(Vector<f32>, Vec
 ///
 /// # Panics
 /// Where the vectors differ in length.
-pub fn multiply(a: &mut Vector<f32>, b: &Vector<f32>) -> Result<(), GpuError> {
+pub fn multiply<A: Activation>(a: &mut Vector<A>, b: &Vector<A>) -> Result<(), GpuError> {
     assert_eq!(a.len(), b.len(), "vectors of one length");
     let arguments = [a.all_mut().address(), b.all().address(), Arg::Long(b.len() as i64)];
     // SAFETY: every thread stays below the length.
-    unsafe { b.gpu().launch("multiply", Grid::Elements(b.len()), arguments) }
+    unsafe { b.gpu().launch_of::<A>("multiply", Grid::Elements(b.len()), arguments) }
 }

@@ -5,8 +5,9 @@
 use strath_kernels::Dims;
 
 use super::norm::column_sums;
+use crate::activation::Activation;
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Gpu, Grid, Part, PartMut, Vector};
+use crate::gpu::{Argument as Arg, Element, Gpu, Grid, Part, PartMut, Vector};
 
 fn int(size: usize) -> Arg {
     Arg::Int(size as i32)
@@ -16,18 +17,18 @@ fn int(size: usize) -> Arg {
 ///
 /// # Safety
 /// With that shape the kernel stays within x and a result of `out` values.
-unsafe fn moved<const N: usize>(
+unsafe fn moved<F: Element, A: Activation, const N: usize>(
     gpu: &Gpu,
     kernel: &'static str,
-    x: Part<'_, f32>,
+    x: Part<'_, F>,
     out: usize,
     shape: [Arg; N],
-) -> Result<Vector<f32>, GpuError> {
+) -> Result<Vector<A>, GpuError> {
     let mut y = gpu.stale(out)?;
     let ends = ([x.address(), y.all_mut().address()], [Arg::Long(out as i64)]);
     let arguments: Vec<Arg> = ends.0.into_iter().chain(shape).chain(ends.1).collect();
     // SAFETY: as this function's.
-    unsafe { gpu.launch(kernel, Grid::Elements(out), arguments)? };
+    unsafe { gpu.launch_of::<A>(kernel, Grid::Elements(out), arguments)? };
     Ok(y)
 }
 
@@ -38,7 +39,7 @@ unsafe fn moved<const N: usize>(
 ///
 /// # Panics
 /// Where there are not as many values as the shape says.
-pub fn channels_last(x: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuError> {
+pub fn channels_last<A: Activation>(x: &Vector<f32>, dims: Dims) -> Result<Vector<A>, GpuError> {
     assert_eq!(x.len(), dims.values(), "{dims:?}");
     let shape = [int(dims.channels), int(dims.height * dims.width)];
     // SAFETY: the same values in another order.
@@ -52,12 +53,12 @@ pub fn channels_last(x: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuErro
 ///
 /// # Panics
 /// Where there are no whole filters.
-pub fn filters_channels_last(
+pub fn filters_channels_last<A: Activation>(
     gpu: &Gpu,
     w: Part<'_, f32>,
     channels: usize,
     kernel: usize,
-) -> Result<Vector<f32>, GpuError> {
+) -> Result<Vector<A>, GpuError> {
     assert!(w.len().is_multiple_of(channels * kernel), "whole filters");
     // SAFETY: the same values in another order.
     unsafe { moved(gpu, "kernel_last_to_channels_last", w, w.len(), [int(channels), int(kernel)]) }
@@ -70,8 +71,8 @@ pub fn filters_channels_last(
 ///
 /// # Panics
 /// Where there are no whole filters, or no room for them.
-pub fn filters_kernel_last(
-    dw: &Vector<f32>,
+pub fn filters_kernel_last<A: Activation>(
+    dw: &Vector<A>,
     channels: usize,
     kernel: usize,
     to: &mut PartMut<'_, f32>,
@@ -79,7 +80,7 @@ pub fn filters_kernel_last(
     assert!(dw.len().is_multiple_of(channels * kernel) && to.len == dw.len(), "whole filters");
     let arguments = [dw.all().address(), to.address(), int(channels), int(kernel), Arg::Long(dw.len() as i64)];
     // SAFETY: the same values in another order.
-    unsafe { dw.gpu().launch("channels_last_to_kernel_last", Grid::Elements(dw.len()), arguments) }
+    unsafe { dw.gpu().launch_of::<A>("channels_last_to_kernel_last", Grid::Elements(dw.len()), arguments) }
 }
 
 /// Each square patch of images [N, C, H, W] as a row, [N, patches, C patch patch].
@@ -89,7 +90,7 @@ pub fn filters_kernel_last(
 ///
 /// # Panics
 /// Where the images are not of whole patches.
-pub fn patches(x: &Vector<f32>, dims: Dims, patch: usize) -> Result<Vector<f32>, GpuError> {
+pub fn patches<A: Activation>(x: &Vector<f32>, dims: Dims, patch: usize) -> Result<Vector<A>, GpuError> {
     assert_eq!(x.len(), dims.values(), "{dims:?}");
     assert!(dims.height.is_multiple_of(patch) && dims.width.is_multiple_of(patch), "whole patches");
     let shape = [int(dims.channels), int(dims.height), int(dims.width), int(patch)];
@@ -127,7 +128,7 @@ impl Subsample {
     ///
     /// # Panics
     /// Where there are not as many values as the shape says.
-    pub fn forward(&self, x: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
+    pub fn forward<A: Activation>(&self, x: &Vector<A>) -> Result<Vector<A>, GpuError> {
         assert_eq!(x.len(), self.dims.values(), "{self:?}");
         // SAFETY: pixels and channels that are taken lie within x.
         unsafe { moved(x.gpu(), "subsample", x.all(), self.output().values(), self.shape()) }
@@ -140,7 +141,7 @@ impl Subsample {
     ///
     /// # Panics
     /// Where there are not as many values as the shape says.
-    pub fn backward(&self, g: &Vector<f32>) -> Result<Vector<f32>, GpuError> {
+    pub fn backward<A: Activation>(&self, g: &Vector<A>) -> Result<Vector<A>, GpuError> {
         assert_eq!(g.len(), self.output().values(), "{self:?}");
         // SAFETY: what a pixel that is taken went to lies within g.
         unsafe { moved(g.gpu(), "subsample_backward", g.all(), self.dims.values(), self.shape()) }
@@ -154,7 +155,7 @@ impl Subsample {
 ///
 /// # Panics
 /// Where there are not as many values as the shape says.
-pub fn average(x: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuError> {
+pub fn average<A: Activation>(x: &Vector<A>, dims: Dims) -> Result<Vector<A>, GpuError> {
     assert_eq!(x.len(), dims.values(), "{dims:?}");
     let shape = [int(dims.height * dims.width), int(dims.channels)];
     // SAFETY: a thread reads its channel's pixels of its image.
@@ -168,7 +169,7 @@ pub fn average(x: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuError> {
 ///
 /// # Panics
 /// Where there are not as many values as the shape says.
-pub fn average_backward(g: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuError> {
+pub fn average_backward<A: Activation>(g: &Vector<A>, dims: Dims) -> Result<Vector<A>, GpuError> {
     assert_eq!(g.len(), dims.images * dims.channels, "{dims:?}");
     let shape = [int(dims.height * dims.width), int(dims.channels)];
     // SAFETY: a thread reads its image's and channel's value.
@@ -182,7 +183,11 @@ pub fn average_backward(g: &Vector<f32>, dims: Dims) -> Result<Vector<f32>, GpuE
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn with_class(x: &Vector<f32>, class: Part<'_, f32>, positions: Part<'_, f32>) -> Result<Vector<f32>, GpuError> {
+pub fn with_class<A: Activation>(
+    x: &Vector<A>,
+    class: Part<'_, f32>,
+    positions: Part<'_, f32>,
+) -> Result<Vector<A>, GpuError> {
     let (dim, image) = (class.len(), positions.len());
     assert!(image.is_multiple_of(dim) && image > dim && x.len().is_multiple_of(image - dim), "whole images");
     let images = x.len() / (image - dim);
@@ -197,7 +202,7 @@ pub fn with_class(x: &Vector<f32>, class: Part<'_, f32>, positions: Part<'_, f32
         Arg::Long((images * image) as i64),
     ];
     // SAFETY: every thread stays below the length, and finds its patch, token and position.
-    unsafe { x.gpu().launch("with_class", Grid::Elements(images * image), arguments)? };
+    unsafe { x.gpu().launch_of::<A>("with_class", Grid::Elements(images * image), arguments)? };
     Ok(y)
 }
 
@@ -208,12 +213,12 @@ pub fn with_class(x: &Vector<f32>, class: Part<'_, f32>, positions: Part<'_, f32
 ///
 /// # Panics
 /// Where the lengths do not fit.
-pub fn with_class_backward(
-    g: &Vector<f32>,
+pub fn with_class_backward<A: Activation>(
+    g: &Vector<A>,
     dim: usize,
     of_class: &mut PartMut<'_, f32>,
     of_positions: &mut PartMut<'_, f32>,
-) -> Result<Vector<f32>, GpuError> {
+) -> Result<Vector<A>, GpuError> {
     let image = of_positions.len;
     assert!(image.is_multiple_of(dim) && g.len().is_multiple_of(image) && of_class.len == dim, "whole images");
     column_sums(g, of_positions)?;
@@ -233,7 +238,7 @@ pub fn with_class_backward(
 ///
 /// # Panics
 /// Where there are no whole images.
-pub fn first_row(x: &Vector<f32>, tokens: usize, dim: usize) -> Result<Vector<f32>, GpuError> {
+pub fn first_row<A: Activation>(x: &Vector<A>, tokens: usize, dim: usize) -> Result<Vector<A>, GpuError> {
     assert!(x.len().is_multiple_of(tokens * dim), "whole images");
     // SAFETY: a row of each image.
     unsafe { moved(x.gpu(), "first_row", x.all(), x.len() / tokens, [int(tokens), int(dim)]) }
@@ -246,7 +251,7 @@ pub fn first_row(x: &Vector<f32>, tokens: usize, dim: usize) -> Result<Vector<f3
 ///
 /// # Panics
 /// Where there are no whole rows.
-pub fn first_row_backward(g: &Vector<f32>, tokens: usize, dim: usize) -> Result<Vector<f32>, GpuError> {
+pub fn first_row_backward<A: Activation>(g: &Vector<A>, tokens: usize, dim: usize) -> Result<Vector<A>, GpuError> {
     assert!(g.len().is_multiple_of(dim), "whole rows");
     // SAFETY: a row for each image.
     unsafe { moved(g.gpu(), "first_row_backward", g.all(), g.len() * tokens, [int(tokens), int(dim)]) }

@@ -84,7 +84,7 @@ fn prepared() -> Prepared {
         mean: vec![0.5],
         std: vec![1.0],
     };
-    Prepared { data, parameters: 5, statistics: 2, numerics: Digest([2; 32]) }
+    Prepared { data, parameters: 5, statistics: 2, numerics: Digest([2; 32]), gpu: None }
 }
 
 fn step(step: u64) -> StepReport {
@@ -168,7 +168,7 @@ fn worker() -> Vec<(&'static str, WorkerMessage)> {
         ("register-working", WorkerMessage::Register(register(back(Whence::Working(GENERATION))))),
         ("register-halted", WorkerMessage::Register(register(back(Whence::Halted(halted()))))),
         ("prepared", WorkerMessage::Prepared(prepared())),
-        ("ring-ready", WorkerMessage::RingReady { generation: GENERATION }),
+        ("ring-ready", WorkerMessage::RingReady { generation: GENERATION, communicator: None }),
         ("heartbeat", WorkerMessage::Heartbeat(progress)),
         ("step", WorkerMessage::Step(step(1))),
         ("eval", WorkerMessage::Eval(eval(1))),
@@ -220,7 +220,7 @@ fn coordinator() -> Vec<(&'static str, CoordinatorMessage)> {
         ("admitted", CoordinatorMessage::Admitted(admitted)),
         ("assign", CoordinatorMessage::Assign(assign)),
         ("state", CoordinatorMessage::State(state(Purpose::Start))),
-        ("start", CoordinatorMessage::Start { generation }),
+        ("start", CoordinatorMessage::Start { generation, communicator: None }),
         ("ack", CoordinatorMessage::Ack),
         ("stop", CoordinatorMessage::Stop { generation }),
         ("pause", CoordinatorMessage::Pause { generation, recorded }),
@@ -294,7 +294,7 @@ fn events() -> Inputs {
         [connect(worker), words.map(|word| say(worker, word)).concat()].concat()
     };
     let running = |workers: u8| {
-        let ready = |worker| say(worker, WorkerMessage::RingReady { generation: GENERATION });
+        let ready = |worker| say(worker, WorkerMessage::RingReady { generation: GENERATION, communicator: None });
         let all = (0..workers).flat_map(joined).chain((0..workers).flat_map(ready));
         std::iter::once(workers - 1).chain(all).collect::<Vec<u8>>()
     };

@@ -1,5 +1,7 @@
 //! The training route on a GPU: the same tokens in candle's graph, whose values lie in the device's memory.
 //!
+//! Activations are of the numbers that the device computes with: f32, or bf16 between weights and gradients of f32.
+//!
 //! A pass uploads its examples, goes forward and back without waiting for the device, and waits once, for its losses and the batch's statistics.
 
 mod course;
@@ -7,15 +9,16 @@ mod course;
 use std::sync::Arc;
 
 use strath_core::Layout;
+use strath_core::config::Compute;
 use strath_cuda::layers::{loss, pointwise};
-use strath_cuda::{Gpu, GpuError, Part, Vector};
+use strath_cuda::{Activation, Gpu, GpuError, Part, Vector, bf16};
 
 use self::course::{Course, Norms, Sink};
 use crate::error::{Computed, ModelError};
 use crate::flow::{Backward, Dims, Listener, Memory, Parameter, Tape, Values};
 use crate::model::{Model, Normalise, PassReport, Score, expect};
 
-impl Memory for Vector<f32> {
+impl<A: Activation> Memory for Vector<A> {
     type Outcome = Outcome;
 
     fn values(&self) -> usize {
@@ -47,7 +50,7 @@ impl Parameter<Vector<f32>> {
 }
 
 /// An activation on a device.
-type Flow = crate::flow::Flow<Vector<f32>>;
+type Flow<A> = crate::flow::Flow<Vector<A>>;
 
 impl Model {
     /// As [`gradient_by`](Self::gradient_by), with weights and gradient on a device.
@@ -65,12 +68,29 @@ impl Model {
     ) -> Computed<PassReport> {
         expect("weights", weights.len(), self.parameters().len())?;
         expect("gradient", gradient.len(), self.parameters().len())?;
+        match weights.gpu().compute() {
+            Compute::F32 | Compute::Tf32 => {
+                self.gradient_of::<f32>(weights, images, labels, label_smoothing, by, gradient)
+            }
+            Compute::Bf16 => self.gradient_of::<bf16>(weights, images, labels, label_smoothing, by, gradient),
+        }
+    }
+
+    fn gradient_of<A: Activation>(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+        by: Normalise<'_>,
+        gradient: &mut Vector<f32>,
+    ) -> Computed<PassReport> {
         let gpu = weights.gpu().clone();
         let images = self.images(images, labels.len())?;
         let (norms, tape, none) = (self.norms_on(&gpu, by)?, Tape::recording()?, gpu.stale(0)?);
         let labels = gpu.copied(labels)?;
         let sink = Sink::new(std::mem::replace(gradient, none));
-        let course = Course::new(&gpu, tape, self.parameters(), weights, norms, sink.clone());
+        let course = Course::<A>::new(&gpu, tape, self.parameters(), weights, norms, sink.clone());
         let logits = self.network().forward(images, &course);
         let losses = logits.and_then(|logits| go_back(&gpu, &logits, &course, &labels, label_smoothing));
         // Whatever went wrong, the vector is the caller's.
@@ -115,11 +135,22 @@ impl Model {
         label_smoothing: f64,
     ) -> Computed<f64> {
         expect("weights", weights.len(), self.parameters().len())?;
-        let gpu = weights.gpu().clone();
-        let images = self.images(images, labels.len())?;
-        let course = self.passing_on(&gpu, weights, Normalise::ByBatch)?;
-        let logits = self.network().forward(images, &course)?;
-        let (losses, _) = loss::cross_entropy(&logits.values.buffer, &gpu.copied(labels)?, label_smoothing, 0.0)?;
+        match weights.gpu().compute() {
+            Compute::F32 | Compute::Tf32 => self.loss_of::<f32>(weights, images, labels, label_smoothing),
+            Compute::Bf16 => self.loss_of::<bf16>(weights, images, labels, label_smoothing),
+        }
+    }
+
+    fn loss_of<A: Activation>(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+    ) -> Computed<f64> {
+        let (logits, _) = self.logits_of::<A>(weights, images, labels.len(), Normalise::ByBatch)?;
+        let labels = weights.gpu().copied(labels)?;
+        let (losses, _) = loss::cross_entropy(&logits.values.buffer, &labels, label_smoothing, 0.0)?;
         mean(&losses)
     }
 
@@ -135,20 +166,39 @@ impl Model {
         by: Normalise<'_>,
     ) -> Computed<(Vec<Score>, Vec<f32>)> {
         expect("weights", weights.len(), self.parameters().len())?;
-        let gpu = weights.gpu().clone();
-        let images = self.images(images, labels.len())?;
-        let course = self.passing_on(&gpu, weights, by)?;
-        let logits = self.network().forward(images, &course)?;
-        let (losses, are_correct) = loss::scores(&logits.values.buffer, &gpu.copied(labels)?)?;
-        let scores = losses.to_host()?.into_iter().zip(are_correct.to_host()?);
-        let scores = scores.map(|(loss, correct)| Score { loss, correct: correct == 1 }).collect();
-        Ok((scores, self.collected(course.into_statistics())?))
+        match weights.gpu().compute() {
+            Compute::F32 | Compute::Tf32 => self.scores_of::<f32>(weights, images, labels, by),
+            Compute::Bf16 => self.scores_of::<bf16>(weights, images, labels, by),
+        }
     }
 
-    /// A pass that looks only forward.
-    fn passing_on<'a>(&'a self, gpu: &Gpu, weights: &Arc<Vector<f32>>, by: Normalise<'_>) -> Computed<Course<'a>> {
+    fn scores_of<A: Activation>(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        by: Normalise<'_>,
+    ) -> Computed<(Vec<Score>, Vec<f32>)> {
+        let (logits, statistics) = self.logits_of::<A>(weights, images, labels.len(), by)?;
+        let (losses, are_correct) = loss::scores(&logits.values.buffer, &weights.gpu().copied(labels)?)?;
+        let scores = losses.to_host()?.into_iter().zip(are_correct.to_host()?);
+        let scores = scores.map(|(loss, correct)| Score { loss, correct: correct == 1 }).collect();
+        Ok((scores, self.collected(statistics)?))
+    }
+
+    /// A pass that looks only forward: its logits, and what batch norm saw where it normalised by the batch.
+    fn logits_of<A: Activation>(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        count: usize,
+        by: Normalise<'_>,
+    ) -> Computed<(Flow<A>, Option<Vector<f32>>)> {
+        let (gpu, images) = (weights.gpu(), self.images(images, count)?);
         let (norms, sink) = (self.norms_on(gpu, by)?, Sink::new(gpu.stale(0)?));
-        Ok(Course::new(gpu, Tape::Off, self.parameters(), weights, norms, sink))
+        let course = Course::<A>::new(gpu, Tape::Off, self.parameters(), weights, norms, sink);
+        let logits = self.network().forward(images, &course)?;
+        Ok((logits, course.into_statistics()))
     }
 
     fn norms_on<'a>(&'a self, gpu: &Gpu, by: Normalise<'_>) -> Computed<Norms<'a>> {
@@ -175,20 +225,20 @@ fn mean(losses: &Vector<f64>) -> Computed<f64> {
 }
 
 /// The losses of logits [n, classes], and the way back from their mean.
-fn go_back(
+fn go_back<A: Activation>(
     gpu: &Gpu,
-    logits: &Flow,
-    course: &Course<'_>,
+    logits: &Flow<A>,
+    course: &Course<'_, A>,
     labels: &Vector<u32>,
     smoothing: f64,
 ) -> Result<Vector<f64>, ModelError> {
     let (losses, dx) = loss::cross_entropy(&logits.values.buffer, labels, smoothing, 1.0 / labels.len() as f64)?;
     let x = logits.values.clone();
     let end = course.tape.of_one("cross-entropy", logits, Dims::matrix(1, 1), gpu.zeros(1)?, || {
-        Box::new(move |_: &Values<Vector<f32>>, _| x.add_gradient(dx)) as Backward<Vector<f32>>
+        Box::new(move |_: &Values<Vector<A>>, _| x.add_gradient(dx)) as Backward<Vector<A>>
     })?;
     // The derivative of the loss by itself: its factor is in the gradient already.
-    Vector::settled(end.values.add_gradient(gpu.zeros(1)?))?;
+    Vector::<A>::settled(end.values.add_gradient(gpu.zeros(1)?))?;
     end.token().backward()?;
     Ok(losses)
 }

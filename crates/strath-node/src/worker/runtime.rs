@@ -11,24 +11,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use strath_collective::Collective;
 use strath_core::{After, Digest, Generation, Rank, Step};
+use strath_cuda::Gpu;
 use strath_data::SplitName;
 use strath_protocol::message::{
-    Admitted, Assign, DataSummary, EvalReport, FailureKind, FailureReport, Finished, MeasureReport, Phase,
-    Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
+    Admitted, Assign, CommunicatorId, DataSummary, EvalReport, FailureKind, FailureReport, Finished, MeasureReport,
+    Phase, Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
 use strath_rpc::Session;
 use tokio::sync::mpsc;
 
 use super::line::Line;
-use super::{Left, WorkerSettings, listen};
+use super::{Kept, Left, WorkerSettings, listen};
 use crate::asked::Asked;
 use crate::checkpoint;
 use crate::feed::{Admissions, Audience};
-use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
+use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held, optimizer};
 use crate::measure::Advance;
 use crate::prepare::{PrepareError, Prepared, prepare};
-use crate::trainer::Told;
+use crate::trainer::{Told, Training};
 use crate::whereabouts::Whereabouts;
 
 /// Reports on their way from the training thread to the coordinator.
@@ -88,6 +89,10 @@ pub(super) struct Runtime {
     unfollowed: Arc<AtomicBool>,
     /// Why the session is to end here although the machine would go on.
     displaced: Option<String>,
+    /// Why the process is to begin anew: it holds on to what is left of GPUs that summed.
+    pub(super) spoilt: Option<String>,
+    /// The state that the process before this one left.
+    handed_on: Option<Arc<Kept>>,
 }
 
 impl Runtime {
@@ -101,7 +106,7 @@ impl Runtime {
         left: Left,
     ) -> (Self, mpsc::Receiver<Report>) {
         let (events, inbox) = mpsc::channel(REPORTS);
-        let Left { prepared, held } = left;
+        let Left { prepared, held, handed_on, .. } = left;
         let runtime = Self {
             machine,
             events,
@@ -124,6 +129,8 @@ impl Runtime {
             is_training: false,
             unfollowed: Arc::default(),
             displaced: None,
+            spoilt: None,
+            handed_on,
         };
         (runtime, inbox)
     }
@@ -161,7 +168,7 @@ impl Runtime {
                 }
                 WorkerCommand::Prepare(admitted) => self.prepare(admitted),
                 WorkerCommand::Connect { assign, state } => self.connect(assign, state),
-                WorkerCommand::Run => self.run(),
+                WorkerCommand::Run { communicator } => self.run(communicator),
                 WorkerCommand::StopAfterStep => self.asked.ask(After::Stop),
                 WorkerCommand::PauseAfterStep => self.asked.ask(After::Pause),
                 WorkerCommand::Halt => self.halt(),
@@ -175,7 +182,10 @@ impl Runtime {
                     }
                     line.seek(&self.settings);
                 }
-                WorkerCommand::Exit(outcome) => return Some(outcome),
+                WorkerCommand::Exit(outcome) => {
+                    let spoilt = self.spoilt.clone().map(|message| WorkerOutcome::Lost { message });
+                    return Some(spoilt.unwrap_or(outcome));
+                }
             }
         }
         self.displaced.take().map(|message| WorkerOutcome::Lost { message })
@@ -281,8 +291,8 @@ impl Runtime {
         });
     }
 
-    fn run(&mut self) {
-        let Some(Ready { generation, peers, work }) = self.ready.take() else { return };
+    fn run(&mut self, communicator: Option<CommunicatorId>) {
+        let Some(Ready { generation, peers, work, .. }) = self.ready.take() else { return };
         let (asked, cancelled, here) = (self.asked.clone(), self.cancelled.clone(), self.here.clone());
         here.enter(self.start.0, Phase::Ascent);
         self.is_training = true;
@@ -291,7 +301,10 @@ impl Runtime {
         self.spawn(generation, Phase::Ascent, move |events| {
             let tell = |told| _ = events.blocking_send(Report::Told(generation, told));
             let state = match work {
-                Work::Train(training) => training.run(&asked, &cancelled, &here, tell).map(held),
+                Work::Train(training) => {
+                    let training = Training { communicator, ..*training };
+                    training.run(&asked, &cancelled, &here, tell).map(held)
+                }
                 Work::Evaluate(evaluating) => {
                     evaluating.run(&peers, &here, tell);
                     None
@@ -312,7 +325,9 @@ impl Runtime {
                 Ok(prepared) => {
                     let message = summarise(&prepared);
                     let configuration = self.admitted.as_ref().map(|admitted| admitted.configuration.clone());
+                    self.held = self.handed_on.take().and_then(|kept| decoded(&prepared, &kept));
                     self.prepared = Some((configuration.unwrap_or_default(), prepared));
+                    self.offer_held();
                     WorkerEvent::Prepared(message)
                 }
                 Err(error) => WorkerEvent::Failed(FailureReport {
@@ -331,10 +346,11 @@ impl Runtime {
                         leave_behind(peers);
                         WorkerEvent::Tick
                     }
-                    Ok(ready) => {
+                    Ok(mut ready) => {
+                        let communicator = ready.communicator.take();
                         self.peers = Some(ready.peers.clone());
                         self.ready = Some(ready);
-                        WorkerEvent::RingConnected(generation)
+                        WorkerEvent::RingConnected { generation, communicator }
                     }
                     Err(NotConnected { message, kind, state }) => {
                         self.rests(state);
@@ -346,9 +362,17 @@ impl Runtime {
                     }
                 }
             }
+            Report::Told(_, Told::Spoilt { message }) => {
+                tracing::warn!("{message}; this process begins anew");
+                self.spoilt = Some(message);
+                WorkerEvent::Tick
+            }
             Report::Told(generation, told) => translate(generation, told),
             Report::Rested(state) => {
                 self.rests(state);
+                if let Some(reason) = self.spoilt.clone() {
+                    self.later.push_back(WorkerEvent::LeaveRequested { reason });
+                }
                 WorkerEvent::Tick
             }
             Report::HandedOver(state) => WorkerEvent::StateReady(*state),
@@ -421,8 +445,20 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
         }
         Told::Paused => WorkerEvent::Paused(generation),
+        Told::Spoilt { .. } => unreachable!("the runtime keeps it"),
         Told::Failed { step, phase, message, kind } => failed(generation, Step(step), phase, message, kind),
     }
+}
+
+/// The state that a process before this one left, where it is one of this model.
+fn decoded(prepared: &Prepared, kept: &Kept) -> Option<Held> {
+    let optimizer = optimizer(&prepared.config, &prepared.model);
+    let state = checkpoint::decode(&prepared.model, &kept.model, &kept.optimizer, optimizer);
+    // Whatever it was, the run has others, or a checkpoint.
+    state
+        .inspect_err(|error| tracing::warn!("the state of this worker's process before is of no use: {error}"))
+        .ok()
+        .map(held)
 }
 
 /// What a panic said.
@@ -454,5 +490,6 @@ fn summarise(prepared: &Prepared) -> PreparedMessage {
         parameters: prepared.model.parameters().len() as u64,
         statistics: prepared.model.statistics().len() as u64,
         numerics: prepared.numerics,
+        gpu: prepared.model.gpu().filter(|_| prepared.sums_by_gpu()).map(Gpu::identity),
     }
 }

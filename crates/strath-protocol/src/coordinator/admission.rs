@@ -157,11 +157,15 @@ impl Coordinator {
     /// Compares a worker's data and numerics with the run's.
     pub(super) fn prepared(&mut self, connection: Connection, prepared: Prepared, now: Timestamp) {
         let name = self.sessions.get(&connection).map(super::Session::name).unwrap_or_default();
-        if let Some(reason) = self.difference(&name, &prepared) {
+        let unfit =
+            self.difference(&name, &prepared).or_else(|| self.unfit_to_sum_by_itself(connection, &name, &prepared));
+        if let Some(reason) = unfit {
             return self.refuse(connection, reason);
         }
+        let gpu = prepared.gpu.clone();
         self.note_arrival(name, prepared, now);
         self.update(connection, |session| {
+            session.gpu = gpu;
             session.standing = Standing::Ready;
             session.progress.phase = Phase::Waiting;
         });

@@ -10,7 +10,9 @@ use super::{Coordinator, Gather, Session, Stage, Standing, Supply};
 use crate::command::{CoordinatorCommand as Command, Place, Record};
 use crate::decision::Decision;
 use crate::event::Connection;
-use crate::message::{Assign, CoordinatorMessage, FileBytes, Job, Member, Phase, Progress, Purpose, State, StateRef};
+use crate::message::{
+    Assign, CommunicatorId, CoordinatorMessage, FileBytes, Job, Member, Phase, Progress, Purpose, State, StateRef,
+};
 
 /// Workers that are ready wait so long for the next one that still loads its data and model.
 const PREPARING_PATIENCE: Duration = Duration::from_secs(60);
@@ -222,8 +224,11 @@ impl Coordinator {
     }
 
     /// Starts the generation once every rank's ring is connected.
-    pub(super) fn ring_ready(&mut self, connection: Connection, now: Timestamp) {
-        self.update(connection, |session| session.standing = Standing::Connected);
+    pub(super) fn ring_ready(&mut self, connection: Connection, named: Option<CommunicatorId>, now: Timestamp) {
+        self.update(connection, |session| {
+            session.standing = Standing::Connected;
+            session.communicator = named;
+        });
         if self.stage != Stage::Connecting {
             return;
         }
@@ -231,13 +236,14 @@ impl Coordinator {
         if self.sessions.values().any(is_missing) {
             return;
         }
+        let (generation, communicator) = (self.generation, self.communicator());
         for connection in self.connections(|session| session.rank.is_some()) {
             self.update(connection, |session| {
                 session.standing = Standing::Running;
                 session.progress.phase = Phase::Ascent;
                 session.stay = Stay::at(now);
             });
-            self.send(connection, CoordinatorMessage::Start { generation: self.generation });
+            self.send(connection, CoordinatorMessage::Start { generation, communicator: communicator.clone() });
             if self.stop_requested {
                 self.send(connection, CoordinatorMessage::Stop { generation: self.generation });
             }

@@ -4,6 +4,7 @@
 mod admission;
 mod balance;
 mod blame;
+mod communicator;
 mod decisions;
 mod drain;
 mod ending;
@@ -30,8 +31,8 @@ use crate::Rejected;
 use crate::command::CoordinatorCommand as Command;
 use crate::event::{Connection, CoordinatorEvent as Event};
 use crate::message::{
-    CoordinatorMessage, DataSummary, Finished, Member, Phase, Prepared, Progress, Purpose, Register, StepReport,
-    WorkerMessage,
+    CommunicatorId, CoordinatorMessage, DataSummary, Finished, Member, Phase, Prepared, Progress, Purpose, Register,
+    StepReport, WorkerMessage,
 };
 
 use balance::{Balance, Measured};
@@ -112,6 +113,10 @@ struct Session {
     identity: Option<(WorkerId, Register)>,
     standing: Standing,
     rank: Option<Rank>,
+    /// The GPU that it computes on, where that can sum with others by itself.
+    gpu: Option<String>,
+    /// By what it has named the GPUs of its generation; of rank 0.
+    communicator: Option<CommunicatorId>,
     progress: Progress,
     stay: Stay,
     /// Its own speed.
@@ -288,6 +293,8 @@ impl Coordinator {
             identity: None,
             standing: Standing::New,
             rank: None,
+            gpu: None,
+            communicator: None,
             progress,
             stay: Stay::default(),
             measured: Measured::default(),
@@ -319,10 +326,10 @@ impl Coordinator {
                 Self::expect(session, Standing::Preparing, "Prepared")?;
                 self.prepared(connection, prepared, now);
             }
-            WorkerMessage::RingReady { generation } => {
+            WorkerMessage::RingReady { generation, communicator } => {
                 Self::expect(session, Standing::Connecting, "RingReady")?;
                 self.check_generation(generation, "RingReady")?;
-                self.ring_ready(connection, now);
+                self.ring_ready(connection, communicator, now);
             }
             WorkerMessage::Heartbeat(progress) => {
                 // One that crossed with an assignment still says that the worker lives, but not where it is.

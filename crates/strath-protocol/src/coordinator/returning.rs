@@ -78,10 +78,14 @@ impl Coordinator {
             self.decide(Decision::Refuses { who: name }, &reason);
             return self.part_with(connection, Ending::Outdated(reason));
         }
+        let gpu = prepared.gpu.clone();
         self.note_arrival(name, prepared, now);
         let (generation, recorded) = (self.generation, self.recorded());
         self.next_worker = self.next_worker.max(worker.0 + 1);
-        self.update(connection, |session| session.identity = Some((worker, register)));
+        self.update(connection, |session| {
+            session.identity = Some((worker, register));
+            session.gpu = gpu;
+        });
         self.send(connection, CoordinatorMessage::TakenBack { generation, recorded });
         self.decide(Decision::TakesBack(worker), &why_taken_back(&whence));
         // The coordinator was out of its sight, and may have been out of the others' too: they are about to come as well.

@@ -31,6 +31,8 @@ pub enum WorkerMessage {
     RingReady {
         /// The generation it belongs to.
         generation: Generation,
+        /// Where the worker has a GPU and is rank 0: by what the ranks' GPUs find each other.
+        communicator: Option<CommunicatorId>,
     },
     /// Says that the worker lives, and where it is.
     Heartbeat(Progress),
@@ -81,6 +83,8 @@ pub enum CoordinatorMessage {
     Start {
         /// The generation that starts.
         generation: Generation,
+        /// By what the ranks' GPUs find each other, where they sum by themselves.
+        communicator: Option<CommunicatorId>,
     },
     /// Answers a heartbeat.
     Ack,
@@ -240,6 +244,17 @@ pub struct Prepared {
     pub statistics: u64,
     /// Digest of the probe step on its machine.
     pub numerics: Digest,
+    /// What no other GPU is called, of any machine: of the one that it computes on, where that can sum with others by itself.
+    pub gpu: Option<String>,
+}
+
+/// By what the GPUs of a generation find each other: NCCL's unique id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommunicatorId(pub Box<[u8; CommunicatorId::BYTES]>);
+
+impl CommunicatorId {
+    /// Its length.
+    pub const BYTES: usize = 128;
 }
 
 /// A data set in a few numbers.

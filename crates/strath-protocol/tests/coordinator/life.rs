@@ -67,9 +67,9 @@ fn a_run_from_the_first_registration_to_its_end() {
         say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 3),
         [persist(5, &[0, 1], 2), Command::Record(began), send(0, assign(0)), send(1, assign(1))]
     );
-    let ready = WorkerMessage::RingReady { generation: Generation(5) };
+    let ready = WorkerMessage::RingReady { generation: Generation(5), communicator: None };
     assert_eq!(say(&mut machine, 0, ready.clone(), 4), []);
-    let start = CoordinatorMessage::Start { generation: Generation(5) };
+    let start = CoordinatorMessage::Start { generation: Generation(5), communicator: None };
     assert_eq!(
         say(&mut machine, 1, ready, 4),
         [send(0, start.clone()), send(1, start), Command::Record(Record::Started(Generation(5)))]

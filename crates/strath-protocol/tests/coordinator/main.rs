@@ -4,6 +4,7 @@
 
 mod admission;
 mod balance;
+mod communicator;
 mod draining;
 mod endings;
 mod failures;

@@ -75,7 +75,7 @@ pub(crate) fn prepared() -> Prepared {
         mean: vec![0.0],
         std: vec![1.0],
     };
-    Prepared { data, parameters: 5, statistics: 0, numerics: Digest([2; 32]) }
+    Prepared { data, parameters: 5, statistics: 0, numerics: Digest([2; 32]), gpu: None }
 }
 
 pub(crate) fn drain(machine: &mut Coordinator) -> Vec<Command> {
@@ -128,7 +128,7 @@ pub(crate) fn run_with(settings: Settings, workers: u64) -> Coordinator {
         say(&mut machine, worker, WorkerMessage::Prepared(prepared()), 0);
     }
     for worker in 0..workers {
-        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(5) }, 0);
+        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(5), communicator: None }, 0);
     }
     machine
 }

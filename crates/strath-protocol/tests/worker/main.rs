@@ -51,7 +51,7 @@ fn prepared() -> Prepared {
         mean: vec![0.0],
         std: vec![1.0],
     };
-    Prepared { data, parameters: 1, statistics: 0, numerics: Digest([2; 32]) }
+    Prepared { data, parameters: 1, statistics: 0, numerics: Digest([2; 32]), gpu: None }
 }
 
 fn state() -> State {
@@ -109,8 +109,8 @@ fn running() -> Worker {
     hear(&mut machine, CoordinatorMessage::Admitted(admitted()), 0);
     tell(&mut machine, Event::Prepared(prepared()), 0);
     hear(&mut machine, CoordinatorMessage::Assign(assign(false)), 0);
-    tell(&mut machine, Event::RingConnected(Generation(2)), 0);
-    hear(&mut machine, CoordinatorMessage::Start { generation: Generation(2) }, 0);
+    tell(&mut machine, Event::RingConnected { generation: Generation(2), communicator: None }, 0);
+    hear(&mut machine, CoordinatorMessage::Start { generation: Generation(2), communicator: None }, 0);
     machine
 }
 
@@ -128,9 +128,15 @@ fn a_run_from_the_introduction_to_its_end() {
         hear(&mut machine, CoordinatorMessage::State(state()), 4),
         [Command::Connect { assign: assign(true), state: Some(state()) }]
     );
-    let ready = WorkerMessage::RingReady { generation: Generation(2) };
-    assert_eq!(tell(&mut machine, Event::RingConnected(Generation(2)), 5), [Command::Send(ready)]);
-    assert_eq!(hear(&mut machine, CoordinatorMessage::Start { generation: Generation(2) }, 6), [Command::Run]);
+    let ready = WorkerMessage::RingReady { generation: Generation(2), communicator: None };
+    assert_eq!(
+        tell(&mut machine, Event::RingConnected { generation: Generation(2), communicator: None }, 5),
+        [Command::Send(ready)]
+    );
+    assert_eq!(
+        hear(&mut machine, CoordinatorMessage::Start { generation: Generation(2), communicator: None }, 6),
+        [Command::Run { communicator: None }]
+    );
     assert_eq!(tell(&mut machine, Event::Progress(progress(8, Phase::Reduce)), 7), []);
     let beat = progress(8, Phase::Reduce);
     assert_eq!(tell(&mut machine, Event::Tick, 500), [Command::Send(WorkerMessage::Heartbeat(beat))]);
@@ -390,7 +396,7 @@ fn a_ring_that_is_being_connected_is_given_up_and_one_whose_state_is_still_to_co
     let mut receiving = machine.clone();
     hear(&mut machine, CoordinatorMessage::Assign(assign(false)), 0);
     assert_eq!(halt(&mut machine, 1), [Command::Halt]);
-    assert!(machine.handle(Event::RingConnected(Generation(2)), at(2)).is_err());
+    assert!(machine.handle(Event::RingConnected { generation: Generation(2), communicator: None }, at(2)).is_err());
     assert_eq!(rest(&mut machine, 3), [Command::Send(WorkerMessage::Halted(halted(Some(8), Vec::new())))]);
 
     hear(&mut receiving, CoordinatorMessage::Assign(assign(true)), 0);
@@ -430,9 +436,9 @@ fn what_comes_out_of_order_is_rejected_and_changes_nothing() {
         Event::Message(CoordinatorMessage::Admitted(admitted())),
         Event::Message(CoordinatorMessage::Assign(assign(false))),
         Event::Message(CoordinatorMessage::State(state())),
-        Event::Message(CoordinatorMessage::Start { generation: Generation(2) }),
+        Event::Message(CoordinatorMessage::Start { generation: Generation(2), communicator: None }),
         Event::Prepared(prepared()),
-        Event::RingConnected(Generation(2)),
+        Event::RingConnected { generation: Generation(2), communicator: None },
     ] {
         assert!(machine.handle(event.clone(), at(1)).is_err(), "{event:?}");
         assert_eq!(machine, before);
@@ -449,7 +455,7 @@ fn any_coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         4 => (prop::bool::weighted(0.9), generation.clone()).prop_map(|(whole, generation)| {
             CoordinatorMessage::State(State { generation, model: [u8::from(whole)].into(), ..state() })
         }),
-        4 => generation.prop_map(|generation| CoordinatorMessage::Start { generation }),
+        4 => generation.prop_map(|generation| CoordinatorMessage::Start { generation, communicator: None }),
         2 => Just(CoordinatorMessage::Ack),
         2 => Just(CoordinatorMessage::Stop { generation: Generation(2) }),
         4 => (1u64..3).prop_map(|generation| {
@@ -480,7 +486,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Reconnected),
         4 => Just(Event::Tick),
         6 => Just(Event::Prepared(prepared())),
-        6 => generation.prop_map(Event::RingConnected),
+        6 => generation.prop_map(|generation| Event::RingConnected { generation, communicator: None }),
         4 => (0u64..9).prop_map(|step| Event::Progress(progress(step, Phase::Ascent))),
         2 => Just(Event::StateReady(state())),
         1 => Just(Event::StateReady(State { purpose: Purpose::Handover, ..state() })),

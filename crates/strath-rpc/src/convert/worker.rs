@@ -66,8 +66,9 @@ impl TryFrom<wire::Returning> for Returning {
 
 impl From<Prepared> for wire::Prepared {
     fn from(prepared: Prepared) -> Self {
-        let Prepared { data, parameters, statistics, numerics } = prepared;
-        Self { data: Some(data.into()), parameters, statistics, numerics: numerics.0.into() }
+        let Prepared { data, parameters, statistics, numerics, gpu } = prepared;
+        let gpu = gpu.unwrap_or_default();
+        Self { data: Some(data.into()), parameters, statistics, numerics: numerics.0.into(), gpu }
     }
 }
 
@@ -75,12 +76,13 @@ impl TryFrom<wire::Prepared> for Prepared {
     type Error = RpcError;
 
     fn try_from(prepared: wire::Prepared) -> Result<Self, RpcError> {
-        let wire::Prepared { data, parameters, statistics, numerics } = prepared;
+        let wire::Prepared { data, parameters, statistics, numerics, gpu } = prepared;
         Ok(Self {
             data: required(data, "Prepared.data")?.try_into()?,
             parameters,
             statistics,
             numerics: digest(&numerics, "Prepared.numerics")?,
+            gpu: Some(text(gpu, "Prepared.gpu")?).filter(|gpu| !gpu.is_empty()),
         })
     }
 }

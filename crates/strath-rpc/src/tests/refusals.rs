@@ -109,6 +109,7 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
     each_refused!(Prepared, wire::Prepared { data: Some(data), numerics: bytes.clone(), ..Default::default() },
         "Prepared.data": data = None;
         "Prepared.numerics": numerics = vec![1; 33];
+        "Prepared.gpu": gpu = long();
     );
     each_refused!(Progress, wire::Progress { phase: 1, ..Default::default() },
         "Progress.phase": phase = 0;
@@ -158,8 +159,13 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
     let leaving = wire::worker_message::Kind::Leaving(wire::Leaving { reason: long(), generation: 1 });
     assert!(message(Some(leaving)).contains("Leaving.reason is a text of 65537 bytes, expected at most 65536 bytes"));
     assert!(message(None).contains("WorkerMessage.kind"));
-    let ready = wire::worker_message::Kind::RingReady(wire::RingReady { generation: 0 });
-    assert!(message(Some(ready)).contains("RingReady.generation is 0"));
+    let ready = |generation, communicator: Vec<u8>| {
+        message(Some(wire::worker_message::Kind::RingReady(wire::RingReady { generation, communicator })))
+    };
+    assert!(ready(0, Vec::new()).contains("RingReady.generation is 0"));
+    for length in [1, 127, 129] {
+        assert!(ready(1, vec![0; length]).contains(&format!("RingReady.communicator is {length} bytes, expected 128")));
+    }
 }
 
 #[test]
@@ -242,7 +248,7 @@ fn every_malformed_field_of_the_coordinator_is_refused_by_name() {
     );
     let none = CoordinatorMessage::decode(wire::CoordinatorMessage { kind: None }).unwrap_err().to_string();
     assert!(none.contains("CoordinatorMessage.kind"), "{none}");
-    let start = wire::coordinator_message::Kind::Start(wire::Start { generation: 0 });
+    let start = wire::coordinator_message::Kind::Start(wire::Start { generation: 0, communicator: Vec::new() });
     let start = CoordinatorMessage::decode(wire::CoordinatorMessage { kind: Some(start) }).unwrap_err().to_string();
     assert!(start.contains("Start.generation is 0"), "{start}");
 }

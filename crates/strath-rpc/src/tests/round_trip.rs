@@ -7,9 +7,10 @@ use proptest::prelude::*;
 use prost::Message as _;
 use strath_core::{Audit, Digest, Generation, Rank, RunId, Rung, Step, Survey, Telemetry, Ticket, WorkerId};
 use strath_protocol::message::{
-    Admitted, Assign, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport, FailureKind,
-    FailureReport, Feed, Finished, Follow, Halted, Holds, Job, MeasureReport, Member, Phase, PhaseSeconds, Prepared,
-    Progress, Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence, WorkerMessage,
+    Admitted, Assign, CommunicatorId, CoordinatorMessage, DataSummary, DrainAnswer, DrainRequest, Ending, EvalReport,
+    FailureKind, FailureReport, Feed, Finished, Follow, Halted, Holds, Job, MeasureReport, Member, Phase, PhaseSeconds,
+    Prepared, Progress, Purpose, Register, Returning, Shortage, Split, State, StateRef, StepReport, Whence,
+    WorkerMessage,
 };
 use strath_protocol::{ClusterStatus, DecisionStatus, SurveyStatus, WorkerStatus};
 
@@ -178,12 +179,21 @@ fn register() -> impl Strategy<Value = Register> {
 }
 
 fn prepared() -> impl Strategy<Value = Prepared> {
-    (data(), any::<[u64; 2]>(), digest()).prop_map(|(data, [parameters, statistics], numerics)| Prepared {
+    let gpu = prop::option::of("[a-f0-9]{1,40}");
+    (data(), any::<[u64; 2]>(), digest(), gpu).prop_map(|(data, [parameters, statistics], numerics, gpu)| Prepared {
         data,
         parameters,
         statistics,
         numerics,
+        gpu,
     })
+}
+
+fn communicator() -> impl Strategy<Value = Option<CommunicatorId>> {
+    prop::option::of(any::<[[u8; 32]; 4]>().prop_map(|id| {
+        let bytes: [u8; CommunicatorId::BYTES] = id.concat().try_into().unwrap();
+        CommunicatorId(Box::new(bytes))
+    }))
 }
 
 fn halted() -> impl Strategy<Value = Halted> {
@@ -223,7 +233,8 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
     prop_oneof![
         register().prop_map(WorkerMessage::Register),
         prepared().prop_map(WorkerMessage::Prepared),
-        generation().prop_map(|generation| WorkerMessage::RingReady { generation }),
+        (generation(), communicator())
+            .prop_map(|(generation, communicator)| WorkerMessage::RingReady { generation, communicator }),
         (generation_or_none(), step(), phase(), number()).prop_map(|(generation, step, phase, images_per_s)| {
             WorkerMessage::Heartbeat(Progress { generation, step, phase, images_per_s })
         }),
@@ -304,7 +315,8 @@ fn coordinator_message() -> impl Strategy<Value = CoordinatorMessage> {
         ),
         assign().prop_map(CoordinatorMessage::Assign),
         state().prop_map(CoordinatorMessage::State),
-        generation().prop_map(|generation| CoordinatorMessage::Start { generation }),
+        (generation(), communicator())
+            .prop_map(|(generation, communicator)| CoordinatorMessage::Start { generation, communicator }),
         Just(CoordinatorMessage::Ack),
         generation().prop_map(|generation| CoordinatorMessage::Stop { generation }),
         (generation(), step()).prop_map(|(generation, recorded)| CoordinatorMessage::Pause { generation, recorded }),

@@ -117,7 +117,7 @@ async fn a_worker_that_does_not_read_is_dropped() {
     let mut coordinator = coordinator();
     let (session, connection) = coordinator.worker().await;
     coordinator.server.send(connection, CoordinatorMessage::State(state(32 << 20, 0)));
-    let message = CoordinatorMessage::Start { generation: Generation(1) };
+    let message = CoordinatorMessage::Start { generation: Generation(1), communicator: None };
     for _ in 0..1100 {
         coordinator.server.send(connection, message.clone());
     }

@@ -69,7 +69,7 @@ async fn acknowledgements_overtake_a_state_from_the_coordinator_and_the_start_do
     let mut coordinator = coordinator();
     let (mut session, connection) = coordinator.worker().await;
     let sent = state(8 << 20, 0);
-    let start = CoordinatorMessage::Start { generation: Generation(1) };
+    let start = CoordinatorMessage::Start { generation: Generation(1), communicator: None };
     coordinator.server.send(connection, CoordinatorMessage::State(sent.clone()));
     coordinator.server.send(connection, start.clone());
     coordinator.server.send(connection, CoordinatorMessage::Ack);

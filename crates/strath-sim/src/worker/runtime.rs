@@ -134,7 +134,7 @@ impl Runtime {
                     env.within(takes, self.process.0, Input::Prepared(self.session));
                 }
                 Some(WorkerCommand::Connect { assign, state }) => self.connect(assign, state.as_ref(), env),
-                Some(WorkerCommand::Run) => {
+                Some(WorkerCommand::Run { .. }) => {
                     if let Some(thread) = self.thread.as_mut().filter(|_| self.is_ready) {
                         self.is_ready = false;
                         thread.run(env);
@@ -310,7 +310,7 @@ impl Runtime {
             }
             Report::Connected => {
                 self.is_ready = true;
-                WorkerEvent::RingConnected(generation)
+                WorkerEvent::RingConnected { generation, communicator: None }
             }
             Report::NotConnected(kind, state) => {
                 self.rests(state, env);

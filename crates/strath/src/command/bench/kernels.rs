@@ -1,23 +1,25 @@
-//! `strath bench kernels`: every product of a model's layers beside the peak, on one thread.
+//! `strath bench kernels`: every product of a model's layers beside the peak: of one thread, or of a GPU.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args;
 use serde_json::{Value, json};
+use strath_cuda::Gpu;
 use strath_kernels::conv::{self, Method};
 use strath_kernels::isa::Isa;
 use strath_kernels::peak::fma_peak;
 use strath_kernels::product::{Side, Sizes, batched};
 use strath_model::{Model, Work, convolution_method};
-use strath_node::prepare;
 use strath_node::summary::median;
+use strath_node::{device, prepare};
 
+use super::on_gpu;
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
 use crate::telling;
 
-/// Time of each kernel and shape of a model, beside the peak of one thread
+/// Time of each kernel and shape of a model, beside the peak of one thread, or of the GPU
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Winograd's kernels do with fewer multiplications than are counted, so they can be above 100 %;
@@ -51,6 +53,11 @@ impl Kernels {
         let method = convolution_method(config.model.convolution);
         let model =
             Model::build(&config.model.kind, dataset.shape(), dataset.classes(), method).map_err(Failure::other)?;
+        let gpu = device::open(&config, 0).map_err(Failure::other)?;
+        let on = match &gpu {
+            Some(gpu) => Some((gpu, on_gpu::peaks(gpu).map_err(Failure::other)?)),
+            None => None,
+        };
         let mut counted: Vec<(Work, usize)> = Vec::new();
         for work in model.work(self.batch as usize).map_err(Failure::other)? {
             match counted.iter_mut().find(|(known, _)| *known == work) {
@@ -65,16 +72,26 @@ impl Kernels {
             ))?;
         }
         for (work, count) in counted {
-            for (product, us, percent) in measure(&work, method) {
+            let rows = match &on {
+                Some((gpu, peaks)) => on_gpu::measure(gpu, &work, peaks).map_err(Failure::other)?,
+                None => measure(&work, method),
+            };
+            for (product, us, percent) in rows {
                 let gflops = work.flops() / us / 1e3;
+                let by = gpu.as_ref().map_or_else(|| Isa::active().name().into(), |gpu| of_gpu(gpu));
                 let row = json!({
-                    "isa": Isa::active().name(), "layer": name(&work), "product": product, "times": count, "us": us, "gflops": gflops, "percent_of_peak": percent,
+                    "isa": by, "layer": name(&work), "product": product, "times": count, "us": us, "gflops": gflops, "percent_of_peak": percent,
                 });
                 telling::print(&if self.json { format!("{row}\n") } else { line(&row) })?;
             }
         }
         Ok(())
     }
+}
+
+/// In what numbers a GPU computes, and which it is.
+fn of_gpu(gpu: &Gpu) -> String {
+    format!("{} ({})", gpu.compute().name(), gpu.name())
 }
 
 fn line(row: &Value) -> String {

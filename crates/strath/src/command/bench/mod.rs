@@ -7,6 +7,7 @@ mod footprint;
 mod forecast;
 mod kernels;
 mod link;
+mod on_gpu;
 mod peaks;
 mod rank;
 mod scale;

@@ -7,11 +7,13 @@ use clap::Args;
 use serde_json::{Value, json};
 use strath_core::config::{Config, OptimizerKind};
 use strath_core::{Assignment, ImageShape, Rank};
+use strath_cuda::Gpu;
 use strath_kernels::isa::Isa;
 use strath_model::{Method, Model, Work};
-use strath_node::prepare;
 use strath_node::summary::median;
+use strath_node::{device, prepare};
 
+use super::on_gpu;
 use super::peaks::Peaks;
 use super::trained::{self, Trained};
 use crate::configuration::{Changes, workers_flag};
@@ -22,7 +24,7 @@ use crate::telling;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 It trains for a moment, as strath train does, and looks at rank 0's metrics. Peaks are measured
-just before and just after, the better counts: multiply-adds of one thread, a copy of 64 MiB.
+just before and just after, the better counts: multiply-adds and a copy of one thread, or of the GPU.
 
 Examples:
   strath bench step
@@ -51,12 +53,17 @@ impl Step {
     /// Runs the command.
     pub fn run(self) -> Result<(), Failure> {
         let config = self.changes.resolve(self.config.as_deref(), workers_flag(self.workers))?.config;
-        // The workers pin themselves; the peaks beside them are this process's.
+        // The workers pin themselves, and open their GPUs; the peaks beside them are this process's.
         prepare::pin(config.cluster.isa).map_err(Failure::other)?;
-        let before = Peaks::measure();
+        let gpu = device::open(&config, 0).map_err(Failure::other)?;
+        let measure = || match &gpu {
+            Some(gpu) => on_gpu::peaks(gpu).map_err(Failure::other),
+            None => Ok(Peaks::measure()),
+        };
+        let before = measure()?;
         let Trained { steps, footprint } = trained::steps(&config, self.steps, &[])?;
         let dataset = strath_data::Dataset::load(&config.data, config.run.seed).map_err(Failure::other)?;
-        let peaks = before.better(Peaks::measure());
+        let peaks = before.better(measure()?);
         let amounts = Amounts::of(&config, dataset.shape(), dataset.classes())?;
         let step_ms = 1e3 * median(steps.iter().filter_map(|line| line["step_s"].as_f64()));
         let mut busy_ms = 0.0;
@@ -72,7 +79,11 @@ impl Step {
         whole["faults_a_step"] = json!(footprint.faults_a_step);
         whole["peak_rss_mib"] = json!(footprint.peak_bytes.map(|bytes| bytes as f64 / f64::from(1 << 20)));
         rows.push(whole);
-        telling::print(&if self.json { lines(&rows) } else { table(&rows, &config, step_ms, &peaks) })
+        telling::print(&if self.json {
+            lines(&rows)
+        } else {
+            table(&rows, &config, step_ms, &peaks, &whose(gpu.as_ref()))
+        })
     }
 }
 
@@ -140,15 +151,22 @@ fn lines(rows: &[Value]) -> String {
     rows.iter().map(Value::to_string).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-fn table(rows: &[Value], config: &Config, step_ms: f64, peaks: &Peaks) -> String {
+/// Whose peaks they are.
+fn whose(gpu: Option<&Gpu>) -> String {
+    gpu.map_or_else(
+        || format!("one thread's ({})", Isa::active()),
+        |gpu| format!("{}'s ({})", gpu.name(), gpu.compute().name()),
+    )
+}
+
+fn table(rows: &[Value], config: &Config, step_ms: f64, peaks: &Peaks, whose: &str) -> String {
     let number = |value: &Value, digits: usize| value.as_f64().map_or_else(|| "-".into(), |v| format!("{v:.digits$}"));
     let mut text = format!(
-        "{} workers, batch {}: {:.1} images/s; one thread's peak {:.0} GFLOP/s ({}), copy {:.1} GB/s\n{:10} {:>9} {:>7} {:>9} {:>8} {:>7} {:>8}\n",
+        "{} workers, batch {}: {:.1} images/s; {whose} peak {:.0} GFLOP/s, copy {:.1} GB/s\n{:10} {:>9} {:>7} {:>9} {:>8} {:>7} {:>8}\n",
         config.cluster.workers,
         config.batch.size,
         1e3 * config.batch.size as f64 / step_ms,
         peaks.gflops,
-        Isa::active(),
         peaks.copy_gbs,
         "phase",
         "ms",

@@ -1,0 +1,81 @@
+//! Workers whose GPUs sum by themselves, with the processor in place of the GPUs: the bits of a run through the hosts, and what becomes of one whose ranks come apart.
+
+#![cfg(feature = "emulator")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
+
+mod support;
+
+use std::path::Path;
+use std::process::Child;
+use std::time::Duration;
+
+use support::{
+    Coordinator, DEADLINE, finish, memberships, reach, repository, sha, signal, stderr, strath, summary, train,
+};
+
+/// A small network on digits, on GPUs.
+fn sets(more: &[&'static str]) -> Vec<&'static str> {
+    let all =
+        ["model.kind=mlp", "model.hidden=[16]", "run.epochs=2", "batch.size=48", "sam.m=8", "cluster.device=cuda:0"];
+    all.iter().chain(more).flat_map(|set| ["--set", *set]).collect()
+}
+
+/// The hash of an undisturbed run of one worker.
+fn alone(folder: &Path) -> String {
+    let config = repository().join("configs/digits.toml");
+    sha(&train(&config, &folder.join("alone"), &[&["--workers", "1"][..], &sets(&[])].concat()))
+}
+
+/// A coordinator that insists on NCCL, and the workers.
+fn three(out: &Path) -> (Coordinator, [Child; 3]) {
+    let coordinator = Coordinator::start(
+        out,
+        &[&["--min-workers", "2"][..], &sets(&["cluster.transport=nccl", "checkpoint.every_steps=1000"])].concat(),
+    );
+    let worker = || strath().args(["worker", "--coordinator", &coordinator.address]).spawn().unwrap();
+    let workers = [worker(), worker(), worker()];
+    (coordinator, workers)
+}
+
+#[test]
+fn a_gpu_that_leaves_in_order_makes_a_new_communicator_of_the_others_in_their_processes() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let (coordinator, workers) = three(&out);
+    reach(&out, 10);
+    signal(workers[2].id(), "-TERM");
+    let ended = finish(coordinator.child, DEADLINE);
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    for worker in workers {
+        let ended = finish(worker, Duration::from_secs(20));
+        assert!(ended.status.success(), "{}", stderr(&ended));
+        assert!(!stderr(&ended).contains("begins anew"), "{}", stderr(&ended));
+    }
+    let sizes: Vec<u64> = memberships(&out).iter().map(|line| line["world_size"].as_u64().unwrap()).collect();
+    assert_eq!(sizes, [3, 2]);
+    assert_eq!(sha(&summary(&out)), alone(folder.path()));
+}
+
+/// The others' processes begin anew, and hand their state on to themselves: no checkpoint is there to begin from.
+#[test]
+fn of_gpus_that_lose_one_the_others_begin_anew_with_their_state_and_train_to_the_same_bits() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let (coordinator, mut workers) = three(&out);
+    reach(&out, 10);
+    workers[1].kill().unwrap();
+    let ended = finish(coordinator.child, DEADLINE);
+    assert!(ended.status.success(), "{}", stderr(&ended));
+    for (at, worker) in workers.into_iter().enumerate() {
+        let ended = finish(worker, Duration::from_secs(20));
+        if at != 1 {
+            assert!(ended.status.success(), "{}", stderr(&ended));
+            assert!(stderr(&ended).contains("begins anew"), "{}", stderr(&ended));
+        }
+    }
+    let lines = memberships(&out);
+    let last = lines.last().unwrap();
+    assert_eq!(last["world_size"], 2);
+    assert!(lines.iter().skip(1).all(|line| line["step"].as_u64().unwrap() >= 9), "steps were lost: {lines:?}");
+    assert_eq!(sha(&summary(&out)), alone(folder.path()));
+}
