@@ -4,8 +4,8 @@ STRATH is built with --features cuda; the Python that runs this has PyTorch for 
 
 1. every reference case with one worker on cuda:0, within its tolerance (tests/reference);
 2. the same weights_sha256 for 1, 2 and 4 workers that share cuda:0;
-3. images/s of a SAM step beside PyTorch's on the same GPU, in TF32 on both sides, then in f32, batch 128, m 128 and 32, in turns: Strath, PyTorch channels-last eager, and the same compiled, the
-   better of which counts.
+3. images/s of a SAM step beside PyTorch's on the same GPU, in bf16 on both sides (PyTorch's by autocast), then in TF32, last in f32, batch 128, m 128 and 32, in turns: Strath, PyTorch channels-last
+   eager, and the same compiled, the better of which counts.
 
 Prints a line a result, and at the end the ratios as a Markdown table; with --out writes everything as JSON. Data is drawn, 32x32x3 and 10 classes.
 """
@@ -103,20 +103,24 @@ def theirs(network, m, steps, compute, compiled):
     images = torch.randn(EXAMPLES, 3, 32, 32, device=DEVICE).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (EXAMPLES,), device=DEVICE)
 
+    def loss(x, y):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=compute == "bf16"):
+            return F.cross_entropy(forward(x), y)
+
     def step(number):
         descent = [torch.zeros_like(w) for w in weights]
         for lane in range(BATCH // m):
             first = (number * BATCH + lane * m) % (EXAMPLES - m + 1)
             x, y = images[first:first + m], labels[first:first + m]
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(forward(x), y).backward()
+            loss(x, y).backward()
             with torch.no_grad():
                 gradient = [w.grad for w in weights]
                 norm = torch.stack(torch._foreach_norm(gradient)).norm()
                 kept = [w.clone() for w in weights]
                 torch._foreach_add_(weights, torch._foreach_mul(gradient, RHO / norm))
             optimizer.zero_grad(set_to_none=True)
-            (F.cross_entropy(forward(x), y) * (m / BATCH)).backward()
+            (loss(x, y) * (m / BATCH)).backward()
             with torch.no_grad():
                 torch._foreach_add_(descent, [w.grad for w in weights])
                 torch._foreach_copy_(weights, kept)
@@ -165,7 +169,7 @@ def main():
         except subprocess.CalledProcessError as error:
             tell("hashes", {"failed": error.stderr[-300:]})
         rows = []
-        for compute, m in (("tf32", 128), ("tf32", 32), ("f32", 128), ("f32", 32)):
+        for compute, m in (("bf16", 128), ("tf32", 128), ("bf16", 32), ("tf32", 32), ("f32", 128), ("f32", 32)):
             for name, network in NETWORKS.items():
                 name = f"{name}, m {m}, {compute}"
                 if left() < 60:

@@ -7,6 +7,7 @@ use std::ffi::c_void;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use half::bf16;
@@ -16,6 +17,7 @@ use strath_kernels::conv::Shape;
 use crate::activation::Activation;
 use crate::driver::{Driver, Kernel, Numbers, Products, Side};
 use crate::error::GpuError;
+use crate::nccl::Library;
 use crate::source::THREADS;
 
 mod sealed {
@@ -45,6 +47,8 @@ struct Shared {
     driver: Box<dyn Driver>,
     /// Memory that nobody uses at the moment, by bytes: a step asks for the same lengths as the step before.
     free: Mutex<BTreeMap<usize, Vec<u64>>>,
+    /// Whether a communicator on it was aborted: NCCL is not to be relied on afterwards.
+    came_apart: AtomicBool,
 }
 
 impl fmt::Debug for Gpu {
@@ -105,7 +109,7 @@ pub(crate) enum Grid {
 impl Gpu {
     /// The device that a driver drives.
     pub fn new(driver: impl Driver + 'static) -> Self {
-        Self(Arc::new(Shared { driver: Box::new(driver), free: Mutex::default() }))
+        Self(Arc::new(Shared { driver: Box::new(driver), free: Mutex::default(), came_apart: AtomicBool::new(false) }))
     }
 
     /// The device in words.
@@ -113,8 +117,24 @@ impl Gpu {
         self.0.driver.name()
     }
 
-    pub(crate) fn driver(&self) -> &dyn Driver {
-        &*self.0.driver
+    /// What no other device is called, of any machine.
+    pub fn identity(&self) -> String {
+        self.0.driver.identity()
+    }
+
+    /// NCCL on this device, where it is at hand and no communicator of this process was aborted.
+    pub fn nccl(&self) -> Option<Arc<dyn Library>> {
+        if self.0.came_apart.load(Ordering::Relaxed) { None } else { self.0.driver.nccl() }
+    }
+
+    /// A communicator on it was aborted.
+    pub(crate) fn came_apart(&self) {
+        self.0.came_apart.store(true, Ordering::Relaxed);
+    }
+
+    /// Keeps the device until the process ends: one that does not end what it was asked is not waited for.
+    pub fn leave_behind(self) {
+        std::mem::forget(self);
     }
 
     /// What it multiplies in.

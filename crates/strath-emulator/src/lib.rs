@@ -28,6 +28,9 @@ type Kernels = (Library, Mutex<Launch>);
 /// The kernels for activations of f32 and of bf16, loaded when they are first asked for.
 static KERNELS_OF_PROCESS: OnceLock<Result<[Kernels; 2], GpuError>> = OnceLock::new();
 
+/// How many were opened.
+static OPENED: AtomicU64 = AtomicU64::new(0);
+
 /// The processor as a device.
 pub struct Emulator {
     kernels: &'static [Kernels; 2],
@@ -49,7 +52,6 @@ impl Emulator {
     /// [`GpuError`] where there was no C++ compiler when this was built.
     pub fn new(compute: Compute) -> Result<Self, GpuError> {
         let kernels = KERNELS_OF_PROCESS.get_or_init(find).as_ref().map_err(Clone::clone)?;
-        static OPENED: AtomicU64 = AtomicU64::new(0);
         let number = OPENED.fetch_add(1, Ordering::Relaxed);
         Ok(Self { kernels, compute, number, nccl: Arc::default() })
     }
@@ -144,7 +146,9 @@ impl Emulator {
         // SAFETY: as this function's.
         let mut values = unsafe { values(of, at, len) };
         if self.compute == Compute::Tf32 {
-            values.iter_mut().for_each(|value| *value = to_tf32(*value));
+            for value in &mut values {
+                *value = to_tf32(*value);
+            }
         }
         values
     }

@@ -95,7 +95,9 @@ impl Communicator {
             // SAFETY: so many values were to be summed in place, and whoever asked waits.
             let sum = unsafe { bytes(at, len * width(term)) };
             sum.fill(0);
-            brought.iter().for_each(|terms| add(term, sum, terms));
+            for terms in &brought {
+                add(term, sum, terms);
+            }
         }
         // Nothing was brought to a round before the first.
         let _ = fs::remove_file(self.file(self.round - 1, self.rank));

@@ -10,7 +10,7 @@ use strath_core::config::{Config, WeightDecay};
 use strath_core::{Assignment, Digest, Evaluations, Finish, Generation, Rank, Step};
 use strath_data::{Loader, SplitName};
 use strath_model::Model;
-use strath_protocol::message::{Admitted, Assign, CommunicatorId, FailureKind, Job, Phase, Split, State};
+use strath_protocol::message::{Admitted, Assign, FailureKind, Job, Phase, Split, State};
 use strath_rpc::{ClientTls, Credentials};
 use strath_sam::Optimizer;
 
@@ -18,7 +18,7 @@ use crate::checkpoint::{self, CheckpointError};
 use crate::evaluate::{EvaluateError, evaluate};
 use crate::feed::Audience;
 use crate::flat::{Place, Weights};
-use crate::gpus;
+use crate::gpus::Offer;
 use crate::measure::{MeasureError, Measurement, Measuring};
 use crate::pace::Pace;
 use crate::prepare::Prepared;
@@ -40,8 +40,8 @@ pub(crate) struct Ready {
     pub(crate) generation: Generation,
     pub(crate) peers: Arc<Collective>,
     pub(crate) work: Work,
-    /// By what the ranks' GPUs may find each other; of rank 0.
-    pub(crate) communicator: Option<CommunicatorId>,
+    /// What this rank offers to sums of GPUs.
+    pub(crate) offer: Offer,
 }
 
 /// What a rank does in a generation.
@@ -143,14 +143,10 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
         Loader::new(prepared.dataset.clone(), plan.batch(), seed, config.data.shuffle, config.data.augment.clone());
     let world_size = assign.members.len() as u32;
     let place = Place::from(prepared.model.gpu());
-    let names = prepared.sums_by_gpu() && assign.rank == Rank(0) && world_size > 1 && admitted.job == Job::Train;
-    let named = prepared.model.gpu().filter(|_| names).map_or(Ok(None), gpus::name);
-    let communicator = match named {
-        Ok(communicator) => communicator,
-        Err(error) => {
-            let (message, kind) = (error.to_string(), FailureKind::Machine);
-            return Err(NotConnected { message, kind, state: Some(held(state)) });
-        }
+    let offer = if world_size > 1 && admitted.job == Job::Train {
+        Offer::of(&prepared, tls.is_some(), assign.rank)
+    } else {
+        Offer::default()
     };
     let work = match &admitted.job {
         Job::Evaluate(split) => Work::Evaluate(Box::new(Evaluating {
@@ -204,7 +200,7 @@ pub(crate) fn connect(beginning: Beginning, cancelled: &AtomicBool) -> Result<Re
             }))
         }
     };
-    Ok(Ready { generation: assign.generation, peers, work, communicator })
+    Ok(Ready { generation: assign.generation, peers, work, offer })
 }
 
 /// The state that the generation starts from: what the coordinator sent, or the seed's.

@@ -4,23 +4,39 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use strath_collective::Collective;
+use strath_core::Rank;
 use strath_cuda::nccl::{Communicator, NcclError, UniqueId};
 use strath_cuda::{Gpu, GpuError, Vector};
 use strath_protocol::message::CommunicatorId;
 
 use crate::flat::{Flat, Integers};
+use crate::prepare::Prepared;
 use crate::sums::DescentSum;
 
 /// Ranks whose rings are connected all begin at once: whoever does not come in this time will not.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
 
-/// A name for the communicator of a generation, where its GPUs may sum by themselves.
-///
-/// # Errors
-/// NCCL's.
-pub(crate) fn name(gpu: &Gpu) -> Result<Option<CommunicatorId>, GpuError> {
-    let id = gpu.nccl().map(|library| library.unique_id()).transpose()?;
-    Ok(id.map(|id| CommunicatorId(Box::new(id.0))))
+/// A rank's GPU, where it may sum with others by itself, and the name that rank 0 gives them.
+#[derive(Debug, Default)]
+pub(crate) struct Offer {
+    pub(crate) gpu: Option<String>,
+    pub(crate) communicator: Option<CommunicatorId>,
+}
+
+impl Offer {
+    /// What a rank of several that train offers. A GPU whose NCCL cannot even name a communicator sums through its host.
+    pub(crate) fn of(prepared: &Prepared, is_encrypted: bool, rank: Rank) -> Self {
+        let gpu = prepared.gpu_that_sums(is_encrypted);
+        let Some((gpu, library)) = gpu.and_then(|gpu| Some((gpu, gpu.nccl()?))) else { return Self::default() };
+        let name = || library.unique_id().map(|id| CommunicatorId(Box::new(id.0)));
+        match (rank == Rank(0)).then(name).transpose() {
+            Ok(communicator) => Self { gpu: Some(gpu.identity()), communicator },
+            Err(error) => {
+                tracing::warn!("{error}; sums go through the hosts");
+                Self::default()
+            }
+        }
+    }
 }
 
 /// The GPUs of a generation, connected. The ring of their ranks goes on beside them, and says at once when a rank is lost.
@@ -76,7 +92,7 @@ impl Gpus {
         self.communicator.lock().unwrap_or_else(PoisonError::into_inner).end()
     }
 
-    /// Ends the communicator as it stands, as its ranks have come apart; whether that hangs.
+    /// Ends the communicator as it stands, as its ranks have come apart; whether the device hangs.
     pub fn abort(&self) -> bool {
         self.communicator.lock().unwrap_or_else(PoisonError::into_inner).abort()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use strath_core::Digest;
 use strath_core::config::{Config, ConfigError, DataKind, Isa, Reduce, Transport};
+use strath_cuda::Gpu;
 use strath_data::{DataError, Dataset};
 use strath_kernels::isa as kernels;
 use strath_model::{Model, ModelError, convolution_method};
@@ -25,11 +26,16 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    /// Whether its GPU may sum with others by itself: as far as the configuration goes, and where NCCL is at hand.
-    pub(crate) fn sums_by_gpu(&self) -> bool {
+    /// Its GPU, where that may sum with others by itself: NCCL is at hand, and asked for or, where the ring is not encrypted, as NCCL's connections are not,
+    /// allowed.
+    pub(crate) fn gpu_that_sums(&self, is_encrypted: bool) -> Option<&Gpu> {
         let cluster = &self.config.cluster;
-        let may = matches!(cluster.transport, Transport::Auto | Transport::Nccl) && cluster.reduce != Reduce::Bf16;
-        may && self.model.gpu().is_some_and(|gpu| gpu.nccl().is_some())
+        let may = match cluster.transport {
+            Transport::Nccl => true,
+            Transport::Auto => !is_encrypted && cluster.reduce != Reduce::Bf16,
+            Transport::Tcp | Transport::Shm => false,
+        };
+        self.model.gpu().filter(|gpu| may && gpu.nccl().is_some())
     }
 }
 

@@ -147,7 +147,7 @@ impl Stepper {
         let Some(gpu) = self.model.gpu() else { return Ok(()) };
         self.gpus = Some(Gpus::connect(gpu, id, peers)?);
         // What lies on a device is not sent as it comes.
-        self.pieces = vec![0..self.model.parameters().len()];
+        self.pieces = descent::cut(self.model.parameters(), 1);
         Ok(())
     }
 
@@ -241,26 +241,13 @@ impl Stepper {
         self.climb(peers, step, &w, &mut gathered, true, deadline)?;
         enter(Phase::Reduce);
         let Gathered { descent, tally, mut watch, mut clock } = gathered;
-        if self.gpus.is_none() {
-            descent.send_rest(fault, || self.buffers.take_host())?;
-        }
+        self.send(&descent, fault)?;
         clock.lap(|s| &mut s.reduce);
         let survey = watch.send(peers, step, if is_surveyed { Some(w.host()?) } else { None }.as_deref());
         clock.lap_survey();
         let tally = peers.all_reduce(step, Bucket::TALLY, everyone, tally.into_payload(watch.words()), fault);
         // G, the same bits on every rank
-        let (Reduction { gradient, fault, travelled }, tally) = match &self.gpus {
-            Some(gpus) => {
-                let (tally, told) = tally.wait(deadline)?; // every rank has come here
-                (descent.sum_by(gpus, told, deadline)?, tally)
-            }
-            None => {
-                let reduction = descent.wait(|| self.buffers.take_host(), deadline)?;
-                let (tally, told) = tally.wait(deadline)?;
-                // Also of a rank whose pieces had all left when it found it.
-                (Reduction { fault: reduction.fault.min(told), ..reduction }, tally)
-            }
-        };
+        let (Reduction { gradient, fault, travelled }, tally) = self.reduced(descent, tally, deadline)?;
         clock.lap(|s| &mut s.reduce);
         if let Some(error) = StepError::of_fault(fault, &self.plan, &self.model) {
             return Err(error); // every rank alike
@@ -301,6 +288,23 @@ impl Stepper {
             travelled,
             seconds: clock.seconds,
         })
+    }
+
+    /// Sends what is left of the descent gradient, unless the GPUs sum it once every rank has come there.
+    fn send(&self, descent: &Descent, fault: Fault) -> Result<(), GpuError> {
+        if self.gpus.is_some() { Ok(()) } else { descent.send_rest(fault, || self.buffers.take_host()) }
+    }
+
+    /// Waits for the sum of the descent gradients, the same bits on every rank, and for the tally.
+    fn reduced(&self, descent: Descent, tally: Pending, deadline: Duration) -> Result<(Reduction, Reduced), StepError> {
+        if let Some(gpus) = &self.gpus {
+            let (tally, told) = tally.wait(deadline)?; // every rank has come here
+            return Ok((descent.sum_by(gpus, told, deadline)?, tally));
+        }
+        let reduction = descent.wait(|| self.buffers.take_host(), deadline)?;
+        let (tally, told) = tally.wait(deadline)?;
+        // Also of a rank whose pieces had all left when it found it.
+        Ok((Reduction { fault: reduction.fault.min(told), ..reduction }, tally))
     }
 
     /// The examples of a lane part's micro-batches, drawn once: both passes see the same augmentation.

@@ -70,11 +70,6 @@ pub enum Told {
     },
     /// All ranks rest: the generation ends after a step.
     Paused,
-    /// The ranks' GPUs came apart: what is left of NCCL in this process is not to be relied on, and it begins anew with the state that it leaves.
-    Spoilt {
-        /// How.
-        message: String,
-    },
     /// This rank cannot go on.
     Failed {
         /// Completed steps.
@@ -144,24 +139,23 @@ impl Training {
             after => self.finished(after == After::Stop),
         });
         match ended {
-            Ok(Told::Paused) => {
-                tell(Told::Paused);
-                // The process goes on, in another generation.
+            Ok(told) => {
+                // Whoever waits for this rank to end is told first.
+                tell(told);
                 if let Some(Err(error)) = self.stepper.take_gpus().map(|gpus| gpus.end()) {
-                    tell(Told::Spoilt { message: error.to_string() });
+                    tracing::warn!("{error}; sums go through the hosts from now on");
                     if error.hangs() {
-                        return lost_on_device();
+                        return self.leave_behind();
                     }
                 }
             }
-            Ok(told) => tell(told),
             Err(failure) => {
-                let is_lost = self.leave_gpus(&failure, &mut tell);
+                let (failure, hangs) = self.leave_gpus(failure);
                 if let Failure::Fault { phase, message, kind } = failure {
                     tell(Told::Failed { step: self.state.step(), phase, message, kind });
                 }
-                if is_lost {
-                    return lost_on_device();
+                if hangs {
+                    return self.leave_behind();
                 }
             }
         }
@@ -169,28 +163,50 @@ impl Training {
         state.inspect_err(|error| tracing::error!("the state is lost: {error}")).ok()
     }
 
-    /// Ends the GPUs' communicator where the ranks have come apart, and says so. `true`: it hangs, and the device with it.
-    fn leave_gpus(&mut self, failure: &Failure, tell: &mut impl FnMut(Told)) -> bool {
+    /// Ends the GPUs' communicator: the failure that is to be told, and whether the device hangs.
+    fn leave_gpus(&mut self, failure: Failure) -> (Failure, bool) {
         let gpus = self.stepper.take_gpus();
-        let (message, hangs) = match (failure, gpus) {
-            (Failure::Gpus(error), gpus) => {
-                // The ring may know who is lost.
-                let lost = self.peers.barrier(Step(self.state.step()), Duration::ZERO).err();
-                let lost = lost.filter(|error| lost_peer(error).is_some());
-                let hangs = error.hangs() || gpus.is_some_and(|gpus| gpus.abort());
-                (lost.map_or_else(|| error.to_string(), |lost| format!("{error}: {lost}")), hangs)
-            }
-            // All ranks fail alike, and end it in order.
-            (_, None) | (Failure::Fault { kind: FailureKind::Own | FailureKind::Configuration, .. }, _) => {
-                return false;
-            }
-            (Failure::Fault { .. } | Failure::Aborted, Some(gpus)) => {
-                let hangs = gpus.abort();
-                ("the ranks came apart".into(), hangs)
-            }
+        let hangs = match (&failure, gpus) {
+            (Failure::Gpus(error), gpus) => gpus.is_some_and(|gpus| gpus.abort()) || error.hangs(),
+            (_, None) => false,
+            // All ranks fail alike.
+            (
+                Failure::Fault {
+                    kind: FailureKind::Own | FailureKind::Configuration | FailureKind::Deviates(_), ..
+                },
+                Some(gpus),
+            ) => gpus.end().is_err_and(|error| error.hangs()),
+            (Failure::Fault { .. } | Failure::Aborted, Some(gpus)) => gpus.abort(),
         };
-        tell(Told::Spoilt { message });
-        hangs
+        let told = match failure {
+            _ if hangs => {
+                let message = "the GPU does not end what it was asked, since the ranks came apart".into();
+                Failure::Fault { phase: Phase::Reduce, message, kind: FailureKind::Machine }
+            }
+            Failure::Gpus(error) => self.came_apart(&error),
+            failure => failure,
+        };
+        (told, hangs)
+    }
+
+    /// What is told where the GPUs did not sum: the ring may know who is lost.
+    fn came_apart(&self, error: &NcclError) -> Failure {
+        if !self.peers.goes_on()
+            && let Err(lost) = self.peers.barrier(Step(self.state.step()), Duration::ZERO)
+        {
+            return collective_failure(Phase::Reduce, &lost);
+        }
+        let message = format!("{error}; sums go through the hosts from now on");
+        Failure::Fault { phase: Phase::Reduce, message, kind: FailureKind::GpusApart }
+    }
+
+    /// No state: it lies on a device that does not give it, and that nobody is to wait for.
+    fn leave_behind(self) -> Option<TrainingState> {
+        tracing::error!("the state is lost: it lies on a GPU that does not end what it was asked");
+        if let Some(gpu) = self.stepper.model().gpu() {
+            gpu.clone().leave_behind();
+        }
+        None
     }
 
     fn steps(
@@ -312,12 +328,6 @@ impl Training {
         tell(Told::State { step: state.step, is_final, model, optimizer });
         Ok(())
     }
-}
-
-/// No state: it lies on a device that does not give it.
-fn lost_on_device() -> Option<TrainingState> {
-    tracing::error!("the state is lost: it lies on a GPU that does not end what it was asked");
-    None
 }
 
 /// The state in the process's memory.

@@ -16,7 +16,6 @@ use tokio::sync::mpsc;
 
 use self::line::{Heard, Line};
 use self::runtime::Runtime;
-use crate::checkpoint;
 use crate::generation::Held;
 use crate::prepare::Prepared;
 use crate::step::EXCHANGE_DEADLINE;
@@ -49,17 +48,6 @@ pub struct WorkerSettings {
     pub connect_timeout: Duration,
     /// Where to write this rank's part of a trace, if one is wanted.
     pub trace: Option<PathBuf>,
-    /// The state that the process before this one left.
-    pub handed_on: Option<Arc<Kept>>,
-}
-
-/// A state that outlives the process that it was trained in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Kept {
-    /// The model file.
-    pub model: Vec<u8>,
-    /// The state file.
-    pub optimizer: Vec<u8>,
 }
 
 /// Why a worker ended without the run being complete.
@@ -112,7 +100,7 @@ impl WorkerError {
 }
 
 /// How a worker ended in order.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerEnd {
     /// The run is complete.
     Done,
@@ -120,8 +108,6 @@ pub enum WorkerEnd {
     Released,
     /// The run was stopped after a checkpoint.
     Stopped,
-    /// The process is to begin anew and to join again, with the state that it held where that was to be had.
-    Spoilt(Option<Kept>),
 }
 
 /// A coordinator that is lost before data and model are ready is looked for again so many times in a row: one that ends each session so
@@ -148,21 +134,6 @@ fn pause(given_up: u32) -> Duration {
 struct Left {
     prepared: Option<(String, Prepared)>,
     held: Option<Held>,
-    /// What the process before this one left.
-    handed_on: Option<Arc<Kept>>,
-    /// Whether the process is to begin anew.
-    is_spoilt: bool,
-}
-
-impl Left {
-    /// The state, as the next process is given it.
-    fn into_kept(self) -> Option<Kept> {
-        let ((_, Prepared { model, dataset, numerics, .. }), (state, _)) = (self.prepared?, self.held?);
-        Some(Kept {
-            model: checkpoint::encode_model(&model, &state.weights, &state.statistics),
-            optimizer: checkpoint::encode_state(&model, &state, dataset.digest(), numerics),
-        })
-    }
 }
 
 /// Joins a run and takes part until it ends. One that loses its coordinator, or is given up by it, joins again as a newcomer. `stop`:
@@ -176,8 +147,7 @@ pub async fn run(
     mut leave: mpsc::Receiver<String>,
 ) -> Result<WorkerEnd, WorkerError> {
     let here = Arc::new(if settings.trace.is_some() { Whereabouts::recorded() } else { Whereabouts::default() });
-    let mut left = Left { handed_on: settings.handed_on.clone(), ..Left::default() };
-    let (mut lost, mut lost_early, mut given_up) = (None, 0, 0);
+    let (mut left, mut lost, mut lost_early, mut given_up) = (Left::default(), None, 0, 0);
     loop {
         let connect = async {
             tokio::time::sleep(pause(given_up)).await;
@@ -198,9 +168,6 @@ pub async fn run(
         };
         let begun = Instant::now();
         let outcome = take_part(&settings, session, &here, &mut left, &mut stop, &mut leave).await?;
-        if left.is_spoilt && matches!(outcome, WorkerOutcome::Lost { .. }) {
-            return Ok(WorkerEnd::Spoilt(left.into_kept()));
-        }
         let vain = if begun.elapsed() < VAIN_PART { given_up } else { 0 };
         given_up = if matches!(outcome, WorkerOutcome::Outdated { .. }) { vain + 1 } else { 0 };
         match outcome {
@@ -305,8 +272,7 @@ async fn take_part(
             tracing::warn!("{error}");
         }
     }
-    let is_spoilt = runtime.spoilt.is_some();
-    *left = Left { prepared: runtime.prepared.take(), held: runtime.held.take(), handed_on: None, is_spoilt };
+    *left = Left { prepared: runtime.prepared.take(), held: runtime.held.take() };
     Ok(outcome)
 }
 

@@ -84,6 +84,8 @@ pub enum WorkerEvent {
     RingConnected {
         /// The generation.
         generation: Generation,
+        /// The GPU that it computes on, where that can sum with others by itself.
+        gpu: Option<String>,
         /// By what the ranks' GPUs may find each other; from rank 0.
         communicator: Option<CommunicatorId>,
     },

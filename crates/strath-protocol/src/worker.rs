@@ -172,10 +172,10 @@ impl Worker {
                 }
                 self.send(WorkerMessage::Prepared(prepared));
             }
-            Event::RingConnected { generation, communicator } => {
+            Event::RingConnected { generation, gpu, communicator } => {
                 self.expect(&Stage::Connecting(generation), "RingConnected")?;
                 self.stage = Stage::Connected(generation);
-                self.send(WorkerMessage::RingReady { generation, communicator });
+                self.send(WorkerMessage::RingReady { generation, gpu, communicator });
             }
             Event::Progress(progress) => {
                 // One that was told to halt may have an evaluation to end.
@@ -332,7 +332,8 @@ impl Worker {
         if matches!(self.stage, Stage::Registered | Stage::Failed(_)) || report.generation != self.progress.generation {
             return Err(Rejected::OutOfOrder { what: "Failed", state: self.stage.name() });
         }
-        let is_of_peer = matches!(report.kind, FailureKind::PeerLost(_) | FailureKind::Deviates(_));
+        let is_of_peer =
+            matches!(report.kind, FailureKind::PeerLost(_) | FailureKind::Deviates(_) | FailureKind::GpusApart);
         if let (Stage::Halting(..), true) = (&self.stage, is_of_peer) {
             return Err(Rejected::OutOfOrder { what: "Failed", state: self.stage.name() });
         }

@@ -87,6 +87,11 @@ pub(crate) fn digest(bytes: &[u8], field: &'static str) -> Result<Digest, RpcErr
     }
 }
 
+/// A GPU's name; none: it has none, or none that sums by itself.
+pub(crate) fn gpu(value: String, field: &'static str) -> Result<Option<String>, RpcError> {
+    Ok(Some(text(value, field)?).filter(|gpu| !gpu.is_empty()))
+}
+
 /// What names the GPUs of a generation; no bytes: nothing does.
 pub(crate) fn communicator(bytes: &[u8], field: &'static str) -> Result<Option<CommunicatorId>, RpcError> {
     if bytes.is_empty() {

@@ -77,9 +77,10 @@ impl Message for WorkerMessage {
             Self::State(state) => return Encoded::State(state),
             Self::Register(register) => Kind::Register(register.into()),
             Self::Prepared(prepared) => Kind::Prepared(prepared.into()),
-            Self::RingReady { generation, communicator } => {
+            Self::RingReady { generation, gpu, communicator } => {
                 let communicator = crate::convert::communicator_bytes(communicator);
-                Kind::RingReady(wire::RingReady { generation: generation.0, communicator })
+                let gpu = gpu.unwrap_or_default();
+                Kind::RingReady(wire::RingReady { generation: generation.0, gpu, communicator })
             }
             Self::Heartbeat(progress) => Kind::Heartbeat(progress.into()),
             Self::Step(report) => Kind::Step(report.into()),
@@ -109,6 +110,7 @@ impl Message for WorkerMessage {
             Kind::Prepared(prepared) => Self::Prepared(prepared.try_into()?),
             Kind::RingReady(ready) => Self::RingReady {
                 generation: crate::convert::generation(ready.generation, "RingReady.generation")?,
+                gpu: crate::convert::gpu(ready.gpu, "RingReady.gpu")?,
                 communicator: crate::convert::communicator(&ready.communicator, "RingReady.communicator")?,
             },
             Kind::Heartbeat(progress) => Self::Heartbeat(progress.try_into()?),

@@ -200,7 +200,7 @@ impl Cluster {
                     WorkerCommand::Connect { assign, .. } => {
                         self.happen(
                             worker,
-                            WorkerEvent::RingConnected { generation: assign.generation, communicator: None },
+                            WorkerEvent::RingConnected { generation: assign.generation, gpu: None, communicator: None },
                         );
                     }
                     WorkerCommand::Halt => {

@@ -1,6 +1,5 @@
 //! `strath`: sharpness-aware training at any scale.
 
-mod anew;
 mod command;
 mod configuration;
 mod errand;

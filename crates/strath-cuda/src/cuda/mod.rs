@@ -106,7 +106,7 @@ impl Cuda {
         let device = driver::device::get(number as c_int).map_err(failed("find it"))?;
         let name = driver::device::get_name(device).map_err(failed("tell its name"))?;
         let uuid = driver::device::get_uuid(device).map_err(failed("tell its identity"))?;
-        let uuid: String = uuid.bytes.iter().map(|byte| format!("{:02x}", *byte as u8)).collect();
+        let uuid = format!("{:032x}", u128::from_be_bytes(uuid.bytes.map(|byte| byte as u8)));
         // SAFETY: the device was just found; the context is the process's, and current before anything is made in it.
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(failed("make a context"))?;

@@ -15,6 +15,8 @@ use crate::gpu::{Gpu, Vector};
 const ABORT_DEADLINE: Duration = Duration::from_secs(5);
 /// Ranks that end a communicator in order wait for each other at most so long.
 const END_DEADLINE: Duration = Duration::from_secs(2);
+/// What a device was asked beside sums is done within this time.
+const IDLE_DEADLINE: Duration = Duration::from_secs(1);
 /// One who waits yields its core for so long before it sleeps between two looks.
 const YIELDS: Duration = Duration::from_micros(500);
 const NAP: Duration = Duration::from_micros(100);
@@ -27,7 +29,7 @@ pub enum NcclError {
     Failed {
         /// Its words.
         error: GpuError,
-        /// Whether the abort did not come back.
+        /// Whether the device does not end what it was asked.
         hangs: bool,
     },
     /// Some rank has not come so far.
@@ -37,7 +39,7 @@ pub enum NcclError {
         doing: &'static str,
         /// Seconds.
         s: u64,
-        /// Whether the abort did not come back.
+        /// Whether the device does not end what it was asked.
         hangs: bool,
     },
     /// Whoever waited has learned that it will not go on.
@@ -45,13 +47,13 @@ pub enum NcclError {
     Abandoned {
         /// What it was asked.
         doing: &'static str,
-        /// Whether the abort did not come back.
+        /// Whether the device does not end what it was asked.
         hangs: bool,
     },
 }
 
 impl NcclError {
-    /// Whether the communicator's abort did not come back: then the device does not either.
+    /// Whether the device does not end what it was asked.
     pub fn hangs(&self) -> bool {
         match self {
             Self::Failed { hangs, .. } | Self::Late { hangs, .. } | Self::Abandoned { hangs, .. } => *hangs,
@@ -60,7 +62,7 @@ impl NcclError {
 }
 
 fn hanging(hangs: bool) -> &'static str {
-    if hangs { "; its abort hangs" } else { "" }
+    if hangs { "; the GPU hangs" } else { "" }
 }
 
 /// The ranks of a world, connected by NCCL. One that has failed is of no use any more.
@@ -156,7 +158,16 @@ impl Communicator {
         self.settle("end", END_DEADLINE, || true, |_| Ok(true))?;
         self.handle = None;
         // SAFETY: it has ended, and its handle was taken.
-        unsafe { self.library.destroy(handle) }.map_err(|error| NcclError::Failed { error, hangs: false })
+        let destroyed = self.on_a_thread(move |library| unsafe { library.destroy(handle) });
+        if destroyed {
+            return Ok(());
+        }
+        self.gpu.came_apart();
+        Err(NcclError::Late {
+            doing: "take the communicator back",
+            s: ABORT_DEADLINE.as_secs(),
+            hangs: !self.is_idle(),
+        })
     }
 
     /// Waits until the communicator is ready and `done`, or aborts it.
@@ -176,7 +187,10 @@ impl Communicator {
             match come {
                 Ok(true) => return Ok(()),
                 Err(error) => return Err(NcclError::Failed { error, hangs: self.abort() }),
-                Ok(false) if !goes_on() => return Err(NcclError::Abandoned { doing, hangs: self.abort() }),
+                // A sum that has come meanwhile is a sum.
+                Ok(false) if !goes_on() && !self.is_settled(handle, &mut done) => {
+                    return Err(NcclError::Abandoned { doing, hangs: self.abort() });
+                }
                 Ok(false) if waited >= deadline => {
                     return Err(NcclError::Late { doing, s: deadline.as_secs(), hangs: self.abort() });
                 }
@@ -186,17 +200,44 @@ impl Communicator {
         }
     }
 
-    /// Ends it as it stands, for at most some seconds; whether that was not enough. It is of no use afterwards.
+    /// Whether it is ready and `done` now.
+    fn is_settled(&self, handle: Handle, done: &mut impl FnMut(&dyn Library) -> Result<bool, GpuError>) -> bool {
+        // SAFETY: the handle is whole.
+        let progress = unsafe { self.library.progress(handle) };
+        progress == Ok(Progress::Ready) && done(&*self.library) == Ok(true)
+    }
+
+    /// Ends it as it stands, for at most some seconds; whether the device hangs: it does not end what it was asked. The communicator is of no use afterwards, nor is NCCL on
+    /// this device in this process.
     pub fn abort(&mut self) -> bool {
         let Some(handle) = self.handle.take() else { return false };
+        self.gpu.came_apart();
+        // SAFETY: the handle was taken, so that nobody uses it any more.
+        let aborted = self.on_a_thread(move |library| unsafe { library.abort(handle) });
+        // An abort may wait for what other ranks do on the host, long after the device was freed.
+        !aborted && !self.is_idle()
+    }
+
+    /// Does what may not come back, for at most [`ABORT_DEADLINE`]; whether it was done.
+    fn on_a_thread(&self, act: impl FnOnce(&dyn Library) -> Result<(), GpuError> + Send + 'static) -> bool {
         let (library, (tell, told)) = (self.library.clone(), channel());
         std::thread::spawn(move || {
-            // SAFETY: the handle was taken, so that nobody uses it any more.
-            let aborted = unsafe { library.abort(handle) };
             // Nobody listens any more where it took too long.
-            let _ = tell.send(aborted.is_ok());
+            let _ = tell.send(act(&*library).is_ok());
         });
-        !matches!(told.recv_timeout(ABORT_DEADLINE), Ok(true))
+        matches!(told.recv_timeout(ABORT_DEADLINE), Ok(true))
+    }
+
+    /// Whether the device ends what it was asked, within a moment.
+    fn is_idle(&self) -> bool {
+        let begun = Instant::now();
+        loop {
+            match self.library.is_through() {
+                Ok(true) => return true,
+                Ok(false) if begun.elapsed() < IDLE_DEADLINE => std::thread::sleep(NAP),
+                _ => return false,
+            }
+        }
     }
 }
 
@@ -204,17 +245,5 @@ impl Drop for Communicator {
     fn drop(&mut self) {
         // Whoever minds asks it to end before.
         let _ = self.end();
-    }
-}
-
-impl Gpu {
-    /// NCCL on this device, where it is at hand.
-    pub fn nccl(&self) -> Option<Arc<dyn Library>> {
-        self.driver().nccl()
-    }
-
-    /// What no other device is called, of any machine.
-    pub fn identity(&self) -> String {
-        self.driver().identity()
     }
 }

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! NCCL itself waits for ever for a rank that is gone. So a communicator is made without blocking, its errors are asked for while anything is under way, and one that fails is
-//! aborted on a thread of its own. What an abort leaves of the process's NCCL is not relied on: a process whose communicator was aborted ends.
+//! aborted on a thread of its own. What an abort leaves of the process's NCCL is not relied on: [`Gpu::nccl`](crate::Gpu::nccl) is gone from then on.
 
 #![allow(unsafe_code, reason = "the edge of the device: addresses and handles are its own")]
 
@@ -51,7 +51,7 @@ pub enum Term {
     F32,
 }
 
-/// The least that is asked of NCCL, on the device and the stream of a [`Driver`](crate::Driver). Nothing waits but [`abort`](Self::abort), which may for ever.
+/// The least that is asked of NCCL, on the device and the stream of a [`Driver`](crate::Driver). Nothing waits but [`destroy`](Self::destroy) and [`abort`](Self::abort), which may for ever.
 ///
 /// # Safety
 /// Addresses are of vectors on that device that are long enough, and a handle is used neither after it was ended nor after it was aborted.

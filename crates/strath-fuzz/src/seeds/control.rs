@@ -168,7 +168,7 @@ fn worker() -> Vec<(&'static str, WorkerMessage)> {
         ("register-working", WorkerMessage::Register(register(back(Whence::Working(GENERATION))))),
         ("register-halted", WorkerMessage::Register(register(back(Whence::Halted(halted()))))),
         ("prepared", WorkerMessage::Prepared(prepared())),
-        ("ring-ready", WorkerMessage::RingReady { generation: GENERATION, communicator: None }),
+        ("ring-ready", WorkerMessage::RingReady { generation: GENERATION, gpu: None, communicator: None }),
         ("heartbeat", WorkerMessage::Heartbeat(progress)),
         ("step", WorkerMessage::Step(step(1))),
         ("eval", WorkerMessage::Eval(eval(1))),
@@ -294,7 +294,8 @@ fn events() -> Inputs {
         [connect(worker), words.map(|word| say(worker, word)).concat()].concat()
     };
     let running = |workers: u8| {
-        let ready = |worker| say(worker, WorkerMessage::RingReady { generation: GENERATION, communicator: None });
+        let ready =
+            |worker| say(worker, WorkerMessage::RingReady { generation: GENERATION, gpu: None, communicator: None });
         let all = (0..workers).flat_map(joined).chain((0..workers).flat_map(ready));
         std::iter::once(workers - 1).chain(all).collect::<Vec<u8>>()
     };

@@ -22,11 +22,12 @@ use strath_rpc::Session;
 use tokio::sync::mpsc;
 
 use super::line::Line;
-use super::{Kept, Left, WorkerSettings, listen};
+use super::{Left, WorkerSettings, listen};
 use crate::asked::Asked;
 use crate::checkpoint;
 use crate::feed::{Admissions, Audience};
-use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held, optimizer};
+use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
+use crate::gpus::Offer;
 use crate::measure::Advance;
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::trainer::{Told, Training};
@@ -89,10 +90,6 @@ pub(super) struct Runtime {
     unfollowed: Arc<AtomicBool>,
     /// Why the session is to end here although the machine would go on.
     displaced: Option<String>,
-    /// Why the process is to begin anew: it holds on to what is left of GPUs that summed.
-    pub(super) spoilt: Option<String>,
-    /// The state that the process before this one left.
-    handed_on: Option<Arc<Kept>>,
 }
 
 impl Runtime {
@@ -106,7 +103,7 @@ impl Runtime {
         left: Left,
     ) -> (Self, mpsc::Receiver<Report>) {
         let (events, inbox) = mpsc::channel(REPORTS);
-        let Left { prepared, held, handed_on, .. } = left;
+        let Left { prepared, held } = left;
         let runtime = Self {
             machine,
             events,
@@ -129,8 +126,6 @@ impl Runtime {
             is_training: false,
             unfollowed: Arc::default(),
             displaced: None,
-            spoilt: None,
-            handed_on,
         };
         (runtime, inbox)
     }
@@ -182,10 +177,7 @@ impl Runtime {
                     }
                     line.seek(&self.settings);
                 }
-                WorkerCommand::Exit(outcome) => {
-                    let spoilt = self.spoilt.clone().map(|message| WorkerOutcome::Lost { message });
-                    return Some(spoilt.unwrap_or(outcome));
-                }
+                WorkerCommand::Exit(outcome) => return Some(outcome),
             }
         }
         self.displaced.take().map(|message| WorkerOutcome::Lost { message })
@@ -196,7 +188,7 @@ impl Runtime {
         let local_rank = self.settings.local_rank;
         self.admitted = Some(admitted);
         if let Some((_, prepared)) = self.prepared.as_ref().filter(|(of, _)| *of == configuration) {
-            self.later.push_back(WorkerEvent::Prepared(summarise(prepared)));
+            self.later.push_back(WorkerEvent::Prepared(summarise(prepared, self.settings.tls.is_some())));
             self.offer_held();
             return;
         }
@@ -323,11 +315,9 @@ impl Runtime {
         match report {
             Report::Prepared(prepared) => match *prepared {
                 Ok(prepared) => {
-                    let message = summarise(&prepared);
+                    let message = summarise(&prepared, self.settings.tls.is_some());
                     let configuration = self.admitted.as_ref().map(|admitted| admitted.configuration.clone());
-                    self.held = self.handed_on.take().and_then(|kept| decoded(&prepared, &kept));
                     self.prepared = Some((configuration.unwrap_or_default(), prepared));
-                    self.offer_held();
                     WorkerEvent::Prepared(message)
                 }
                 Err(error) => WorkerEvent::Failed(FailureReport {
@@ -347,10 +337,10 @@ impl Runtime {
                         WorkerEvent::Tick
                     }
                     Ok(mut ready) => {
-                        let communicator = ready.communicator.take();
+                        let Offer { gpu, communicator } = std::mem::take(&mut ready.offer);
                         self.peers = Some(ready.peers.clone());
                         self.ready = Some(ready);
-                        WorkerEvent::RingConnected { generation, communicator }
+                        WorkerEvent::RingConnected { generation, gpu, communicator }
                     }
                     Err(NotConnected { message, kind, state }) => {
                         self.rests(state);
@@ -362,17 +352,9 @@ impl Runtime {
                     }
                 }
             }
-            Report::Told(_, Told::Spoilt { message }) => {
-                tracing::warn!("{message}; this process begins anew");
-                self.spoilt = Some(message);
-                WorkerEvent::Tick
-            }
             Report::Told(generation, told) => translate(generation, told),
             Report::Rested(state) => {
                 self.rests(state);
-                if let Some(reason) = self.spoilt.clone() {
-                    self.later.push_back(WorkerEvent::LeaveRequested { reason });
-                }
                 WorkerEvent::Tick
             }
             Report::HandedOver(state) => WorkerEvent::StateReady(*state),
@@ -445,20 +427,8 @@ fn translate(generation: Generation, told: Told) -> WorkerEvent {
             WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
         }
         Told::Paused => WorkerEvent::Paused(generation),
-        Told::Spoilt { .. } => unreachable!("the runtime keeps it"),
         Told::Failed { step, phase, message, kind } => failed(generation, Step(step), phase, message, kind),
     }
-}
-
-/// The state that a process before this one left, where it is one of this model.
-fn decoded(prepared: &Prepared, kept: &Kept) -> Option<Held> {
-    let optimizer = optimizer(&prepared.config, &prepared.model);
-    let state = checkpoint::decode(&prepared.model, &kept.model, &kept.optimizer, optimizer);
-    // Whatever it was, the run has others, or a checkpoint.
-    state
-        .inspect_err(|error| tracing::warn!("the state of this worker's process before is of no use: {error}"))
-        .ok()
-        .map(held)
 }
 
 /// What a panic said.
@@ -471,7 +441,7 @@ fn failed(generation: Generation, step: Step, phase: Phase, message: String, kin
     WorkerEvent::Failed(FailureReport { generation, step, phase, kind, message })
 }
 
-fn summarise(prepared: &Prepared) -> PreparedMessage {
+fn summarise(prepared: &Prepared, is_encrypted: bool) -> PreparedMessage {
     let dataset = &prepared.dataset;
     let shape = dataset.shape();
     PreparedMessage {
@@ -490,6 +460,6 @@ fn summarise(prepared: &Prepared) -> PreparedMessage {
         parameters: prepared.model.parameters().len() as u64,
         statistics: prepared.model.statistics().len() as u64,
         numerics: prepared.numerics,
-        gpu: prepared.model.gpu().filter(|_| prepared.sums_by_gpu()).map(Gpu::identity),
+        gpu: prepared.gpu_that_sums(is_encrypted).map(Gpu::identity),
     }
 }

@@ -100,6 +100,15 @@ impl Coordinator {
                 let new = || Suspicion { until: now.after(PATIENCE), first: reporter, losses: BTreeMap::new() };
                 self.suspicion.get_or_insert_with(new).losses.entry(reporter).or_insert(loss);
             }
+            (FailureKind::GpusApart, Some(reporter)) if self.survives() => {
+                if self.stage == Stage::Running {
+                    let FailureReport { step, phase, message, .. } = &report;
+                    let reporter = self.name_of(reporter);
+                    self.regroup(format!(
+                        "the GPUs came apart at step {step} in phase {phase}, says {reporter}: {message}"
+                    ));
+                }
+            }
             (FailureKind::Configuration, _) if !self.survives() => {
                 let message = own_failure(session, &report);
                 self.misconfigured(message);

@@ -5,7 +5,7 @@ use strath_core::config::{Reduce, Transport};
 
 use super::{Coordinator, Session};
 use crate::event::Connection;
-use crate::message::{CommunicatorId, Prepared};
+use crate::message::{CommunicatorId, Job, Prepared};
 
 impl Coordinator {
     /// Why a worker cannot take part in a run whose GPUs are to sum by themselves.
@@ -15,7 +15,7 @@ impl Coordinator {
         name: &str,
         prepared: &Prepared,
     ) -> Option<String> {
-        if self.settings.config.cluster.transport != Transport::Nccl {
+        if self.settings.config.cluster.transport != Transport::Nccl || self.settings.job != Job::Train {
             return None;
         }
         let Some(gpu) = &prepared.gpu else {

@@ -224,10 +224,15 @@ impl Coordinator {
     }
 
     /// Starts the generation once every rank's ring is connected.
-    pub(super) fn ring_ready(&mut self, connection: Connection, named: Option<CommunicatorId>, now: Timestamp) {
+    pub(super) fn ring_ready(
+        &mut self,
+        connection: Connection,
+        (gpu, communicator): (Option<String>, Option<CommunicatorId>),
+        now: Timestamp,
+    ) {
         self.update(connection, |session| {
             session.standing = Standing::Connected;
-            session.communicator = named;
+            (session.gpu, session.communicator) = (gpu, communicator);
         });
         if self.stage != Stage::Connecting {
             return;

@@ -326,10 +326,10 @@ impl Coordinator {
                 Self::expect(session, Standing::Preparing, "Prepared")?;
                 self.prepared(connection, prepared, now);
             }
-            WorkerMessage::RingReady { generation, communicator } => {
+            WorkerMessage::RingReady { generation, gpu, communicator } => {
                 Self::expect(session, Standing::Connecting, "RingReady")?;
                 self.check_generation(generation, "RingReady")?;
-                self.ring_ready(connection, communicator, now);
+                self.ring_ready(connection, (gpu, communicator), now);
             }
             WorkerMessage::Heartbeat(progress) => {
                 // One that crossed with an assignment still says that the worker lives, but not where it is.

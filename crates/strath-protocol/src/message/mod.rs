@@ -31,7 +31,9 @@ pub enum WorkerMessage {
     RingReady {
         /// The generation it belongs to.
         generation: Generation,
-        /// Where the worker has a GPU and is rank 0: by what the ranks' GPUs find each other.
+        /// The GPU that it computes on, where that can sum with others by itself, as [`Prepared::gpu`]: it may have come to be unable to.
+        gpu: Option<String>,
+        /// From rank 0, where it has one: by what the ranks' GPUs find each other.
         communicator: Option<CommunicatorId>,
     },
     /// Says that the worker lives, and where it is.

@@ -260,6 +260,8 @@ pub enum FailureKind {
     Configuration,
     /// It lost the peer of this rank.
     PeerLost(Rank),
+    /// The ranks' GPUs, which sum by themselves, came apart; nobody is known to be at fault.
+    GpusApart,
     /// The rank holds another state than the others, as all of them found.
     Deviates(Rank),
 }

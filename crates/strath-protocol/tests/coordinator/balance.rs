@@ -96,7 +96,12 @@ fn all_rest(machine: &mut Coordinator, generation: u64, workers: &[u64], now: u6
 
 fn start(machine: &mut Coordinator, generation: u64, workers: &[u64], now: u64) {
     for worker in workers {
-        say(machine, *worker, WorkerMessage::RingReady { generation: Generation(generation), communicator: None }, now);
+        say(
+            machine,
+            *worker,
+            WorkerMessage::RingReady { generation: Generation(generation), gpu: None, communicator: None },
+            now,
+        );
     }
 }
 

@@ -139,7 +139,12 @@ fn a_generation_that_begins_late_in_a_run_begins_for_everyone_when_it_does() {
         say(&mut machine, worker, halted(5, Some((8, 7)), 200 + worker), 150_100);
     }
     for worker in [1, 2] {
-        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(6), communicator: None }, 150_200);
+        say(
+            &mut machine,
+            worker,
+            WorkerMessage::RingReady { generation: Generation(6), gpu: None, communicator: None },
+            150_200,
+        );
     }
     assert_eq!(machine.status(at(150_200)).stage, "running");
     let computing = Progress { generation: Generation(6), ..progress(8, Phase::Ascent) };

@@ -116,7 +116,7 @@ fn a_generation_that_ends_otherwise_does_not_wait_for_one_that_is_far_behind() {
     lost(&mut machine, 0, "reset", 310);
     let commands = say(&mut machine, 1, halted(5, Some((1, 7)), 201), 311);
     assert_eq!(recorded(&commands).map(|(generation, ranks, step, _)| (generation, ranks, step)), Some((6, 1, 1)));
-    say(&mut machine, 1, WorkerMessage::RingReady { generation: Generation(6), communicator: None }, 312);
+    say(&mut machine, 1, WorkerMessage::RingReady { generation: Generation(6), gpu: None, communicator: None }, 312);
     // It follows the next one.
     let commands = say(&mut machine, 2, holds(5, None, Some("closed")), 313);
     let follows = |command: &Command| {

@@ -31,7 +31,7 @@ fn whoever_has_to_connect_its_ring_is_late_where_others_have() {
         say(&mut machine, worker, WorkerMessage::Prepared(prepared()), 0);
     }
     assert_eq!(late(&machine, 1), ["", ""], "both are at it");
-    say(&mut machine, 1, WorkerMessage::RingReady { generation: Generation(5), communicator: None }, 1);
+    say(&mut machine, 1, WorkerMessage::RingReady { generation: Generation(5), gpu: None, communicator: None }, 1);
     assert_eq!(late(&machine, 1), ["connects its ring", ""]);
 }
 
@@ -45,7 +45,7 @@ fn whoever_hands_a_state_over_is_late_and_then_whoever_is_sent_it() {
     assert_eq!(late(&machine, 3), ["", "hands over its state of step 2"]);
     say(&mut machine, 2, WorkerMessage::State(state(2, Purpose::Handover)), 4);
     assert_eq!(late(&machine, 4), ["is sent the state of step 2, 0.0 MiB", ""]);
-    say(&mut machine, 1, WorkerMessage::RingReady { generation: Generation(6), communicator: None }, 5);
+    say(&mut machine, 1, WorkerMessage::RingReady { generation: Generation(6), gpu: None, communicator: None }, 5);
     assert_eq!(late(&machine, 5), ["", "connects its ring"]);
 }
 

@@ -67,7 +67,7 @@ fn a_run_from_the_first_registration_to_its_end() {
         say(&mut machine, 1, WorkerMessage::Prepared(prepared()), 3),
         [persist(5, &[0, 1], 2), Command::Record(began), send(0, assign(0)), send(1, assign(1))]
     );
-    let ready = WorkerMessage::RingReady { generation: Generation(5), communicator: None };
+    let ready = WorkerMessage::RingReady { generation: Generation(5), gpu: None, communicator: None };
     assert_eq!(say(&mut machine, 0, ready.clone(), 4), []);
     let start = CoordinatorMessage::Start { generation: Generation(5), communicator: None };
     assert_eq!(

@@ -33,7 +33,7 @@ fn any_message() -> impl Strategy<Value = WorkerMessage> {
             other.data.digest = Digest([u8::from(same); 32]);
             WorkerMessage::Prepared(other)
         }),
-        4 => generation.clone().prop_map(|generation| WorkerMessage::RingReady { generation, communicator: None }),
+        4 => generation.clone().prop_map(|generation| WorkerMessage::RingReady { generation, gpu: None, communicator: None }),
         4 => (generation.clone(), 0u64..4).prop_map(|(generation, step)| {
             WorkerMessage::Heartbeat(Progress { generation, step: Step(step), phase: Phase::Reduce, images_per_s: 1.0 })
         }),

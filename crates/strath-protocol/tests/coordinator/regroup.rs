@@ -56,7 +56,12 @@ pub(crate) fn many(workers: u64) -> Coordinator {
     }
     handle(&mut machine, Event::Tick, 100);
     for worker in 0..workers {
-        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(5), communicator: None }, 100);
+        say(
+            &mut machine,
+            worker,
+            WorkerMessage::RingReady { generation: Generation(5), gpu: None, communicator: None },
+            100,
+        );
     }
     assert_eq!(machine.status(at(100)).stage, "running");
     machine
@@ -316,7 +321,12 @@ fn of_hosts_that_do_not_reach_each_other_one_is_left_out_and_tried_again() {
     assert!(commands.iter().any(says_who), "{commands:?}");
     assert_eq!(recorded(&commands).map(|(generation, world, step, _)| (generation, world, step)), Some((7, 2, 1)));
     for worker in [0, 2] {
-        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(7), communicator: None }, 602);
+        say(
+            &mut machine,
+            worker,
+            WorkerMessage::RingReady { generation: Generation(7), gpu: None, communicator: None },
+            602,
+        );
     }
     // Five seconds after they had not found each other it is fed, as one that comes.
     let is_fed = |commands: &[Command]| {
@@ -436,7 +446,7 @@ fn a_ring_that_never_holds_ends_the_run() {
             say(
                 &mut machine,
                 worker,
-                WorkerMessage::RingReady { generation: Generation(generation + 1), communicator: None },
+                WorkerMessage::RingReady { generation: Generation(generation + 1), gpu: None, communicator: None },
                 generation,
             );
         }

@@ -151,7 +151,7 @@ fn if_nobody_comes_back_the_record_is_cut_to_the_state_that_the_run_goes_on_from
     let commands = handle(&mut machine, Event::Tick, 2200);
     assert_eq!(commands[0], Command::Rewind(Step(0)));
     let first = WorkerMessage::Step(StepReport { generation: Generation(6), ..step_report(1) });
-    say(&mut machine, 3, WorkerMessage::RingReady { generation: Generation(6), communicator: None }, 2201);
+    say(&mut machine, 3, WorkerMessage::RingReady { generation: Generation(6), gpu: None, communicator: None }, 2201);
     assert_eq!(say(&mut machine, 3, first, 2202).len(), 1, "it is on record anew");
     let commands = come_back(&mut machine, 2, 1, waiting(5, 3), 2300);
     assert!(matches!(&commands[..], [Command::Send { message: CoordinatorMessage::End(Ending::Outdated(_)), .. }, _]));

@@ -128,7 +128,12 @@ pub(crate) fn run_with(settings: Settings, workers: u64) -> Coordinator {
         say(&mut machine, worker, WorkerMessage::Prepared(prepared()), 0);
     }
     for worker in 0..workers {
-        say(&mut machine, worker, WorkerMessage::RingReady { generation: Generation(5), communicator: None }, 0);
+        say(
+            &mut machine,
+            worker,
+            WorkerMessage::RingReady { generation: Generation(5), gpu: None, communicator: None },
+            0,
+        );
     }
     machine
 }

@@ -109,7 +109,7 @@ fn running() -> Worker {
     hear(&mut machine, CoordinatorMessage::Admitted(admitted()), 0);
     tell(&mut machine, Event::Prepared(prepared()), 0);
     hear(&mut machine, CoordinatorMessage::Assign(assign(false)), 0);
-    tell(&mut machine, Event::RingConnected { generation: Generation(2), communicator: None }, 0);
+    tell(&mut machine, Event::RingConnected { generation: Generation(2), gpu: None, communicator: None }, 0);
     hear(&mut machine, CoordinatorMessage::Start { generation: Generation(2), communicator: None }, 0);
     machine
 }
@@ -128,9 +128,9 @@ fn a_run_from_the_introduction_to_its_end() {
         hear(&mut machine, CoordinatorMessage::State(state()), 4),
         [Command::Connect { assign: assign(true), state: Some(state()) }]
     );
-    let ready = WorkerMessage::RingReady { generation: Generation(2), communicator: None };
+    let ready = WorkerMessage::RingReady { generation: Generation(2), gpu: None, communicator: None };
     assert_eq!(
-        tell(&mut machine, Event::RingConnected { generation: Generation(2), communicator: None }, 5),
+        tell(&mut machine, Event::RingConnected { generation: Generation(2), gpu: None, communicator: None }, 5),
         [Command::Send(ready)]
     );
     assert_eq!(
@@ -396,7 +396,11 @@ fn a_ring_that_is_being_connected_is_given_up_and_one_whose_state_is_still_to_co
     let mut receiving = machine.clone();
     hear(&mut machine, CoordinatorMessage::Assign(assign(false)), 0);
     assert_eq!(halt(&mut machine, 1), [Command::Halt]);
-    assert!(machine.handle(Event::RingConnected { generation: Generation(2), communicator: None }, at(2)).is_err());
+    assert!(
+        machine
+            .handle(Event::RingConnected { generation: Generation(2), gpu: None, communicator: None }, at(2))
+            .is_err()
+    );
     assert_eq!(rest(&mut machine, 3), [Command::Send(WorkerMessage::Halted(halted(Some(8), Vec::new())))]);
 
     hear(&mut receiving, CoordinatorMessage::Assign(assign(true)), 0);
@@ -438,7 +442,7 @@ fn what_comes_out_of_order_is_rejected_and_changes_nothing() {
         Event::Message(CoordinatorMessage::State(state())),
         Event::Message(CoordinatorMessage::Start { generation: Generation(2), communicator: None }),
         Event::Prepared(prepared()),
-        Event::RingConnected { generation: Generation(2), communicator: None },
+        Event::RingConnected { generation: Generation(2), gpu: None, communicator: None },
     ] {
         assert!(machine.handle(event.clone(), at(1)).is_err(), "{event:?}");
         assert_eq!(machine, before);
@@ -486,7 +490,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         3 => Just(Event::Reconnected),
         4 => Just(Event::Tick),
         6 => Just(Event::Prepared(prepared())),
-        6 => generation.prop_map(|generation| Event::RingConnected { generation, communicator: None }),
+        6 => generation.prop_map(|generation| Event::RingConnected { generation, gpu: None, communicator: None }),
         4 => (0u64..9).prop_map(|step| Event::Progress(progress(step, Phase::Ascent))),
         2 => Just(Event::StateReady(state())),
         1 => Just(Event::StateReady(State { purpose: Purpose::Handover, ..state() })),

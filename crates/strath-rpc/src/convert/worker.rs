@@ -82,7 +82,7 @@ impl TryFrom<wire::Prepared> for Prepared {
             parameters,
             statistics,
             numerics: digest(&numerics, "Prepared.numerics")?,
-            gpu: Some(text(gpu, "Prepared.gpu")?).filter(|gpu| !gpu.is_empty()),
+            gpu: super::gpu(gpu, "Prepared.gpu")?,
         })
     }
 }
@@ -376,6 +376,7 @@ impl From<FailureReport> for wire::FailureReport {
             FailureKind::Own => None,
             FailureKind::Machine => Some(wire::failure_report::Kind::Machine(wire::MachineFault {})),
             FailureKind::Configuration => Some(wire::failure_report::Kind::Misconfigured(wire::Misconfigured {})),
+            FailureKind::GpusApart => Some(wire::failure_report::Kind::GpusApart(wire::GpusApart {})),
             FailureKind::PeerLost(rank) => Some(wire::failure_report::Kind::LostRank(rank.0)),
             FailureKind::Deviates(rank) => Some(wire::failure_report::Kind::DeviatingRank(rank.0)),
         };
@@ -392,6 +393,7 @@ impl TryFrom<wire::FailureReport> for FailureReport {
             None => FailureKind::Own,
             Some(wire::failure_report::Kind::Machine(_)) => FailureKind::Machine,
             Some(wire::failure_report::Kind::Misconfigured(_)) => FailureKind::Configuration,
+            Some(wire::failure_report::Kind::GpusApart(_)) => FailureKind::GpusApart,
             Some(wire::failure_report::Kind::LostRank(rank)) => FailureKind::PeerLost(Rank(rank)),
             Some(wire::failure_report::Kind::DeviatingRank(rank)) => FailureKind::Deviates(Rank(rank)),
         };

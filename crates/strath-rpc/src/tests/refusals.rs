@@ -160,7 +160,11 @@ fn every_malformed_field_of_a_worker_is_refused_by_name() {
     assert!(message(Some(leaving)).contains("Leaving.reason is a text of 65537 bytes, expected at most 65536 bytes"));
     assert!(message(None).contains("WorkerMessage.kind"));
     let ready = |generation, communicator: Vec<u8>| {
-        message(Some(wire::worker_message::Kind::RingReady(wire::RingReady { generation, communicator })))
+        message(Some(wire::worker_message::Kind::RingReady(wire::RingReady {
+            generation,
+            gpu: String::new(),
+            communicator,
+        })))
     };
     assert!(ready(0, Vec::new()).contains("RingReady.generation is 0"));
     for length in [1, 127, 129] {

@@ -67,6 +67,7 @@ fn failure_kind() -> impl Strategy<Value = FailureKind> {
     prop_oneof![
         Just(FailureKind::Own),
         Just(FailureKind::Machine),
+        Just(FailureKind::GpusApart),
         Just(FailureKind::Configuration),
         any::<u32>().prop_map(|rank| FailureKind::PeerLost(Rank(rank))),
         any::<u32>().prop_map(|rank| FailureKind::Deviates(Rank(rank))),
@@ -233,8 +234,8 @@ fn worker_message() -> impl Strategy<Value = WorkerMessage> {
     prop_oneof![
         register().prop_map(WorkerMessage::Register),
         prepared().prop_map(WorkerMessage::Prepared),
-        (generation(), communicator())
-            .prop_map(|(generation, communicator)| WorkerMessage::RingReady { generation, communicator }),
+        (generation(), prop::option::of("[a-f0-9]{1,40}"), communicator())
+            .prop_map(|(generation, gpu, communicator)| { WorkerMessage::RingReady { generation, gpu, communicator } }),
         (generation_or_none(), step(), phase(), number()).prop_map(|(generation, step, phase, images_per_s)| {
             WorkerMessage::Heartbeat(Progress { generation, step, phase, images_per_s })
         }),

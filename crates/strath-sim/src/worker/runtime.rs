@@ -310,7 +310,7 @@ impl Runtime {
             }
             Report::Connected => {
                 self.is_ready = true;
-                WorkerEvent::RingConnected { generation, communicator: None }
+                WorkerEvent::RingConnected { generation, gpu: None, communicator: None }
             }
             Report::NotConnected(kind, state) => {
                 self.rests(state, env);

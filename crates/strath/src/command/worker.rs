@@ -4,15 +4,13 @@ use std::io::BufRead;
 use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
-use strath_node::worker::{Kept, WorkerEnd, WorkerError, WorkerSettings};
+use strath_node::worker::{WorkerEnd, WorkerError, WorkerSettings};
 use strath_rpc::{ClientTls, RpcError};
 use tokio::sync::mpsc;
 
-use crate::anew::{self, Estate};
 use crate::outcome::Failure;
 use crate::{log, runtime};
 
@@ -55,9 +53,6 @@ pub struct Worker {
     /// Runs that this worker has been through, and how many of the last of them failed.
     #[arg(long, hide = true, default_value = "0,0", value_parser = Before::parse)]
     before: Before,
-    /// Where the process before this one left its state, and how many times in a row it began anew.
-    #[arg(long, hide = true, value_parser = Anew::parse)]
-    handed_on: Option<Anew>,
     /// Write this rank's part of a trace here.
     #[arg(long, hide = true)]
     trace: Option<PathBuf>,
@@ -74,18 +69,11 @@ impl Worker {
         let data = self.data.as_deref().map(std::path::absolute).transpose().map_err(Failure::other)?;
         let tls = self.certs.as_deref().map(ClientTls::read).transpose().map_err(Failure::usage)?;
         let (leave, left) = mpsc::channel(1);
-        let estate = self.handed_on.map(|anew| Estate::take(anew.descriptor)).transpose().map_err(Failure::Other)?;
-        let token = match (&estate, self.token_from_stdin) {
-            (None, true) => Some(read_token()?),
-            (estate, _) => estate.as_ref().and_then(|estate| estate.token.clone()),
-        };
-        if self.token_from_stdin {
-            leave_with_stdin(leave);
-        }
+        let token = if self.token_from_stdin { Some(read_token(leave)?) } else { None };
         let settings = WorkerSettings {
             coordinator: self.coordinator.clone(),
             tls,
-            token: token.clone(),
+            token,
             nonce: runtime::random_word()?,
             data,
             local_rank: self.local_rank,
@@ -93,16 +81,13 @@ impl Worker {
             advertise: self.advertise,
             connect_timeout: Duration::from_secs(self.connect_timeout.unwrap_or(if self.again { 3600 } else { 30 })),
             trace: self.trace.clone(),
-            handed_on: estate.and_then(|estate| estate.kept).map(Arc::new),
         };
-        let begun = Instant::now();
         let Before { runs, failed } = self.before;
         let end = runtime::block_on(async {
             match strath_node::worker::run(settings, runtime::stop_signals()?, left).await {
                 Err(WorkerError::Rpc(RpcError::Absent { .. })) if runs > 0 => Ok(End::NoMore),
                 Ok(WorkerEnd::Done) => Ok(End::Next(Before { runs: runs + 1, failed: 0 })),
                 Ok(WorkerEnd::Released) => Ok(End::Left),
-                Ok(WorkerEnd::Spoilt(kept)) => Ok(End::Anew(kept)),
                 Ok(WorkerEnd::Stopped) => Err(Failure::Stopped("stopped with the run".into())),
                 // What was wrong with one run need not be wrong with the next.
                 Err(error @ WorkerError::Failed(_)) if self.again && failed + 1 < MOST_FAILED => {
@@ -117,13 +102,7 @@ impl Worker {
             }
         })?;
         match end {
-            End::Next(before) if self.again => {
-                Err(anew::begin("--before", &format!("{},{}", before.runs, before.failed)))
-            }
-            End::Anew(kept) => {
-                let vain = self.handed_on.filter(|_| begun.elapsed() < LONG_PART).map_or(0, |anew| anew.times);
-                Err(begin_anew(Estate { token, kept }, vain + 1))
-            }
+            End::Next(before) if self.again => Err(again(before)),
             End::Next(_) | End::Left => Ok(()),
             End::NoMore => {
                 log::say(&format!("{runs} runs, and no further one"));
@@ -161,43 +140,23 @@ enum End {
     Left,
     /// No run came.
     NoMore,
-    /// What is left of GPUs that summed is not to be relied on.
-    Anew(Option<Kept>),
 }
 
-/// A part in a run that was longer was no vain one.
-const LONG_PART: Duration = Duration::from_secs(30);
-/// So many vain parts in a row, and the fault is this machine's.
-const MOST_TIMES: u32 = 5;
-
-/// A process that takes the place of one before it.
-#[derive(Debug, Clone, Copy)]
-struct Anew {
-    /// Where that one's estate lies.
-    descriptor: i32,
-    /// How many times in a row.
-    times: u32,
-}
-
-impl Anew {
-    fn parse(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once(',').and_then(|(at, times)| Some((at.parse().ok()?, times.parse().ok()?)));
-        numbers
-            .map(|(descriptor, times)| Self { descriptor, times })
-            .ok_or_else(|| "expected two numbers, such as 7,1".into())
+/// Goes on to the next run in a process as new as the first: what a run pinned, kept or opened is none of the next one's. Comes back only where that
+/// fails.
+fn again(before: Before) -> Failure {
+    const FLAG: &str = "--before";
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    if let Some(at) = arguments.iter().position(|argument| argument == FLAG) {
+        arguments.drain(at..(at + 2).min(arguments.len()));
     }
-}
-
-/// Begins anew, the `times`-th time in a row. Comes back only where that fails.
-fn begin_anew(estate: Estate, times: u32) -> Failure {
-    if times > MOST_TIMES {
-        let advice = "set cluster.transport = \"tcp\" to do without NCCL";
-        return Failure::Other(format!("the GPUs of the run came apart {MOST_TIMES} times in a row; {advice}"));
-    }
-    match estate.leave() {
-        Ok(memory) => anew::begin("--handed-on", &Estate::argument(&memory, times)),
-        Err(error) => Failure::Other(format!("cannot hand this worker's state on: {error}")),
-    }
+    let program = match std::env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return Failure::other(error),
+    };
+    let count = format!("{},{}", before.runs, before.failed);
+    let error = std::process::Command::new(program).args(arguments).args([FLAG, &count]).exec();
+    Failure::Other(format!("cannot start again for the next run: {error}"))
 }
 
 /// candle's own elementwise threads wait by spinning, and would take a core from the other workers. They are turned off by an
@@ -212,15 +171,10 @@ fn silence_candles_threads() -> Result<(), Failure> {
     Err(Failure::Other(format!("cannot start again with {THREADS}=1: {error}; set it in the environment")))
 }
 
-/// The first line of standard input.
-fn read_token() -> Result<String, Failure> {
+/// The first line of standard input; a thread waits for its end, which means that whoever started this worker is gone.
+fn read_token(leave: mpsc::Sender<String>) -> Result<String, Failure> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(Failure::other)?;
-    Ok(line.trim().to_string())
-}
-
-/// A thread waits for the end of standard input, which means that whoever started this worker is gone.
-fn leave_with_stdin(leave: mpsc::Sender<String>) {
     std::thread::spawn(move || {
         let mut rest = String::new();
         while std::io::stdin().lock().read_line(&mut rest).is_ok_and(|read| read > 0) {
@@ -231,4 +185,5 @@ fn leave_with_stdin(leave: mpsc::Sender<String>) {
         std::thread::sleep(Duration::from_secs(3));
         std::process::exit(1);
     });
+    Ok(line.trim().to_string())
 }

@@ -78,7 +78,7 @@ impl Kernels {
             };
             for (product, us, percent) in rows {
                 let gflops = work.flops() / us / 1e3;
-                let by = gpu.as_ref().map_or_else(|| Isa::active().name().into(), |gpu| of_gpu(gpu));
+                let by = gpu.as_ref().map_or_else(|| Isa::active().name().into(), of_gpu);
                 let row = json!({
                     "isa": by, "layer": name(&work), "product": product, "times": count, "us": us, "gflops": gflops, "percent_of_peak": percent,
                 });

@@ -81,6 +81,8 @@ fn peak<A: Activation>(gpu: &Gpu) -> Result<f64, GpuError> {
         let of =
             Product { rows: size, columns: size, inner: size, transposed_a: false, transposed_b: true, adds: false };
         let mut run = || gpu.products(Products { product: of, count: 1 }, a.all(), b.all(), &mut c.all_mut());
+        run()?; // what is planned or loaded with the first
+        gpu.wait()?;
         let began = Instant::now();
         run()?;
         gpu.wait()?;
