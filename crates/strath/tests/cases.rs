@@ -104,7 +104,7 @@ fn compare(case: &Path, out: &Path, compute: &str) -> Vec<String> {
 /// takes little more of a gradient than its signs.
 fn rounded(compute: &str) -> Option<[f64; 3]> {
     match compute {
-        "tf32" => Some([0.1, 5e-3, 0.2]),
+        "tf32" => Some([0.1, 2e-2, 0.2]),
         "bf16" => Some([0.2, 2e-2, 0.4]),
         _ => None,
     }

@@ -65,7 +65,6 @@ fn communicator(of: Handle) -> nccl::ncclComm_t {
 
 impl Library for Nccl {
     fn unique_id(&self) -> Result<UniqueId, GpuError> {
-        self.enter()?;
         let mut id = nccl::ncclUniqueId { internal: [0; UniqueId::BYTES] };
         // SAFETY: it fills in the id.
         come("name a communicator", unsafe { nccl::ncclGetUniqueId(&raw mut id) })?;
@@ -144,5 +143,25 @@ impl Library for Nccl {
         self.enter()?;
         // SAFETY: as the trait's.
         come("abort a communicator", unsafe { nccl::ncclCommAbort(communicator(of)) }).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A name needs no GPU, and NVIDIA's words for a failure neither.
+    #[test]
+    fn communicators_have_names_of_their_own_where_nccl_is() {
+        if !is_present() {
+            eprintln!("skipped: libnccl is not here; eval \"$(deploy/cuda/toolchain)\" brings it");
+            return;
+        }
+        let library = Nccl::new(std::ptr::null_mut(), std::ptr::null_mut());
+        let [one, other] = [0, 1].map(|_| library.unique_id().unwrap_or_else(|error| panic!("{error}")));
+        assert_ne!(one, other);
+        let failed = come("go on", nccl::ncclResult_t::ncclRemoteError).map_err(|error| error.to_string());
+        assert!(failed.is_err_and(|error| error.contains("remote process exited")));
+        assert_eq!(come("go on", nccl::ncclResult_t::ncclInProgress), Ok(Progress::Underway));
     }
 }
