@@ -15,7 +15,7 @@ use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use crate::activation::Activation;
-use crate::driver::{Driver, Kernel, Numbers, Products, Side};
+use crate::driver::{Driver, Kernel, Number, Numbers, Products, Side};
 use crate::error::GpuError;
 use crate::nccl::Library;
 use crate::source::THREADS;
@@ -140,6 +140,14 @@ impl Gpu {
     /// What it multiplies in.
     pub fn compute(&self) -> Compute {
         self.0.driver.compute()
+    }
+
+    /// What activations are made of in what it multiplies in.
+    pub fn activations(&self) -> Number {
+        match self.compute() {
+            Compute::F32 | Compute::Tf32 => Number::F32,
+            Compute::Bf16 => Number::Bf16,
+        }
     }
 
     /// A vector of values that are left from before: whoever asks for it overwrites them all.

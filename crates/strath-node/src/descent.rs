@@ -205,7 +205,7 @@ impl Descent {
     ///
     /// # Errors
     /// As [`Gpus::sum`].
-    pub fn sum_by(self, gpus: &Gpus, fault: Fault, deadline: Duration) -> Result<Reduction, NcclError> {
+    pub fn sum_by(self, gpus: &mut Gpus, fault: Fault, deadline: Duration) -> Result<Reduction, NcclError> {
         let Pieces { all: pieces, .. } = &mut *self.lock();
         let [Piece { sum, .. }] = &mut pieces[..] else { unreachable!("GPUs sum a gradient whole") };
         let none = Reduction { gradient: Flat::Host(Vec::new()), fault, travelled: Vec::new() };
@@ -295,9 +295,9 @@ impl Piece {
         let Sum::Growing(mut sum) = std::mem::replace(&mut self.sum, Sum::Taken) else { return Ok(()) };
         let everyone = 0..peers.identity().world_size;
         if everyone.len() == 1 && fault.is_none() {
-            sum = match sum.alone()? {
-                Ok(gradient) => {
-                    self.sum = Sum::Alone(gradient);
+            sum = match sum.on_device()? {
+                Ok(sum) => {
+                    self.sum = Sum::Alone(sum.rounded()?);
                     return Ok(());
                 }
                 Err(sum) => sum,

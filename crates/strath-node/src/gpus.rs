@@ -1,17 +1,17 @@
 //! The GPUs of a generation, which sum the descent gradient by themselves.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use strath_collective::Collective;
 use strath_core::Rank;
 use strath_cuda::nccl::{Communicator, NcclError, UniqueId};
-use strath_cuda::{Gpu, GpuError, Vector};
+use strath_cuda::{Gpu, GpuError};
 use strath_protocol::message::CommunicatorId;
 
-use crate::flat::{Flat, Integers};
+use crate::flat::Flat;
 use crate::prepare::Prepared;
-use crate::sums::DescentSum;
+use crate::sums::{DescentSum, OnDevice};
 
 /// Ranks whose rings are connected all begin at once: whoever does not come in this time will not.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(60);
@@ -40,9 +40,9 @@ impl Offer {
 }
 
 /// The GPUs of a generation, connected. The ring of their ranks goes on beside them, and says at once when a rank is lost.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Gpus {
-    communicator: Arc<Mutex<Communicator>>,
+    communicator: Communicator,
     peers: Arc<Collective>,
 }
 
@@ -56,53 +56,42 @@ impl Gpus {
             gpu.nccl().ok_or(NcclError::Failed { error: GpuError::Library { library: "libnccl" }, hangs: false })?;
         let place = (peers.identity().rank.0, peers.identity().world_size);
         let id = UniqueId(*id.0);
-        let connected = Communicator::connect(gpu, library, &id, place, CONNECT_DEADLINE, || peers.goes_on())?;
+        let communicator = Communicator::connect(gpu, library, &id, place, CONNECT_DEADLINE, || peers.goes_on())?;
         tracing::info!(ranks = place.1, "GPUs sum by NCCL");
-        Ok(Self { communicator: Arc::new(Mutex::new(connected)), peers: peers.clone() })
+        Ok(Self { communicator, peers: peers.clone() })
     }
 
     /// The sum over all ranks, which all call this: of integers rounded once, so to the bits of one that goes through the hosts.
     ///
     /// # Errors
     /// [`NcclError`].
-    pub fn sum(&self, own: DescentSum, deadline: Duration) -> Result<Flat, NcclError> {
+    ///
+    /// # Panics
+    /// Where this rank's part lies in the process's memory, or is to be sent as bf16.
+    pub fn sum(&mut self, own: DescentSum, deadline: Duration) -> Result<Flat, NcclError> {
         let failed = |error| NcclError::Failed { error, hangs: false };
         let goes_on = || self.peers.goes_on();
-        let mut communicator = self.communicator.lock().unwrap_or_else(PoisonError::into_inner);
-        match own.on_device().map_err(failed)? {
-            OnDevice::Integers(mut sum) => {
-                communicator.sum_integers(&mut sum, deadline, goes_on)?;
-                let sum = Integers::Device(sum);
-                let mut rounded = sum.floats().map_err(failed)?;
-                sum.round_fixed(&mut rounded).map_err(failed)?;
-                Ok(rounded)
-            }
-            OnDevice::Floats(mut sum) => {
-                communicator.sum_floats(&mut sum, deadline, goes_on)?;
-                Ok(Flat::Device(sum))
-            }
+        let mut sum = match own.on_device().map_err(failed)? {
+            Ok(sum) => sum,
+            Err(sum) => unreachable!("GPUs sum integers or f32 of their own memory, not {sum:?}"),
+        };
+        match &mut sum {
+            OnDevice::Integers(sum) => self.communicator.sum_integers(sum, deadline, goes_on)?,
+            OnDevice::Floats(sum) => self.communicator.sum_floats(sum, deadline, goes_on)?,
         }
+        sum.rounded().map_err(failed)
     }
 
     /// Ends the communicator in order, once all ranks do.
     ///
     /// # Errors
     /// [`NcclError`].
-    pub fn end(&self) -> Result<(), NcclError> {
-        self.communicator.lock().unwrap_or_else(PoisonError::into_inner).end()
+    pub fn end(&mut self) -> Result<(), NcclError> {
+        self.communicator.end()
     }
 
     /// Ends the communicator as it stands, as its ranks have come apart; whether the device hangs.
-    pub fn abort(&self) -> bool {
-        self.communicator.lock().unwrap_or_else(PoisonError::into_inner).abort()
+    pub fn abort(&mut self) -> bool {
+        self.communicator.abort()
     }
-}
-
-/// What a rank brings to a sum of GPUs.
-#[derive(Debug)]
-pub enum OnDevice {
-    /// 48 fractional bits.
-    Integers(Vector<i64>),
-    /// f32.
-    Floats(Vector<f32>),
 }

@@ -296,8 +296,13 @@ impl Stepper {
     }
 
     /// Waits for the sum of the descent gradients, the same bits on every rank, and for the tally.
-    fn reduced(&self, descent: Descent, tally: Pending, deadline: Duration) -> Result<(Reduction, Reduced), StepError> {
-        if let Some(gpus) = &self.gpus {
+    fn reduced(
+        &mut self,
+        descent: Descent,
+        tally: Pending,
+        deadline: Duration,
+    ) -> Result<(Reduction, Reduced), StepError> {
+        if let Some(gpus) = &mut self.gpus {
             let (tally, told) = tally.wait(deadline)?; // every rank has come here
             return Ok((descent.sum_by(gpus, told, deadline)?, tally));
         }

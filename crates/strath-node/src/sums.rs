@@ -3,10 +3,9 @@
 use strath_collective::Payload;
 use strath_core::config::Reduce;
 use strath_core::fixed::{GRADIENT_LIMIT, OutOfRange};
-use strath_cuda::GpuError;
+use strath_cuda::{GpuError, Vector};
 
 use crate::flat::{Flat, FlatPart, Integers, Place, SumError};
-use crate::gpus::OnDevice;
 
 /// A lane's ascent gradient as it is put together.
 #[derive(Debug)]
@@ -236,44 +235,48 @@ impl DescentSum {
         })
     }
 
-    /// This rank's part, to be summed with the others' by their devices.
+    /// This rank's part, where it lies on a device that can add it to others'; else the sum, to be [reduced](Self::into_payload).
     ///
     /// # Errors
     /// The device's.
-    ///
-    /// # Panics
-    /// Where it lies in the process's memory, or is to be sent as bf16.
-    pub fn on_device(mut self) -> Result<OnDevice, GpuError> {
-        if let Self::None(len, place) = &self {
-            self = Self::Exact(place.integers(*len)?);
-        }
-        if matches!(self, Self::One(..)) {
+    pub fn on_device(mut self) -> Result<Result<OnDevice, Self>, GpuError> {
+        if matches!(self, Self::None(..)) {
             self.begin()?;
         }
-        match self {
+        if matches!(self, Self::One(Flat::Device(_), _)) {
+            self.begin()?;
+        }
+        Ok(match self {
             Self::Exact(Integers::Device(sum)) => Ok(OnDevice::Integers(sum)),
             Self::Floats(Flat::Device(sum)) => Ok(OnDevice::Floats(sum)),
-            sum => unreachable!("GPUs sum integers or f32 of their own memory, not {sum:?}"),
-        }
+            sum => Err(sum),
+        })
     }
+}
 
-    /// What the sum of a rank that is alone comes to, to the bits of one that is reduced, where that can be had on its device; otherwise the
-    /// sum, to be [reduced](Self::into_payload) as among several.
+/// A sum on a device.
+#[derive(Debug)]
+pub enum OnDevice {
+    /// 48 fractional bits.
+    Integers(Vector<i64>),
+    /// f32.
+    Floats(Vector<f32>),
+}
+
+impl OnDevice {
+    /// What it comes to, to the bits of one that is reduced through the hosts.
     ///
     /// # Errors
     /// The device's.
-    pub fn alone(mut self) -> Result<Result<Flat, Self>, GpuError> {
-        if matches!(&self, Self::One(Flat::Device(_), _)) {
-            self.begin()?;
-        }
+    pub fn rounded(self) -> Result<Flat, GpuError> {
         match self {
-            Self::Exact(sum @ Integers::Device(_)) => {
+            Self::Integers(sum) => {
+                let sum = Integers::Device(sum);
                 let mut rounded = sum.floats()?;
                 sum.round_fixed(&mut rounded)?;
-                Ok(Ok(rounded))
+                Ok(rounded)
             }
-            Self::Floats(sum @ Flat::Device(_)) => Ok(Ok(sum)),
-            sum => Ok(Err(sum)),
+            Self::Floats(sum) => Ok(Flat::Device(sum)),
         }
     }
 }

@@ -142,7 +142,7 @@ impl Training {
             Ok(told) => {
                 // Whoever waits for this rank to end is told first.
                 tell(told);
-                if let Some(Err(error)) = self.stepper.take_gpus().map(|gpus| gpus.end()) {
+                if let Some(Err(error)) = self.stepper.take_gpus().map(|mut gpus| gpus.end()) {
                     tracing::warn!("{error}; sums go through the hosts from now on");
                     if error.hangs() {
                         return self.leave_behind();
@@ -167,16 +167,16 @@ impl Training {
     fn leave_gpus(&mut self, failure: Failure) -> (Failure, bool) {
         let gpus = self.stepper.take_gpus();
         let hangs = match (&failure, gpus) {
-            (Failure::Gpus(error), gpus) => gpus.is_some_and(|gpus| gpus.abort()) || error.hangs(),
+            (Failure::Gpus(error), gpus) => gpus.is_some_and(|mut gpus| gpus.abort()) || error.hangs(),
             (_, None) => false,
             // All ranks fail alike.
             (
                 Failure::Fault {
                     kind: FailureKind::Own | FailureKind::Configuration | FailureKind::Deviates(_), ..
                 },
-                Some(gpus),
+                Some(mut gpus),
             ) => gpus.end().is_err_and(|error| error.hangs()),
-            (Failure::Fault { .. } | Failure::Aborted, Some(gpus)) => gpus.abort(),
+            (Failure::Fault { .. } | Failure::Aborted, Some(mut gpus)) => gpus.abort(),
         };
         let told = match failure {
             _ if hangs => {

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::process::Child;
 use std::time::Duration;
 
+use support::place::world_sizes;
 use support::{
     Coordinator, DEADLINE, finish, memberships, reach, repository, sha, signal, stderr, strath, summary, train,
 };
@@ -55,8 +56,7 @@ fn a_gpu_that_leaves_in_order_makes_a_new_communicator_of_the_others_in_their_pr
         assert!(ended.status.success(), "{}", stderr(&ended));
         assert!(!stderr(&ended).contains("through the hosts"), "{}", stderr(&ended));
     }
-    let sizes: Vec<u64> = memberships(&out).iter().map(|line| line["world_size"].as_u64().unwrap()).collect();
-    assert_eq!(sizes, [3, 2]);
+    assert_eq!(world_sizes(&out), [3, 2]);
     assert_eq!(sha(&summary(&out)), alone(folder.path()));
 }
 
@@ -79,7 +79,7 @@ fn of_gpus_that_lose_one_the_others_go_on_through_their_hosts_and_train_to_the_s
         }
     }
     let lines = memberships(&out);
-    assert_eq!(lines.iter().map(|line| line["world_size"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 2]);
+    assert_eq!(world_sizes(&out), [3, 2]);
     assert!(lines[1]["step"].as_u64().unwrap() >= 9, "steps were lost: {lines:?}");
     assert_eq!(sha(&summary(&out)), alone(folder.path()));
 }

@@ -9,7 +9,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use support::{DEADLINE, finish, memberships, metrics, reach, repository, sha, stderr, strath, summary, train};
+use support::place::world_sizes;
+use support::{DEADLINE, finish, metrics, reach, repository, sha, stderr, strath, summary, train};
 
 /// Two hosts, 10.77.0.1 and 10.77.0.2; the second has 10.77.0.3 as well.
 struct Hosts {
@@ -158,7 +159,7 @@ fn of_two_workers_that_lose_each_other_one_goes_on_and_the_other_comes_back() {
     assert!(ip(&format!("-n {} route add blackhole 10.77.0.3/32", hosts.names[0])));
     let cut = Instant::now();
     let before = metrics(&out, "step").len();
-    let sizes = || memberships(&out).iter().map(|line| line["world_size"].as_u64().unwrap()).collect::<Vec<_>>();
+    let sizes = || world_sizes(&out);
     while sizes().last() != Some(&1) || metrics(&out, "step").len() < before + 20 {
         assert!(cut.elapsed() < Duration::from_secs(40), "{:?}", sizes());
         std::thread::sleep(Duration::from_millis(20));
@@ -205,7 +206,7 @@ fn a_worker_whose_host_gets_another_address_comes_back_from_there() {
     assert!(ip(&format!("-n {name} addr flush dev {cable}")));
     assert!(ip(&format!("-n {name} addr add 10.77.0.4/24 dev {cable}")));
     let moved = Instant::now();
-    let sizes = || memberships(&out).iter().map(|line| line["world_size"].as_u64().unwrap()).collect::<Vec<_>>();
+    let sizes = || world_sizes(&out);
     while sizes().last() != Some(&2) || sizes().len() < 2 {
         assert!(moved.elapsed() < Duration::from_secs(40), "{:?}", sizes());
         std::thread::sleep(Duration::from_millis(20));

@@ -110,7 +110,7 @@ impl Cuda {
         // SAFETY: the device was just found; the context is the process's, and current before anything is made in it.
         unsafe {
             let context = driver::primary_ctx::retain(device).map_err(failed("make a context"))?;
-            driver::ctx::set_current(context).map_err(failed("use its context"))?;
+            enter(context)?;
             let stream =
                 driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
             let mut modules = vec![(Number::F32, load_kernels(device, Number::F32)?)];
@@ -136,7 +136,7 @@ impl Cuda {
     /// Makes the device's context the calling thread's.
     fn enter(&self) -> Result<(), GpuError> {
         // SAFETY: the context lives as long as this.
-        unsafe { driver::ctx::set_current(self.context) }.map_err(failed("use its context"))
+        unsafe { enter(self.context) }
     }
 
     fn function(&self, kernel: Kernel) -> Result<Function, GpuError> {
@@ -156,6 +156,15 @@ impl Cuda {
         functions.insert(kernel, function);
         Ok(function)
     }
+}
+
+/// Makes a context the calling thread's.
+///
+/// # Safety
+/// It lives.
+unsafe fn enter(context: sys::CUcontext) -> Result<(), GpuError> {
+    // SAFETY: as this function's.
+    unsafe { driver::ctx::set_current(context) }.map_err(failed("use its context"))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,7 +2,7 @@
 
 use std::ffi::{CStr, c_int, c_uint};
 
-use cudarc::driver::{result as driver, sys};
+use cudarc::driver::sys;
 use cudarc::nccl::sys as nccl;
 
 use super::failed;
@@ -55,7 +55,7 @@ impl Nccl {
 
     fn enter(&self) -> Result<(), GpuError> {
         // SAFETY: the context lives longer.
-        unsafe { driver::ctx::set_current(self.context) }.map_err(failed("use its context"))
+        unsafe { super::enter(self.context) }
     }
 }
 

@@ -180,6 +180,8 @@ impl Communicator {
     ) -> Result<(), NcclError> {
         let (begun, handle) = (Instant::now(), self.handle.ok_or(NcclError::Abandoned { doing, hangs: false })?);
         loop {
+            // Asked first: a sum that has come meanwhile is a sum.
+            let is_abandoned = !goes_on();
             // SAFETY: the handle is whole.
             let come = unsafe { self.library.progress(handle) }
                 .and_then(|progress| Ok(progress == Progress::Ready && done(&*self.library)?));
@@ -187,10 +189,7 @@ impl Communicator {
             match come {
                 Ok(true) => return Ok(()),
                 Err(error) => return Err(NcclError::Failed { error, hangs: self.abort() }),
-                // A sum that has come meanwhile is a sum.
-                Ok(false) if !goes_on() && !self.is_settled(handle, &mut done) => {
-                    return Err(NcclError::Abandoned { doing, hangs: self.abort() });
-                }
+                Ok(false) if is_abandoned => return Err(NcclError::Abandoned { doing, hangs: self.abort() }),
                 Ok(false) if waited >= deadline => {
                     return Err(NcclError::Late { doing, s: deadline.as_secs(), hangs: self.abort() });
                 }
@@ -198,13 +197,6 @@ impl Communicator {
                 Ok(false) => std::thread::sleep(NAP),
             }
         }
-    }
-
-    /// Whether it is ready and `done` now.
-    fn is_settled(&self, handle: Handle, done: &mut impl FnMut(&dyn Library) -> Result<bool, GpuError>) -> bool {
-        // SAFETY: the handle is whole.
-        let progress = unsafe { self.library.progress(handle) };
-        progress == Ok(Progress::Ready) && done(&*self.library) == Ok(true)
     }
 
     /// Ends it as it stands, for at most some seconds; whether the device hangs: it does not end what it was asked. The communicator is of no use afterwards, nor is NCCL on

@@ -9,9 +9,8 @@ mod course;
 use std::sync::Arc;
 
 use strath_core::Layout;
-use strath_core::config::Compute;
 use strath_cuda::layers::{loss, pointwise};
-use strath_cuda::{Activation, Gpu, GpuError, Part, Vector, bf16};
+use strath_cuda::{Activation, Gpu, GpuError, Number, Part, Vector, bf16};
 
 use self::course::{Course, Norms, Sink};
 use crate::error::{Computed, ModelError};
@@ -68,11 +67,9 @@ impl Model {
     ) -> Computed<PassReport> {
         expect("weights", weights.len(), self.parameters().len())?;
         expect("gradient", gradient.len(), self.parameters().len())?;
-        match weights.gpu().compute() {
-            Compute::F32 | Compute::Tf32 => {
-                self.gradient_of::<f32>(weights, images, labels, label_smoothing, by, gradient)
-            }
-            Compute::Bf16 => self.gradient_of::<bf16>(weights, images, labels, label_smoothing, by, gradient),
+        match weights.gpu().activations() {
+            Number::F32 => self.gradient_of::<f32>(weights, images, labels, label_smoothing, by, gradient),
+            Number::Bf16 => self.gradient_of::<bf16>(weights, images, labels, label_smoothing, by, gradient),
         }
     }
 
@@ -135,9 +132,9 @@ impl Model {
         label_smoothing: f64,
     ) -> Computed<f64> {
         expect("weights", weights.len(), self.parameters().len())?;
-        match weights.gpu().compute() {
-            Compute::F32 | Compute::Tf32 => self.loss_of::<f32>(weights, images, labels, label_smoothing),
-            Compute::Bf16 => self.loss_of::<bf16>(weights, images, labels, label_smoothing),
+        match weights.gpu().activations() {
+            Number::F32 => self.loss_of::<f32>(weights, images, labels, label_smoothing),
+            Number::Bf16 => self.loss_of::<bf16>(weights, images, labels, label_smoothing),
         }
     }
 
@@ -166,9 +163,9 @@ impl Model {
         by: Normalise<'_>,
     ) -> Computed<(Vec<Score>, Vec<f32>)> {
         expect("weights", weights.len(), self.parameters().len())?;
-        match weights.gpu().compute() {
-            Compute::F32 | Compute::Tf32 => self.scores_of::<f32>(weights, images, labels, by),
-            Compute::Bf16 => self.scores_of::<bf16>(weights, images, labels, by),
+        match weights.gpu().activations() {
+            Number::F32 => self.scores_of::<f32>(weights, images, labels, by),
+            Number::Bf16 => self.scores_of::<bf16>(weights, images, labels, by),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The route on a device, emulated, finds what the training route on the processor does.
 
-use strath_core::config::ModelKind;
+use strath_core::config::{Compute, ModelKind};
 use strath_emulator::Emulator;
 
 use super::*;

@@ -2,8 +2,7 @@
 
 use std::time::Instant;
 
-use strath_core::config::Compute;
-use strath_cuda::{Activation, Gpu, GpuError, Product, Products, Side, Vector, bf16};
+use strath_cuda::{Activation, Gpu, GpuError, Number, Product, Products, Side, Vector, bf16};
 use strath_kernels::conv::Shape;
 use strath_model::Work;
 use strath_node::summary::median;
@@ -28,9 +27,9 @@ pub type Row = (&'static str, f64, f64);
 /// # Errors
 /// The device's.
 pub fn peaks(gpu: &Gpu) -> Result<Peaks, GpuError> {
-    let gflops = match gpu.compute() {
-        Compute::F32 | Compute::Tf32 => peak::<f32>(gpu)?,
-        Compute::Bf16 => peak::<bf16>(gpu)?,
+    let gflops = match gpu.activations() {
+        Number::F32 => peak::<f32>(gpu)?,
+        Number::Bf16 => peak::<bf16>(gpu)?,
     };
     let mut from: Vector<f32> = gpu.zeros(COPIED)?;
     let seconds = burst(gpu, &mut || from.duplicate().map(|copy| from = copy))?;
@@ -42,9 +41,9 @@ pub fn peaks(gpu: &Gpu) -> Result<Peaks, GpuError> {
 /// # Errors
 /// The device's.
 pub fn measure(gpu: &Gpu, work: &Work, peaks: &Peaks) -> Result<Vec<Row>, GpuError> {
-    let timed = match gpu.compute() {
-        Compute::F32 | Compute::Tf32 => timed::<f32>(gpu, work)?,
-        Compute::Bf16 => timed::<bf16>(gpu, work)?,
+    let timed = match gpu.activations() {
+        Number::F32 => timed::<f32>(gpu, work)?,
+        Number::Bf16 => timed::<bf16>(gpu, work)?,
     };
     let row = |(name, seconds): (_, f64)| (name, 1e6 * seconds, 100.0 * work.flops() / seconds / 1e9 / peaks.gflops);
     Ok(timed.into_iter().map(row).collect())
