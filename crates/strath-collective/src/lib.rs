@@ -51,4 +51,4 @@ pub use payload::{Payload, Reduced};
 pub use tls::RingTls;
 #[doc(hidden)]
 pub use transport::untrusted;
-pub use transport::{DONOR, FeedReceiver, FeedSender, NEWCOMER, Patience};
+pub use transport::{DONOR, FeedReceiver, FeedSender, NEWCOMER, Patience, listen};

@@ -405,3 +405,26 @@ fn ten_thousand_connections_cost_a_bounded_number_of_descriptors_and_hinder_nobo
     let most = most.load(Ordering::SeqCst);
     assert!(most <= HELD + 128 + 1100, "{most} descriptors");
 }
+
+#[test]
+fn connections_that_wait_before_the_ring_listens_keep_no_peer_out() {
+    const STRANGERS: usize = 1_000;
+    let listener = strath_collective::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+    let (mut listeners, mut members) = listeners(2);
+    members[0].address = listener.local_addr().unwrap();
+    listeners[0] = listener;
+    // Nobody takes them until the ring does.
+    let strangers: Vec<TcpStream> =
+        (0..STRANGERS).map(|_| TcpStream::connect_timeout(&members[0].address, LONG).unwrap()).collect();
+    let since = Instant::now();
+    thread::scope(|scope| {
+        let members = &members;
+        let begin =
+            |(rank, listener)| scope.spawn(move || connect(listener, identity(rank, 2), members, LONG).map(|_| ()));
+        let ranks: Vec<_> = (0..).zip(listeners).map(begin).collect();
+        for rank in ranks {
+            rank.join().unwrap().unwrap();
+        }
+    });
+    assert!(since.elapsed() < Duration::from_secs(1), "{:?} among {} strangers", since.elapsed(), strangers.len());
+}

@@ -284,7 +284,7 @@ fn listen(settings: &WorkerSettings, local: SocketAddr) -> Result<(TcpListener, 
         Some(advertise) if settings.listen.is_none() => WorkerError::Advertise { address: advertise, source },
         _ => WorkerError::Listen { address, source },
     };
-    let listener = TcpListener::bind(address).map_err(fail)?;
+    let listener = strath_collective::listen(address).map_err(fail)?;
     let bound = listener.local_addr().map_err(fail)?;
     let advertised = match settings.advertise {
         // Port 0 stands for the port that was had.

@@ -33,7 +33,7 @@ pub const LOOPBACK: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 /// # Errors
 /// [`Failure::Other`] where it is taken or not this host's.
 pub fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).map_err(|e| {
+    strath_collective::listen(address).map_err(|e| {
         let advice = if e.kind() == std::io::ErrorKind::AddrInUse {
             "in use by another process; choose another port, or 0 for any"
         } else {

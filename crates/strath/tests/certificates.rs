@@ -4,13 +4,10 @@
 
 mod support;
 
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Child;
-use std::sync::{Arc, Mutex};
-use std::thread;
 
+use support::between::{Between, Heard};
 use support::{Coordinator, DEADLINE, finish, reach, repository, run, sha, stderr, strath, summary, train, vacant};
 
 fn spawn(arguments: &[&str]) -> Child {
@@ -97,53 +94,14 @@ fn beyond_loopback_a_coordinator_asks_for_certificates_and_names_a_set_that_it_c
     assert!(stderr(&twice).contains("is there already"), "{}", stderr(&twice));
 }
 
-/// What went over a connection: from whoever dialled, and back.
-type Heard = [Vec<u8>; 2];
-
-/// Passes bytes on until there are no more, and keeps them.
-fn pass_on(mut from: TcpStream, mut to: TcpStream, heard: &Mutex<Vec<Heard>>, at: usize, way: usize) {
-    let mut bytes = vec![0; 64 << 10];
-    while let Ok(read @ 1..) = from.read(&mut bytes) {
-        heard.lock().unwrap()[at][way].extend_from_slice(&bytes[..read]);
-        if to.write_all(&bytes[..read]).is_err() {
-            break;
-        }
-    }
-    // Whoever has gone needs no end.
-    let _ = to.shutdown(Shutdown::Write);
-}
-
-/// Somebody between a worker's ring and whoever dials it, who writes down everything: where it is to be dialled.
-fn listen_in(to: SocketAddr, heard: &Arc<Mutex<Vec<Heard>>>) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let heard = Arc::clone(heard);
-    thread::spawn(move || {
-        for at in 0.. {
-            let (dialled, _) = listener.accept().unwrap();
-            // Not up yet: it will be dialled again.
-            let Ok(passed_on) = TcpStream::connect(to) else {
-                heard.lock().unwrap().push(Heard::default());
-                continue;
-            };
-            heard.lock().unwrap().push(Heard::default());
-            for (way, (from, to)) in [(&dialled, &passed_on), (&passed_on, &dialled)].into_iter().enumerate() {
-                let (from, to, heard) = (from.try_clone().unwrap(), to.try_clone().unwrap(), Arc::clone(&heard));
-                thread::spawn(move || pass_on(from, to, &heard, at, way));
-            }
-        }
-    });
-    address
-}
-
 /// A run of two workers over TCP, the ring of one of which is listened in on: what went over it, and the weights.
 fn overheard(folder: &Path, certs: &[&str]) -> (Vec<Heard>, String) {
     let out = folder.join(if certs.is_empty() { "clear" } else { "encrypted" });
     let sets = ["--min-workers", "2", "--set", "run.steps=30", "--set", "cluster.transport=tcp"];
     let Coordinator { child: coordinator, address } = Coordinator::start(&out, &[&sets[..], certs].concat());
     let ring = vacant();
-    let heard = Arc::default();
-    let (listen, advertise) = (ring.to_string(), listen_in(ring, &heard).to_string());
+    let between = Between::new(ring);
+    let (listen, advertise) = (ring.to_string(), between.address.to_string());
     let join = [&["worker", "--coordinator", &address], certs].concat();
     let workers = [&["--listen", &listen, "--advertise", &advertise][..], &[]].map(|how| spawn(&[&join, how].concat()));
     // The workers first: one that could not take part says why, and the coordinator would wait for another.
@@ -151,8 +109,7 @@ fn overheard(folder: &Path, certs: &[&str]) -> (Vec<Heard>, String) {
         let ended = finish(process, DEADLINE);
         assert!(ended.status.success(), "{}", stderr(&ended));
     }
-    let heard = heard.lock().unwrap().clone();
-    (heard, sha(&summary(&out)))
+    (between.heard(), sha(&summary(&out)))
 }
 
 /// Bytes of the handshake in clear, from whoever dialled (hello and proof) and back (the answer to a hello).

@@ -41,6 +41,7 @@ pub(crate) use engine::Outcome;
 pub use feed::{DONOR, FeedReceiver, FeedSender, NEWCOMER};
 pub use mesh::Patience;
 pub(crate) use probe::measure;
+pub use reception::listen;
 pub(crate) use share::share;
 pub(crate) use short::ShortSum;
 pub(crate) use turns::{Engine, Turns};

@@ -31,6 +31,20 @@ const MOST_AT_ONCE: usize = 32;
 /// Pause after an error of the listener, as when no descriptors are left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(5);
 
+/// Connections that the kernel keeps for a listener that takes none yet, where the host allows as many (`net.core.somaxconn`, 4096 by default).
+/// Of more it answers none, and whoever connects takes the host for dead.
+const QUEUE: i32 = 4096;
+
+/// A listener for a ring or a coordinator. Between two generations nobody takes a ring's connections: strangers that fill its queue then keep peers out.
+///
+/// # Errors
+/// As [`TcpListener::bind`].
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let listener = TcpListener::bind(address)?;
+    rustix::net::listen(&listener, QUEUE)?;
+    Ok(listener)
+}
+
 /// A connection from a peer that is through its handshake.
 pub(super) struct Accepted {
     pub(super) stream: TcpStream,

@@ -122,16 +122,15 @@ impl Coordinator {
         since.map(|since| now.since(since))
     }
 
-    /// The step in which all ranks wait for each other for longer than a step may take.
+    /// The step in which all ranks wait for each other for longer than a step may take. One may be a step ahead: what it needed of the others came, and
+    /// what they need of it did not.
     fn all_wait(&self, patience: Duration, now: Timestamp) -> Option<Step> {
-        let mut ranks = self.sessions.values().filter(|session| session.rank.is_some());
-        let Progress { step, .. } = ranks.clone().next()?.progress;
+        let ranks = || self.sessions.values().filter(|session| session.rank.is_some());
         let has_waited = |session: &Session| {
-            let place = (session.progress.generation, session.progress.step);
-            let is_there = session.standing == Standing::Running && place == (self.generation, step);
+            let is_there = session.standing == Standing::Running && session.progress.generation == self.generation;
             is_there && waits(session.progress.phase) && now.since(session.stay.since) >= patience
         };
-        ranks.all(has_waited).then_some(step)
+        ranks().all(has_waited).then(|| ranks().map(|session| session.progress.step).min())?
     }
 
     /// What is to be said of a worker that computes within a step for so long that it may soon be done without.

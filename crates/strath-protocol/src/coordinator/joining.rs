@@ -10,8 +10,6 @@
 //! A generation that ends otherwise is not waited for by those who are not close behind: they follow the next one. Where they are needed they
 //! take part at once, and are sent the state.
 
-use std::time::Duration;
-
 use strath_core::{Generation, Rank, Step, Timestamp};
 
 use super::regroup::HANDOVER_PATIENCE;
@@ -20,9 +18,6 @@ use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Record};
 use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Feed, Follow, Holds, Job, Member};
-
-/// Ranks that have halted wait so long for those who are a step behind.
-const LAST_STEP_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How a worker without the state comes by it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,20 +185,15 @@ impl Coordinator {
 
     /// Whether the ranks, which have all halted, wait for newcomers that were close behind: those whose donor is there, and all where nobody
     /// else holds a state.
-    pub(super) fn awaits_followers(&mut self, now: Timestamp) -> bool {
+    pub(super) fn awaits_followers(&self) -> bool {
         let holds = |session: &Session| session.standing == Standing::Ready && session.held.is_some();
         let are_alone = !self.sessions.values().any(holds);
-        let is_due = |session: &Session| match session.supply {
+        self.sessions.values().any(|session| match session.supply {
             Supply::Fed { donor, caught_up: true, .. } => {
                 session.standing == Standing::Following && (are_alone || self.sessions.contains_key(&donor))
             }
             _ => false,
-        };
-        if !self.sessions.values().any(is_due) {
-            return false;
-        }
-        let Stage::Regrouping(regroup) = &mut self.stage else { return false };
-        now.since(*regroup.halted_since.get_or_insert(now)) < LAST_STEP_PATIENCE
+        })
     }
 
     /// Those who follow are needed, whatever they hold.

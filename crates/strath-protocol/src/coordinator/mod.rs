@@ -21,6 +21,7 @@ mod retiring;
 mod returning;
 mod settings;
 mod status;
+mod verdict;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;

@@ -12,6 +12,12 @@ use crate::message::{DrainAnswer, DrainRequest, Ending, Job, Shortage};
 /// As many names as a line takes.
 const MOST_NAMES: usize = 8;
 
+impl Session {
+    fn may_leave(&self) -> bool {
+        self.is_retiring && self.rank.is_none()
+    }
+}
+
 impl Coordinator {
     /// What is said to somebody who wants a worker to leave. It changes nothing: where the worker leaves,
     /// [`DrainRequested`](crate::CoordinatorEvent::DrainRequested) has it do so.
@@ -140,13 +146,17 @@ impl Coordinator {
         if self.stage == Stage::Running { self.pause(cause) } else { self.regroup(cause) }
     }
 
+    /// Whether somebody is to leave and has no part in a generation.
+    pub(super) fn somebody_may_leave(&self) -> bool {
+        self.sessions.values().any(Session::may_leave)
+    }
+
     /// Lets those go who are to leave.
     pub(super) fn release_the_retiring(&mut self) {
-        let retiring = |(_, session): &(&Connection, &Session)| session.is_retiring && session.rank.is_none();
-        let leaving: Vec<_> = self.sessions.iter().filter(retiring).map(|(c, s)| (*c, s.identity.clone())).collect();
-        for (connection, identity) in leaving {
-            if let Some((worker, _)) = identity {
-                self.decide(Decision::Releases(worker), "it was to leave, and others can do without it");
+        for connection in self.connections(Session::may_leave) {
+            let worker = self.sessions.get(&connection).and_then(|session| session.identity.as_ref());
+            if let Some((worker, _)) = worker {
+                self.decide(Decision::Releases(*worker), "it was to leave, and others can do without it");
             }
             self.part_with(connection, Ending::Released);
         }

@@ -39,6 +39,21 @@ pub struct Former {
     pub step_s: Vec<f64>,
 }
 
+/// What comes of the workers of a generation that the coordinator before this one has left, and why.
+#[derive(Debug, PartialEq)]
+enum Return {
+    /// More may come.
+    Wait,
+    /// They go on, as they have.
+    TakeOver,
+    /// The run ends as it was asked to: nobody is there.
+    Stop,
+    /// They go on in another generation.
+    Regroup(String),
+    /// Nobody is there who holds a state: workers are gathered as in the beginning.
+    Gather(String),
+}
+
 impl Coordinator {
     /// Takes a worker back that has lost its coordinator, or has it join again.
     pub(super) fn take_back(
@@ -146,36 +161,51 @@ impl Coordinator {
         halted.generation < self.generation && halted.held.is_some_and(|(step, _)| step > reach)
     }
 
-    /// Goes on where the coordinator before this one stopped, once everyone is back, or without those who are not after a lease.
-    pub(super) fn settle_returning(&mut self, now: Timestamp) {
-        let Stage::Returning(until) = self.stage else { return };
+    /// What comes of those who are back: the run goes on where the coordinator before this one stopped once everyone is, or without those
+    /// who are not after a lease.
+    fn after_return(&self, until: Timestamp, now: Timestamp) -> Return {
         let standing = |member: &Member| self.session_of(member.worker).map(|session| session.standing);
         let back: Vec<Standing> = self.members.iter().filter_map(standing).collect();
         let all = self.members.len();
         let at_work = back.iter().filter(|standing| matches!(standing, Standing::Running | Standing::Finished)).count();
         if at_work == all {
-            return self.take_over();
+            return Return::TakeOver;
         }
         if back.len() < all && now < until {
-            return;
+            return Return::Wait;
+        }
+        if self.stop_requested && back.is_empty() {
+            return Return::Stop;
         }
         let cause = format!("the coordinator was started again, and {at_work} of {all} workers came back at work");
-        if self.stop_requested && back.is_empty() {
-            let step = self.kept_step().filter(|step| *step > Step(0));
-            return self.finish(Ending::Stopped, Outcome::Stopped { step });
-        }
         let holds_something = |session: &Session| session.rank.is_some() || session.held.is_some();
-        if self.sessions.values().any(holds_something) {
-            return self.regroup(cause);
+        if self.sessions.values().any(holds_something) { Return::Regroup(cause) } else { Return::Gather(cause) }
+    }
+
+    /// Goes on where the coordinator before this one stopped, as far as it can now.
+    pub(super) fn settle_returning(&mut self, now: Timestamp) {
+        let Stage::Returning(until) = self.stage else { return };
+        match self.after_return(until, now) {
+            Return::Wait => {}
+            Return::TakeOver => self.take_over(),
+            Return::Stop => {
+                let step = self.kept_step().filter(|step| *step > Step(0));
+                self.finish(Ending::Stopped, Outcome::Stopped { step });
+            }
+            Return::Regroup(cause) => self.regroup(cause),
+            Return::Gather(cause) => {
+                self.commands.push_back(Command::Record(Record::Warning(format!(
+                    "none of the {} workers of generation {} has come back within cluster.lease_ms; if none does, the run goes on from \
+                     step {}",
+                    self.members.len(),
+                    self.generation,
+                    self.kept_step().unwrap_or_default()
+                ))));
+                self.decide(Decision::Waits, &cause);
+                self.stage = Stage::Gathering;
+                self.gathers_until = self.settings.gathers_until(now);
+            }
         }
-        self.commands.push_back(Command::Record(Record::Warning(format!(
-            "none of the {all} workers of generation {} has come back within cluster.lease_ms; if none does, the run goes on from step {}",
-            self.generation,
-            self.kept_step().unwrap_or_default()
-        ))));
-        self.decide(Decision::Waits, &cause);
-        self.stage = Stage::Gathering;
-        self.gathers_until = self.settings.gathers_until(now);
     }
 
     /// The run goes on from an older state than is on record: what comes after it is made again.

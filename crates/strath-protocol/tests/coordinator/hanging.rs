@@ -184,6 +184,22 @@ fn where_all_wait_for_each_other_it_is_who_does_not_leave() {
 }
 
 #[test]
+fn ranks_wait_for_each_other_also_where_one_is_a_step_ahead() {
+    let mut machine = under_way(2, 8);
+    // What it needed of the other came; what the other needs of it did not.
+    let said = [progress(9, Phase::Reduce), progress(8, Phase::Reduce)];
+    let commands = beat(&mut machine, &said, 2000, 12_500);
+    assert_eq!(warnings(&commands), [""; 0]);
+    let status = machine.status(at(12_500));
+    assert_eq!(status.stage, "regrouping");
+    let decided = status.decisions;
+    assert!(
+        decided.iter().any(|decided| decided.why.contains("all ranks wait for each other at step 8")),
+        "{decided:?}"
+    );
+}
+
+#[test]
 fn a_long_evaluation_is_no_waiting_for_each_other() {
     let mut machine = under_way(2, 8);
     assert_eq!(warnings(&beat(&mut machine, &[progress(8, Phase::Evaluate); 2], 2000, 60_000)), [""; 0]);

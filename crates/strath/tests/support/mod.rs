@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part of the harness")]
 
+pub mod between;
 pub mod place;
 
 use std::net::{SocketAddr, TcpListener};
