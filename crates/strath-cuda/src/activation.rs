@@ -6,7 +6,8 @@ use half::bf16;
 
 use crate::driver::Number;
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Element, Gpu, Grid, Part, Vector};
+use crate::gpu::{Argument as Arg, Gpu, Grid};
+use crate::vector::{Element, Part, Vector};
 
 /// Numbers that activations, and the gradients of activations, are made of. Weights, and their gradients, are f32 beside all of them.
 pub trait Activation: Element {

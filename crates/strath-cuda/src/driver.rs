@@ -88,8 +88,8 @@ impl Side {
     }
 }
 
-/// A device with one stream: all that is asked of it happens in order, and nothing waits for it but [`upload`](Self::upload),
-/// [`download`](Self::download) and [`wait`](Self::wait).
+/// A device with one stream: all that is asked of it happens in order, and nothing waits for it but [`download`](Self::download) and
+/// [`wait`](Self::wait).
 ///
 /// # Safety
 /// Addresses that are given to its methods come from [`allocate`](Self::allocate), are not released yet, and what lies there is long enough.

@@ -1,16 +1,16 @@
-//! A device, and vectors in its memory.
+//! A device, and what is asked of it.
 
-#![allow(unsafe_code, reason = "addresses and lengths are kept together here, so that nobody else has to")]
+#![allow(
+    unsafe_code,
+    reason = "what is asked of a device is compared with the lengths of vectors here, so that nobody else has to"
+)]
 
 use std::collections::BTreeMap;
 use std::ffi::c_void;
 use std::fmt;
-use std::marker::PhantomData;
-use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use half::bf16;
 use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
@@ -19,25 +19,7 @@ use crate::driver::{Driver, Kernel, Number, Numbers, Products, Side};
 use crate::error::GpuError;
 use crate::nccl::Library;
 use crate::source::THREADS;
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for f32 {}
-    impl Sealed for half::bf16 {}
-    impl Sealed for f64 {}
-    impl Sealed for i64 {}
-    impl Sealed for u32 {}
-    impl Sealed for u64 {}
-}
-
-/// A number that vectors are made of: every pattern of bits is one.
-pub trait Element: sealed::Sealed + Copy + Default + Send + Sync + 'static {}
-impl Element for f32 {}
-impl Element for bf16 {}
-impl Element for f64 {}
-impl Element for i64 {}
-impl Element for u32 {}
-impl Element for u64 {}
+use crate::vector::{Element, Part, PartMut, Vector};
 
 /// A device and the memory that goes round on it. Clones are the same device.
 #[derive(Clone)]
@@ -49,6 +31,8 @@ struct Shared {
     free: Mutex<BTreeMap<usize, Vec<u64>>>,
     /// Whether a communicator on it was aborted: NCCL is not to be relied on afterwards.
     came_apart: AtomicBool,
+    /// How often the host has waited for it.
+    waits: AtomicU64,
 }
 
 impl fmt::Debug for Gpu {
@@ -109,7 +93,12 @@ pub(crate) enum Grid {
 impl Gpu {
     /// The device that a driver drives.
     pub fn new(driver: impl Driver + 'static) -> Self {
-        Self(Arc::new(Shared { driver: Box::new(driver), free: Mutex::default(), came_apart: AtomicBool::new(false) }))
+        Self(Arc::new(Shared {
+            driver: Box::new(driver),
+            free: Mutex::default(),
+            came_apart: AtomicBool::new(false),
+            waits: AtomicU64::new(0),
+        }))
     }
 
     /// The device in words.
@@ -162,7 +151,7 @@ impl Gpu {
             Some(at) => at,
             None => self.allocate(bytes)?,
         };
-        Ok(Vector { gpu: self.clone(), at, bytes, len, of: PhantomData })
+        Ok(Vector::new(self.clone(), at, bytes, len))
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, GpuError> {
@@ -187,6 +176,27 @@ impl Gpu {
             }
             other => other,
         }
+    }
+
+    /// Takes memory back that nobody uses any more, but what was asked for before.
+    pub(crate) fn take_back(&self, bytes: usize, at: u64) {
+        self.free().entry(bytes).or_default().push(at);
+    }
+
+    /// Who does what vectors ask for, without waiting.
+    pub(crate) fn driver(&self) -> &dyn Driver {
+        &*self.0.driver
+    }
+
+    /// The same, to be waited for.
+    pub(crate) fn awaited(&self) -> &dyn Driver {
+        self.0.waits.fetch_add(1, Ordering::Relaxed);
+        &*self.0.driver
+    }
+
+    /// How often the host has waited for everything asked for to be done: each time the device runs out of work.
+    pub fn waits(&self) -> u64 {
+        self.0.waits.load(Ordering::Relaxed)
     }
 
     fn free(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Vec<u64>>> {
@@ -302,187 +312,6 @@ impl Gpu {
     /// # Errors
     /// What went wrong meanwhile.
     pub fn wait(&self) -> Result<(), GpuError> {
-        self.0.driver.wait()
-    }
-}
-
-/// Numbers in the device's memory, which goes back to be used again when they are dropped.
-pub struct Vector<T: Element> {
-    gpu: Gpu,
-    at: u64,
-    bytes: usize,
-    len: usize,
-    of: PhantomData<T>,
-}
-
-impl<T: Element> fmt::Debug for Vector<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Vector({} values on {:?})", self.len, self.gpu)
-    }
-}
-
-impl<T: Element> Drop for Vector<T> {
-    fn drop(&mut self) {
-        self.gpu.free().entry(self.bytes).or_default().push(self.at);
-    }
-}
-
-/// A part of a vector.
-#[derive(Debug, Clone, Copy)]
-pub struct Part<'a, T: Element> {
-    pub(crate) at: u64,
-    pub(crate) len: usize,
-    of: PhantomData<&'a T>,
-}
-
-/// A part of a vector that is written.
-#[derive(Debug)]
-pub struct PartMut<'a, T: Element> {
-    pub(crate) at: u64,
-    pub(crate) len: usize,
-    of: PhantomData<&'a mut T>,
-}
-
-impl<T: Element> Part<'_, T> {
-    pub(crate) fn address(self) -> Argument {
-        Argument::Address(self.at)
-    }
-
-    /// Values.
-    pub fn len(self) -> usize {
-        self.len
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(self) -> bool {
-        self.len == 0
-    }
-}
-
-impl<T: Element> PartMut<'_, T> {
-    pub(crate) fn address(&mut self) -> Argument {
-        Argument::Address(self.at)
-    }
-}
-
-impl<T: Element> Vector<T> {
-    /// The device that it lies on.
-    pub fn gpu(&self) -> &Gpu {
-        &self.gpu
-    }
-
-    /// Values.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// All of it.
-    pub fn all(&self) -> Part<'_, T> {
-        self.part(0..self.len)
-    }
-
-    /// All of it, to be written.
-    pub fn all_mut(&mut self) -> PartMut<'_, T> {
-        self.part_mut(0..self.len)
-    }
-
-    /// Some of it.
-    ///
-    /// # Panics
-    /// Where it has no such values.
-    pub fn part(&self, range: Range<usize>) -> Part<'_, T> {
-        assert!(range.start <= range.end && range.end <= self.len, "{range:?} of {} values", self.len);
-        Part { at: self.at + (range.start * size_of::<T>()) as u64, len: range.len(), of: PhantomData }
-    }
-
-    /// Some of it, to be written.
-    ///
-    /// # Panics
-    /// Where it has no such values.
-    pub fn part_mut(&mut self, range: Range<usize>) -> PartMut<'_, T> {
-        let Part { at, len, .. } = self.part(range);
-        PartMut { at, len, of: PhantomData }
-    }
-
-    /// Several parts that do not overlap, to be written.
-    ///
-    /// # Panics
-    /// Where they overlap, or it has no such values.
-    pub fn parts_mut<const N: usize>(&mut self, ranges: [Range<usize>; N]) -> [PartMut<'_, T>; N] {
-        for (at, range) in ranges.iter().enumerate() {
-            let overlap = |other: &Range<usize>| other.start < range.end && range.start < other.end;
-            assert!(!ranges[..at].iter().any(overlap), "{ranges:?} overlap");
-        }
-        ranges.map(|range| {
-            let Part { at, len, .. } = self.part(range);
-            PartMut { at, len, of: PhantomData }
-        })
-    }
-
-    /// Overwrites all values by the host's.
-    ///
-    /// # Errors
-    /// The device's.
-    ///
-    /// # Panics
-    /// Where there are not as many.
-    pub fn upload(&mut self, values: &[T]) -> Result<(), GpuError> {
-        assert_eq!(values.len(), self.len, "as many values as the vector has");
-        // SAFETY: numbers without padding are bytes, and as many as the vector has.
-        unsafe {
-            let bytes = std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values));
-            self.gpu.0.driver.upload(bytes, self.at)
-        }
-    }
-
-    /// Copies all values into the host's.
-    ///
-    /// # Errors
-    /// The device's, also of what was asked for before.
-    ///
-    /// # Panics
-    /// Where there are not as many.
-    pub fn download(&self, values: &mut [T]) -> Result<(), GpuError> {
-        assert_eq!(values.len(), self.len, "as many values as the vector has");
-        // SAFETY: every pattern of bits is a number, and there are as many as the vector has.
-        unsafe {
-            let bytes = std::slice::from_raw_parts_mut(values.as_mut_ptr().cast(), size_of_val(values));
-            self.gpu.0.driver.download(self.at, bytes)
-        }
-    }
-
-    /// All values, on the host.
-    ///
-    /// # Errors
-    /// As [`download`](Self::download).
-    pub fn to_host(&self) -> Result<Vec<T>, GpuError> {
-        let mut values = vec![T::default(); self.len];
-        self.download(&mut values)?;
-        Ok(values)
-    }
-
-    /// Sets all values to 0.
-    ///
-    /// # Errors
-    /// The device's.
-    pub fn clear(&mut self) -> Result<(), GpuError> {
-        // SAFETY: as many bytes as the vector has.
-        unsafe { self.gpu.0.driver.clear(self.at, self.len * size_of::<T>()) }
-    }
-
-    /// A copy on the device.
-    ///
-    /// # Errors
-    /// As [`Gpu::stale`], and the device's.
-    pub fn duplicate(&self) -> Result<Self, GpuError> {
-        let copy = self.gpu.stale(self.len)?;
-        // SAFETY: two vectors of one length.
-        unsafe { self.gpu.0.driver.copy(self.at, copy.at, self.len * size_of::<T>())? };
-        Ok(copy)
+        self.awaited().wait()
     }
 }

@@ -16,7 +16,8 @@
 use strath_kernels::vector::{AdamW, Momentum};
 
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Gpu, Grid, Part, PartMut, Vector};
+use crate::gpu::{Argument as Arg, Gpu, Grid};
+use crate::vector::{Part, PartMut, Vector};
 
 /// Values of a vector that one block sums.
 const PART: usize = 4096;
@@ -41,7 +42,17 @@ impl Outside {
     pub fn first(&self) -> Result<Option<usize>, GpuError> {
         let mut found = [0];
         self.0.download(&mut found)?;
-        Ok(Some(found[0]).filter(|index| *index != u64::MAX).map(|index| index as usize))
+        Ok(Self::index(found[0]))
+    }
+
+    /// What is put down in a ledger, an [`index`](Self::index).
+    pub fn word(&self) -> &Vector<u64> {
+        &self.0
+    }
+
+    /// The least index that a word tells, where there is one.
+    pub fn index(word: u64) -> Option<usize> {
+        Some(word).filter(|index| *index != u64::MAX).map(|index| index as usize)
     }
 }
 

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Everything runs on one stream, in the order in which it is asked for, so that memory may be given back while it is still in use: whoever gets it next
-//! comes later on the stream. Nothing waits for the device but
-//! what is copied from the host or back.
+//! comes later on the stream. Nothing waits for the device but what is copied back to the host: small results that are not wanted at once are put together
+//! in a [`Ledger`], so that the device never runs out of work in the middle of a step.
 //!
 //! **The same bits.** No kernel adds floating-point numbers atomically, sums are taken in an order that follows from their lengths alone, and only
 //! deterministic convolutions are used: on GPUs of one kind, with one version of the driver and of the libraries, the same call gives the same bits. Contractions to fused multiply-adds are off, so that what
@@ -31,14 +31,18 @@ mod error;
 mod gpu;
 pub mod lanes;
 pub mod layers;
+pub mod ledger;
 pub mod nccl;
 mod source;
+mod vector;
 
 pub use activation::{Activation, Factors};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, devices};
 pub use driver::{Driver, Kernel, Number, Numbers, Product, Products, Side};
 pub use error::GpuError;
-pub use gpu::{Element, Gpu, Part, PartMut, Vector};
+pub use gpu::Gpu;
 pub use half::bf16;
+pub use ledger::Ledger;
 pub use source::{KERNELS, THREADS};
+pub use vector::{Element, Part, PartMut, Vector};

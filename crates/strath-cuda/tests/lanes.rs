@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use strath_core::config::Compute;
 use strath_core::random::{Purpose, Stream};
 use strath_cuda::Gpu;
+use strath_cuda::Ledger;
 use strath_cuda::lanes::{self, Outside, Terms};
 use strath_emulator::Emulator;
 use strath_kernels::vector;
@@ -176,4 +177,36 @@ fn updates_have_the_bits_of_the_processor() {
     lanes::add_scaled(&mut there, &gpu.copied(&w).unwrap(), 0.3).unwrap();
     vector::add_scaled(&mut here, &w, 0.3);
     assert_eq!(bits(&there.to_host().unwrap()), bits(&here));
+}
+
+#[test]
+fn a_ledger_is_read_in_one_go_and_holds_what_vectors_were_when_they_were_put_down() {
+    let Some(gpu) = gpu() else { return };
+    let mut ledger = Ledger::new(&gpu);
+    let (mut loss, index) = (gpu.copied(&[1.5f64]).unwrap(), gpu.copied(&[7u64]).unwrap());
+    let three = gpu.copied(&[1.0f32, f32::NEG_INFINITY, 3.0]).unwrap();
+    let [first, second] = [1.5, -2.5].map(|value| {
+        loss.upload(&[value]).unwrap();
+        ledger.put(&loss).unwrap()
+    });
+    let (index, three) = (ledger.put(&index).unwrap(), ledger.put(&three).unwrap());
+    let none = ledger.put(&gpu.zeros::<f32>(0).unwrap()).unwrap();
+    let before = gpu.waits();
+    let reading = ledger.read().unwrap();
+    assert_eq!(gpu.waits(), before + 1);
+    assert_eq!([reading.value(&first), reading.value(&second)], [1.5, -2.5]);
+    assert_eq!((reading.value(&index), reading.values(&three)), (7, vec![1.0, f32::NEG_INFINITY, 3.0]));
+    assert!(reading.values(&none).is_empty());
+    // Emptied, it has nothing to wait for.
+    let before = gpu.waits();
+    ledger.read().unwrap();
+    assert_eq!(gpu.waits(), before);
+    // Many, and long ones: few pages.
+    let long: Vec<f32> = (0..40_000u16).map(f32::from).collect();
+    let there = gpu.copied(&long).unwrap();
+    let entries = [(); 20].map(|()| ledger.put(&there).unwrap());
+    let before = gpu.waits();
+    let reading = ledger.read().unwrap();
+    assert!(gpu.waits() - before <= 6, "{} pages", gpu.waits() - before);
+    assert!(entries.iter().all(|entry| reading.values(entry) == long));
 }

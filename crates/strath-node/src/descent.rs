@@ -22,7 +22,7 @@ use strath_cuda::nccl::NcclError;
 use strath_kernels::vector;
 use strath_model::Listener;
 
-use crate::flat::{Flat, FlatPart, Integers, Place, SumError, Weights};
+use crate::flat::{Checks, Flat, FlatPart, Integers, Place, SumError, Weights};
 use crate::gpus::Gpus;
 use crate::sums::DescentSum;
 
@@ -133,14 +133,15 @@ impl Descent {
     ///
     /// # Errors
     /// As [`DescentSum::add`].
-    pub fn add(&self, gradient: &Flat, share: f64) -> Result<(), SumError> {
+    pub fn add(&self, gradient: &Flat, share: f64) -> Result<Checks, SumError> {
+        let mut checks = Checks::default();
         for Piece { range, sum, .. } in &mut self.lock().all {
             if let Sum::Growing(sum) = sum {
                 let added = sum.add(gradient.part(range.clone()), share);
-                added.map_err(|error| error.counted_from(range.start))?;
+                checks.extend(added.map_err(|error| error.counted_from(range.start))?.counted_from(range.start));
             }
         }
-        Ok(())
+        Ok(checks)
     }
 
     /// Adds the last micro-batch's gradient as a backward tells it, and sends each piece once it is whole. `None`: the gradient is one piece,
@@ -263,7 +264,8 @@ impl Pieces {
                 continue;
             }
             match sum.add_at(range.start - piece.range.start, FlatPart::Host(values), last.share) {
-                Ok(()) => {}
+                // What is told lies on the host, and was checked at once.
+                Ok(_) => {}
                 Err(SumError::OutOfRange(found)) => {
                     let tensor = last.layout.tensor_at(piece.range.start + found.index) as u32;
                     *fault = (*fault).min(Fault::new(last.lane, Culprit::DescentGradient(tensor)));
@@ -367,7 +369,7 @@ mod tests {
                     let sum = |pieces: &[Range<usize>], tells: bool| {
                         let descent = Descent::new(reduce, pieces, &peers, Step(1), &Place::default()).unwrap();
                         for k in 0..earlier {
-                            descent.add(&Flat::Host(gradient(k as f32 + 0.3)), 0.25).unwrap();
+                            descent.add(&Flat::Host(gradient(k as f32 + 0.3)), 0.25).and_then(Checks::settle).unwrap();
                         }
                         let mut last = gradient(7.0);
                         if tells {
@@ -381,7 +383,7 @@ mod tests {
                             if decay != 0.0 {
                                 vector::add_scaled(&mut last, &weights, decay as f32);
                             }
-                            descent.add(&Flat::Host(last), 0.25).unwrap();
+                            descent.add(&Flat::Host(last), 0.25).and_then(Checks::settle).unwrap();
                         }
                         descent.send_rest(Fault::NONE, || vec![0.0; layout.len()]).unwrap();
                         let sum = descent.wait(|| vec![9.0; layout.len()], Duration::from_secs(1)).unwrap();

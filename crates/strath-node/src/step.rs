@@ -1,5 +1,6 @@
 //! One SAM step on this rank's share of the batch: the only place that knows its order.
 
+mod later;
 mod survey;
 
 use std::ops::Range;
@@ -13,7 +14,7 @@ use strath_core::{After, Assignment, Finish, Plan, Step};
 use strath_cuda::GpuError;
 use strath_cuda::nccl::NcclError;
 use strath_data::{Batch, Loader};
-use strath_model::{Listener, Model, ModelError, PassReport, Work};
+use strath_model::{DevicePass, Listener, Model, ModelError, PassReport, Work};
 use strath_protocol::message::{CommunicatorId, Phase};
 use strath_sam::{Perturbation, draw_direction};
 
@@ -21,7 +22,7 @@ use crate::buffers::Buffers;
 use crate::clock::Clock;
 use crate::descent::{self, Descent, Last, Reduction};
 use crate::feed::Audience;
-use crate::flat::{Flat, Place, SumError, Weights};
+use crate::flat::{Flat, Place, Placed, SumError, Weights};
 use crate::gpus::Gpus;
 use crate::ladder::Rungs;
 use crate::outcome::{StepError, StepOutcome};
@@ -31,6 +32,8 @@ use crate::sums::LaneSum;
 use crate::tally::{Tally, Totals};
 use crate::verify::verify;
 use crate::watch::{Scope, Watch};
+
+use self::later::{Found, Later};
 
 /// No reduction takes longer than this, or than some times the longest step, while every peer lives. A process that dies is noticed in
 /// milliseconds by its connections, one that hangs by the coordinator's lease, and one whose training alone hangs by the coordinator too, in
@@ -70,6 +73,8 @@ struct Gathered {
     tally: Tally,
     watch: Watch,
     clock: Clock,
+    /// What a device has yet to tell.
+    later: Later,
 }
 
 /// Why a lane part was not computed: a fault that every rank must hear of, or the model's own error.
@@ -199,6 +204,7 @@ impl Stepper {
             tally: Tally::new(self.model.statistics().len(), after),
             watch,
             clock,
+            later: Later::new(self.buffers.place()),
         };
         let mut fault = Fault::NONE;
 
@@ -207,7 +213,7 @@ impl Stepper {
         for part in self.share.shared().to_vec() {
             let batches = self.examples(step, &part, &mut gathered.clock);
             let ascent = self.ascent(peers, step, &w, &part, &batches, &mut gathered); // this rank's part of g_v at w
-            in_flight.push((self.exchange(peers, step, &part, ascent)?, batches, part));
+            in_flight.push((self.exchange(peers, step, &part, ascent, &mut gathered)?, batches, part));
         }
 
         for part in self.share.own().to_vec() {
@@ -238,9 +244,11 @@ impl Stepper {
             }
         }
 
+        fault = fault.min(self.settle_later(&mut gathered)?);
+        gathered.clock.lap(|s| &mut s.descent);
         self.climb(peers, step, &w, &mut gathered, true, deadline)?;
         enter(Phase::Reduce);
-        let Gathered { descent, tally, mut watch, mut clock } = gathered;
+        let Gathered { descent, tally, mut watch, mut clock, .. } = gathered;
         self.send(&descent, fault)?;
         clock.lap(|s| &mut s.reduce);
         let survey = watch.send(peers, step, if is_surveyed { Some(w.host()?) } else { None }.as_deref());
@@ -338,13 +346,13 @@ impl Stepper {
             let size = self.plan.micro_batches()[k].size;
             let mut gradient = sum.spent().map_or_else(|| self.buffers.take(), Ok)?;
             let pass = self.gradient(weights, batch, &mut gradient, None)?;
-            self.take_clean(&pass, size, part.lane, &mut gathered.tally)?;
-            gathered.watch.clean(k, pass.loss);
+            self.note(part.lane, Found::Clean(k, pass), gathered)?;
             if gathered.watch.climbs() {
                 gathered.watch.climb(peers, step, &self.plan, k, &gradient.host()?, self.batch_share(k));
             }
             let added = sum.add(gradient, size as f64 / lane.size as f64);
-            added.map_err(|error| self.at_fault(error, part.lane, Culprit::AscentGradient))?;
+            let checks = added.map_err(|error| self.at_fault(error, part.lane, Culprit::AscentGradient))?;
+            self.note(part.lane, Found::Sum(checks, Culprit::AscentGradient), gathered)?;
         }
         gathered.clock.lap(|s| &mut s.ascent);
         Ok(sum)
@@ -357,7 +365,10 @@ impl Stepper {
         step: Step,
         part: &LanePart,
         ascent: Result<LaneSum, Interrupted>,
+        gathered: &mut Gathered,
     ) -> Result<Pending, StepError> {
+        let found = self.settle_later(gathered)?;
+        let ascent = if found.is_none() { ascent } else { Err(Interrupted::Fault(found)) };
         let (sum, fault) = match ascent {
             Ok(sum) => (sum, Fault::NONE),
             Err(Interrupted::Fault(fault)) => {
@@ -380,12 +391,11 @@ impl Stepper {
         mut ascent: Flat,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        let Gathered { descent, tally, watch, clock } = gathered;
         let lane = &self.plan.lanes()[part.lane];
         self.add_decay(&mut ascent, weights)?;
-        if watch.is_survey() {
-            watch.ascent(&self.plan, part, &ascent.host()?, &self.perturbation);
-            clock.lap_survey();
+        if gathered.watch.is_survey() {
+            gathered.watch.ascent(&self.plan, part, &ascent.host()?, &self.perturbation);
+            gathered.clock.lap_survey();
         }
         if self.config.sam.direction == Direction::Random {
             // Whoever holds a part of the lane draws the same.
@@ -397,36 +407,33 @@ impl Stepper {
         let perturbation = self.perturbation.with_radius(radius);
         let lift = ascent.lift(&perturbation, weights, &mut lifted)?; // w + rho_v * dual(g_v), equation 2
         let lifted = Weights::from(lifted);
-        if part.is_first {
-            tally.add_lane(lift, self.plan.lanes().len());
+        gathered.clock.lap(|s| &mut s.epsilon);
+        if gathered.watch.is_survey() {
+            let (lift, direction, weights, lifted) = (lift.told()?, ascent.host()?, weights.host()?, lifted.host()?);
+            gathered.watch.epsilon(&self.plan, part, (&perturbation, radius, lift), &direction, &weights, &lifted);
+            gathered.clock.lap_survey();
         }
-        watch.lift(part, lift);
-        clock.lap(|s| &mut s.epsilon);
-        if watch.is_survey() {
-            let (direction, weights, lifted) = (ascent.host()?, weights.host()?, lifted.host()?);
-            watch.epsilon(&self.plan, part, (&perturbation, radius, lift), &direction, &weights, &lifted);
-            clock.lap_survey();
-        }
-        let is_kept = watch.takes(part.lane);
+        self.note(part.lane, Found::Lift(part.clone(), lift), gathered)?;
+        let is_kept = gathered.watch.takes(part.lane);
         // Where its values are spent, its memory serves again.
         let (mut gradient, ascent) = if is_kept { (self.buffers.take()?, Some(ascent)) } else { (ascent, None) };
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
-            let heard = self.listener(k, part, &lifted, descent)?;
+            let heard = self.listener(k, part, &lifted, &gathered.descent)?;
             let pass = self.gradient(&lifted, batch, &mut gradient, heard)?; // h_v at w + epsilon_v
-            tally
-                .add_perturbed(pass.loss, share)
-                .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::PerturbedLoss)))?;
-            self.contribute(&mut gradient, &lifted, share, part.lane, descent)?;
-            let products = ascent.as_ref().map(|ascent| ascent.products(&gradient, &perturbation)).transpose()?;
-            watch.descent(&self.plan, part, k, pass.loss, products);
+            self.note(part.lane, Found::Perturbed(k, pass), gathered)?;
+            self.contribute(&mut gradient, &lifted, share, part.lane, gathered)?;
+            if let Some(ascent) = &ascent {
+                let products = ascent.products(&gradient, &perturbation)?;
+                self.note(part.lane, Found::Products(part.clone(), k, products), gathered)?;
+            }
         }
-        clock.lap(|s| &mut s.descent);
+        gathered.clock.lap(|s| &mut s.descent);
         self.buffers.give(gradient);
         self.buffers.give(ascent);
-        if watch.is_survey() {
-            self.cross(step, part, &lifted, watch)?;
-            clock.lap_survey();
+        if gathered.watch.is_survey() {
+            self.cross(step, part, &lifted, &mut gathered.watch)?;
+            gathered.clock.lap_survey();
         }
         // The passes are over and have let go of it.
         self.buffers.give(lifted.into_flat());
@@ -446,26 +453,12 @@ impl Stepper {
             let share = self.batch_share(k);
             let heard = self.listener(k, part, weights, &gathered.descent)?;
             let pass = self.gradient(weights, batch, &mut gradient, heard)?;
-            self.take_clean(&pass, self.plan.micro_batches()[k].size, part.lane, &mut gathered.tally)?;
-            gathered
-                .tally
-                .add_perturbed(pass.loss, share)
-                .map_err(|_| Interrupted::Fault(Fault::new(part.lane, Culprit::CleanLoss)))?;
-            self.contribute(&mut gradient, weights, share, part.lane, &gathered.descent)?;
+            self.note(part.lane, Found::Plain(k, pass), gathered)?;
+            self.contribute(&mut gradient, weights, share, part.lane, gathered)?;
         }
         self.buffers.give(gradient);
         gathered.clock.lap(|s| &mut s.ascent);
         Ok(())
-    }
-
-    /// The loss and the batch statistics of a pass at w: batch norm's running statistics move from these only.
-    fn take_clean(&self, pass: &PassReport, size: usize, lane: usize, tally: &mut Tally) -> Result<(), Interrupted> {
-        let share = size as f64 / self.plan.batch() as f64;
-        tally.add_clean(pass.loss, share).map_err(|_| Interrupted::Fault(Fault::new(lane, Culprit::CleanLoss)))?;
-        tally.add_statistics(&pass.statistics, share).map_err(|found| {
-            let tensor = self.model.statistics().tensor_at(found.index) as u32;
-            Interrupted::Fault(Fault::new(lane, Culprit::Statistic(tensor)))
-        })
     }
 
     /// Adds the gradient of a micro-batch, taken at `at`, unless it was sent as it came.
@@ -475,14 +468,16 @@ impl Stepper {
         at: &Weights,
         share: f64,
         lane: usize,
-        descent: &Descent,
+        gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
         // What was told had its decay; what stays here has not.
         self.add_decay(gradient, at)?;
-        if let Some(fault) = descent.heard() {
+        if let Some(fault) = gathered.descent.heard() {
             return if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) };
         }
-        descent.add(gradient, share).map_err(|error| self.at_fault(error, lane, Culprit::DescentGradient))
+        let added = gathered.descent.add(gradient, share);
+        let checks = added.map_err(|error| self.at_fault(error, lane, Culprit::DescentGradient))?;
+        self.note(lane, Found::Sum(checks, Culprit::DescentGradient), gathered)
     }
 
     /// Who hears a micro-batch's gradient, taken at `at`, as it comes: the gradient of this rank's last.
@@ -539,7 +534,7 @@ impl Stepper {
         batch: &Batch,
         gradient: &mut Flat,
         listener: Option<Listener>,
-    ) -> Result<PassReport, ModelError> {
+    ) -> Result<Placed<PassReport, DevicePass>, ModelError> {
         weights.gradient(&self.model, batch, self.config.loss.label_smoothing, gradient, listener)
     }
 }

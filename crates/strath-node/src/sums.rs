@@ -5,7 +5,7 @@ use strath_core::config::Reduce;
 use strath_core::fixed::{GRADIENT_LIMIT, OutOfRange};
 use strath_cuda::{GpuError, Vector};
 
-use crate::flat::{Flat, FlatPart, Integers, Place, SumError};
+use crate::flat::{Checks, Flat, FlatPart, Integers, Place, SumError};
 
 /// A lane's ascent gradient as it is put together.
 #[derive(Debug)]
@@ -47,23 +47,26 @@ impl LaneSum {
     /// (only its range is checked), else 36 (`f32` and `bf16`: 12).
     ///
     /// # Errors
-    /// [`SumError`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
-    pub fn add(&mut self, gradient: Flat, weight: f64) -> Result<(), SumError> {
-        match self {
+    /// [`SumError`] with the first value that is not finite, or too large for the exact sum, on a device among the [`Checks`]; the sum is then of no
+    /// use.
+    pub fn add(&mut self, gradient: Flat, weight: f64) -> Result<Checks, SumError> {
+        Ok(match self {
             Self::One(sum) => {
-                gradient.check_finite()?;
+                let checks = gradient.check_finite()?;
                 *sum = Some(gradient);
+                checks
             }
             Self::Wide { high, low, spent } => {
-                gradient.all().add_wide((high, low), weight, GRADIENT_LIMIT)?;
+                let checks = gradient.all().add_wide((high, low), weight, GRADIENT_LIMIT)?;
                 *spent = Some(gradient);
+                checks
             }
             Self::Floats { sum, spent } => {
-                gradient.all().add_floats(sum, 0, weight, f32::INFINITY)?;
+                let checks = gradient.all().add_floats(sum, 0, weight, f32::INFINITY)?;
                 *spent = Some(gradient);
+                checks
             }
-        }
-        Ok(())
+        })
     }
 
     /// The gradient that was added last, where its values are spent.
@@ -124,7 +127,7 @@ impl HostSum {
     /// # Errors
     /// [`OutOfRange`] as [`LaneSum::add`].
     pub fn add(&mut self, vector: Vec<f32>, weight: f64) -> Result<(), OutOfRange> {
-        self.0.add(Flat::Host(vector), weight).map_err(|error| match error {
+        self.0.add(Flat::Host(vector), weight).and_then(Checks::settle).map_err(|error| match error {
             SumError::OutOfRange(found) => found,
             SumError::Gpu(_) => unreachable!("{IN_MEMORY}"),
         })
@@ -180,8 +183,9 @@ impl DescentSum {
     /// Adds a micro-batch's gradient, weighted by its part of the batch. One pass: 20 bytes a value, in `f32` and `bf16` 12.
     ///
     /// # Errors
-    /// [`SumError`] with the first value that is not finite, or too large for the exact sum; the sum is then of no use.
-    pub fn add(&mut self, gradient: FlatPart<'_>, weight: f64) -> Result<(), SumError> {
+    /// [`SumError`] with the first value that is not finite, or too large for the exact sum, on a device among the [`Checks`]; the sum is then of no
+    /// use.
+    pub fn add(&mut self, gradient: FlatPart<'_>, weight: f64) -> Result<Checks, SumError> {
         self.begin()?;
         self.add_at(0, gradient, weight)
     }
@@ -195,11 +199,12 @@ impl DescentSum {
             Self::None(len, place) => *self = Self::One(place.zeros(*len)?, place.clone()),
             Self::One(terms, place) => {
                 let mut sum = place.integers(terms.len())?;
-                let widened = terms.all().add_fixed(&mut sum, 0, 1.0, GRADIENT_LIMIT);
-                if let Err(SumError::Gpu(error)) = widened {
-                    return Err(error);
+                match terms.all().add_fixed(&mut sum, 0, 1.0, GRADIENT_LIMIT) {
+                    // A weighted value is no larger than the value, which was checked, or is about to be found out.
+                    Ok(_) => {}
+                    Err(SumError::Gpu(error)) => return Err(error),
+                    Err(SumError::OutOfRange(found)) => debug_assert!(false, "{found:?} in terms that were checked"),
                 }
-                debug_assert!(widened.is_ok(), "a weighted value is no larger than the value, which was checked");
                 *self = Self::Exact(sum);
             }
             Self::Exact(_) | Self::Floats(_) | Self::Halves(_) => {}
@@ -211,14 +216,17 @@ impl DescentSum {
     ///
     /// # Errors
     /// As [`add`](Self::add), the index counted from the beginning of the sum.
-    pub fn add_at(&mut self, at: usize, piece: FlatPart<'_>, weight: f64) -> Result<(), SumError> {
+    pub fn add_at(&mut self, at: usize, piece: FlatPart<'_>, weight: f64) -> Result<Checks, SumError> {
         let added = match self {
             Self::None(..) => unreachable!("a micro-batch has begun"),
             Self::One(terms, _) => piece.add_floats(terms, at, weight, GRADIENT_LIMIT),
             Self::Exact(sum) => piece.add_fixed(sum, at, weight, GRADIENT_LIMIT),
             Self::Floats(sum) | Self::Halves(sum) => piece.add_floats(sum, at, weight, f32::INFINITY),
         };
-        added.map_err(|error| error.counted_from(at))
+        match added {
+            Ok(checks) => Ok(checks.counted_from(at)),
+            Err(error) => Err(error.counted_from(at)),
+        }
     }
 
     /// This rank's part, to be reduced with the others'.
@@ -298,7 +306,7 @@ mod tests {
         DescentSum::new(reduce, len, &Place::default()).unwrap()
     }
 
-    fn outside(added: &Result<(), SumError>) -> Option<usize> {
+    fn outside(added: &Result<Checks, SumError>) -> Option<usize> {
         match added {
             Err(SumError::OutOfRange(OutOfRange { index })) => Some(*index),
             _ => None,
@@ -309,7 +317,7 @@ mod tests {
     fn a_lane_of_one_micro_batch_keeps_its_gradient_to_the_bit() {
         let gradient = vec![1e-30, -3.0, 0.1];
         let mut sum = lane(Reduce::Exact, 1, 3);
-        sum.add(Flat::Host(gradient.clone()), 1.0).unwrap();
+        sum.add(Flat::Host(gradient.clone()), 1.0).and_then(Checks::settle).unwrap();
         assert_eq!(sum.finish().unwrap().into_host().unwrap(), gradient);
         assert_eq!(outside(&lane(Reduce::Exact, 1, 2).add(Flat::Host(vec![0.0, f32::NAN]), 1.0)), Some(1));
     }
@@ -332,11 +340,11 @@ mod tests {
         for _ in 0..5 {
             let values: Vec<f32> =
                 (0..len).map(|_| (draws.uniform() - 0.5) * 2f32.powi(draws.below(60) as i32 - 44)).collect();
-            descent.add(FlatPart::Host(&values), 0.2).unwrap();
+            descent.add(FlatPart::Host(&values), 0.2).and_then(Checks::settle).unwrap();
             fixed.add(&values, 0.2).unwrap();
             wide.add(&values, 0.2).unwrap();
             for lane in &mut lanes {
-                lane.add(Flat::Host(values.clone()), 0.2).unwrap();
+                lane.add(Flat::Host(values.clone()), 0.2).and_then(Checks::settle).unwrap();
             }
         }
         assert_eq!(descent.into_payload().unwrap(), Payload::Exact(fixed.into_entries()));
@@ -351,7 +359,7 @@ mod tests {
         let payload = |micro_batches: &[[f32; 2]]| {
             let mut sum = descent(Reduce::Exact, 2);
             for micro_batch in micro_batches {
-                sum.add(FlatPart::Host(micro_batch), 0.5).unwrap();
+                sum.add(FlatPart::Host(micro_batch), 0.5).and_then(Checks::settle).unwrap();
             }
             sum.into_payload().unwrap()
         };
@@ -367,7 +375,7 @@ mod tests {
         let (mut plain, mut of_terms) = (FixedSum::gradient(4), FixedSum::gradient(4));
         plain.add(&values, 1.0 / 3.0).unwrap();
         let mut one = descent(Reduce::Exact, 4);
-        one.add(FlatPart::Host(&values), 1.0 / 3.0).unwrap();
+        one.add(FlatPart::Host(&values), 1.0 / 3.0).and_then(Checks::settle).unwrap();
         let Payload::Weighted(terms) = one.into_payload().unwrap() else { panic!("one micro-batch stays in f32") };
         of_terms.add(&terms, 1.0).unwrap();
         assert_eq!(plain, of_terms);

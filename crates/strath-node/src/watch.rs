@@ -240,17 +240,14 @@ impl Watch {
         }
     }
 
-    /// A micro-batch's loss at w + epsilon, and the products of its lane's `g_v` and its h, where it [is asked](Self::takes) for them.
-    pub(crate) fn descent(
-        &mut self,
-        plan: &Plan,
-        part: &LanePart,
-        micro_batch: usize,
-        loss: f64,
-        products: Option<Products>,
-    ) {
+    /// A micro-batch's loss at w + epsilon.
+    pub(crate) fn perturbed(&mut self, micro_batch: usize, loss: f64) {
         self.board.write(OfMicroBatch::Perturbed, micro_batch, loss);
-        let Some(Products { aa, ab, bb }) = products else { return };
+    }
+
+    /// The products of a lane's `g_v` and a micro-batch's h, where it [is asked](Self::takes) for them.
+    pub(crate) fn products(&mut self, plan: &Plan, part: &LanePart, micro_batch: usize, products: Products) {
+        let Products { aa, ab, bb } = products;
         self.board.write(OfMicroBatch::Along, micro_batch, ab);
         let of_lane = &plan.lanes()[part.lane].micro_batches;
         if micro_batch == of_lane.start {

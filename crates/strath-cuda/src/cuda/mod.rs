@@ -6,6 +6,7 @@
 
 mod convolution;
 mod nccl;
+mod staging;
 
 use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int, c_longlong, c_void};
@@ -19,6 +20,7 @@ use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use self::convolution::Convolutions;
+use self::staging::Staging;
 use crate::driver::{Driver, Kernel, Number, Numbers, Product, Products, Side};
 use crate::error::GpuError;
 use crate::nccl::Library;
@@ -37,6 +39,7 @@ pub struct Cuda {
     /// What cuBLAS works in: given by hand, so that it is the same in every process.
     workspace: sys::CUdeviceptr,
     convolutions: Mutex<Convolutions>,
+    staging: Mutex<Staging>,
     compute: Compute,
     name: String,
     uuid: String,
@@ -127,9 +130,23 @@ impl Cuda {
                 .result()
                 .map_err(failed("give cuBLAS memory"))?;
             let convolutions = Mutex::new(Convolutions::new(stream, compute)?);
+            let staging = Mutex::new(Staging::new(stream)?);
             let functions = Mutex::default();
             let blas = Mutex::new(blas);
-            Ok(Self { device, context, stream, modules, functions, blas, workspace, convolutions, compute, name, uuid })
+            Ok(Self {
+                device,
+                context,
+                stream,
+                modules,
+                functions,
+                blas,
+                workspace,
+                convolutions,
+                staging,
+                compute,
+                name,
+                uuid,
+            })
         }
     }
 
@@ -220,6 +237,7 @@ impl Drop for Cuda {
         unsafe {
             let _ = blas::destroy_handle(*lock(&self.blas));
             lock(&self.convolutions).end();
+            lock(&self.staging).end();
             let _ = driver::free_sync(self.workspace);
             for (_, module) in &self.modules {
                 let _ = driver::module::unload(*module);
@@ -265,15 +283,15 @@ impl Driver for Cuda {
 
     unsafe fn upload(&self, from: &[u8], to: u64) -> Result<(), GpuError> {
         self.enter()?;
-        // SAFETY: as the trait's. Of pageable memory the driver takes a copy before the call returns, which CUDA's manual does not promise: so the stream is waited for.
-        unsafe { driver::memcpy_htod_async(to, from, self.stream) }.map_err(failed("take values"))?;
-        self.wait()
+        // SAFETY: as the trait's.
+        unsafe { lock(&self.staging).upload(from, to) }
     }
 
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), GpuError> {
         self.enter()?;
         // SAFETY: as the trait's.
-        unsafe { driver::memcpy_dtoh_async(to, from, self.stream) }.map_err(failed("give values back"))?;
+        unsafe { lock(&self.staging).download(from, to)? };
+        // Also of nothing, which is waited for all the same.
         self.wait()
     }
 

@@ -5,7 +5,8 @@
 use crate::activation::Activation;
 use crate::driver::{Product, Products};
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Gpu, Grid, Part, PartMut, Vector};
+use crate::gpu::{Argument as Arg, Gpu, Grid};
+use crate::vector::{Part, PartMut, Vector};
 
 /// The shape of an attention layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use super::shapes::{filters_channels_last, filters_kernel_last};
 use crate::activation::Activation;
 use crate::driver::{Product, Products, Side};
 use crate::error::GpuError;
-use crate::gpu::{Part, PartMut, Vector};
+use crate::vector::{Part, PartMut, Vector};
 
 /// `y [rows, out] = x [rows, in] W'` with W [out, in].
 ///

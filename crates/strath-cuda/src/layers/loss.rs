@@ -4,7 +4,8 @@
 
 use crate::activation::Activation;
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Grid, Vector};
+use crate::gpu::{Argument as Arg, Grid};
+use crate::vector::Vector;
 
 /// The cross-entropy of each row of logits with its label, with smoothed targets `(1 - s) onehot + s / classes`, and the gradient of its sum times `factor`.
 ///

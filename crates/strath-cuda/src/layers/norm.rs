@@ -5,8 +5,9 @@
 use super::pointwise::Follows;
 use crate::activation::Activation;
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Gpu, Grid, Part, PartMut, Vector};
+use crate::gpu::{Argument as Arg, Gpu, Grid};
 use crate::source::THREADS;
+use crate::vector::{Part, PartMut, Vector};
 
 /// Rows that one block sums at least: fewer are not worth a block.
 const LEAST_SPAN: usize = 256;

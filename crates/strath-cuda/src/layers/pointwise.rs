@@ -5,7 +5,8 @@
 use super::norm::column_sums;
 use crate::activation::Activation;
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Grid, Part, PartMut, Vector};
+use crate::gpu::{Argument as Arg, Grid};
+use crate::vector::{Part, PartMut, Vector};
 
 /// What follows a bias or a norm.
 #[derive(Debug, Clone, Copy)]

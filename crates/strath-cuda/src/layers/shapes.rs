@@ -7,7 +7,8 @@ use strath_kernels::Dims;
 use super::norm::column_sums;
 use crate::activation::Activation;
 use crate::error::GpuError;
-use crate::gpu::{Argument as Arg, Element, Gpu, Grid, Part, PartMut, Vector};
+use crate::gpu::{Argument as Arg, Gpu, Grid};
+use crate::vector::{Element, Part, PartMut, Vector};
 
 fn int(size: usize) -> Arg {
     Arg::Int(size as i32)

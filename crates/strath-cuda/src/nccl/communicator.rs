@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use super::{Handle, Library, Progress, Term, UniqueId};
 use crate::error::GpuError;
-use crate::gpu::{Gpu, Vector};
+use crate::gpu::Gpu;
+use crate::vector::Vector;
 
 /// An abort that takes longer has failed.
 const ABORT_DEADLINE: Duration = Duration::from_secs(5);

@@ -2,7 +2,8 @@
 //!
 //! Activations are of the numbers that the device computes with: f32, or bf16 between weights and gradients of f32.
 //!
-//! A pass uploads its examples, goes forward and back without waiting for the device, and waits once, for its losses and the batch's statistics.
+//! A pass uploads its examples and goes forward and back without waiting for the device; its losses and the batch's statistics lie there until
+//! somebody asks.
 
 mod course;
 
@@ -48,11 +49,40 @@ impl Parameter<Vector<f32>> {
     }
 }
 
+/// What a forward and backward pass on a device found, which lies there: a [`PassReport`] that nobody has waited for.
+#[derive(Debug)]
+pub struct DevicePass {
+    /// Cross-entropy of each example, smoothed as asked.
+    pub losses: Vector<f64>,
+    /// The batch's means and unbiased variances, flat in the layout of the running statistics.
+    pub statistics: Vector<f32>,
+}
+
+impl DevicePass {
+    /// What its losses and statistics say.
+    pub fn told(losses: &[f64], statistics: Vec<f32>) -> PassReport {
+        PassReport { loss: mean(losses), statistics }
+    }
+
+    /// The same on the host; waits for the device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn report(self) -> Computed<PassReport> {
+        Ok(Self::told(&self.losses.to_host()?, self.statistics.to_host()?))
+    }
+}
+
+/// The mean of examples' losses.
+fn mean(losses: &[f64]) -> f64 {
+    losses.iter().sum::<f64>() / losses.len() as f64
+}
+
 /// An activation on a device.
 type Flow<A> = crate::flow::Flow<Vector<A>>;
 
 impl Model {
-    /// As [`gradient_by`](Self::gradient_by), with weights and gradient on a device.
+    /// As [`gradient_by`](Self::gradient_by), with weights and gradient on a device, which is not waited for.
     ///
     /// # Errors
     /// [`ModelError::Length`] for a vector of another length than the model's, and the device's errors.
@@ -64,7 +94,7 @@ impl Model {
         label_smoothing: f64,
         by: Normalise<'_>,
         gradient: &mut Vector<f32>,
-    ) -> Computed<PassReport> {
+    ) -> Computed<DevicePass> {
         expect("weights", weights.len(), self.parameters().len())?;
         expect("gradient", gradient.len(), self.parameters().len())?;
         match weights.gpu().activations() {
@@ -81,7 +111,7 @@ impl Model {
         label_smoothing: f64,
         by: Normalise<'_>,
         gradient: &mut Vector<f32>,
-    ) -> Computed<PassReport> {
+    ) -> Computed<DevicePass> {
         let gpu = weights.gpu().clone();
         let images = self.images(images, labels.len())?;
         let (norms, tape, none) = (self.norms_on(&gpu, by)?, Tape::recording()?, gpu.stale(0)?);
@@ -92,8 +122,8 @@ impl Model {
         let losses = logits.and_then(|logits| go_back(&gpu, &logits, &course, &labels, label_smoothing));
         // Whatever went wrong, the vector is the caller's.
         *gradient = sink.into_gradient();
-        let (losses, statistics) = (losses?, course.into_statistics());
-        Ok(PassReport { loss: mean(&losses)?, statistics: self.collected(statistics)? })
+        let statistics = course.into_statistics().map_or_else(|| gpu.zeros(self.statistics().len()), Ok)?;
+        Ok(DevicePass { losses: losses?, statistics })
     }
 
     /// The same with weights and gradient on the host. The listener hears of every parameter once the pass is over, the last layer's first.
@@ -110,8 +140,9 @@ impl Model {
     ) -> Computed<PassReport> {
         let weights = Arc::new(gpu.copied(weights)?);
         let mut there = gpu.stale(gradient.len())?;
-        let report = self.gradient_on(&weights, images, labels, label_smoothing, by, &mut there)?;
+        let pass = self.gradient_on(&weights, images, labels, label_smoothing, by, &mut there)?;
         there.download(gradient)?;
+        let report = pass.report()?;
         if let Some(mut listener) = listener {
             for entry in self.parameters().entries().iter().rev() {
                 listener(entry.range(), &gradient[entry.range()]);
@@ -148,7 +179,7 @@ impl Model {
         let (logits, _) = self.logits_of::<A>(weights, images, labels.len(), Normalise::ByBatch)?;
         let labels = weights.gpu().copied(labels)?;
         let (losses, _) = loss::cross_entropy(&logits.values.buffer, &labels, label_smoothing, 0.0)?;
-        mean(&losses)
+        Ok(mean(&losses.to_host()?))
     }
 
     /// As [`evaluate_by`](Self::evaluate_by), with weights on a device.
@@ -213,12 +244,6 @@ impl Model {
     fn collected(&self, statistics: Option<Vector<f32>>) -> Computed<Vec<f32>> {
         statistics.map_or_else(|| Ok(vec![0.0; self.statistics().len()]), |there| Ok(there.to_host()?))
     }
-}
-
-/// The mean of the examples' losses, which are waited for.
-fn mean(losses: &Vector<f64>) -> Computed<f64> {
-    let losses = losses.to_host()?;
-    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
 /// The losses of logits [n, classes], and the way back from their mean.

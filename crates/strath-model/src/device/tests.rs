@@ -28,7 +28,7 @@ fn gradients_losses_and_statistics_are_those_of_the_processor() {
             let wanted = model.gradient_by(&Arc::new(weights.clone()), &images, &labels, 0.1, by, &mut here).unwrap();
             let mut there = gpu.zeros(weights.len()).unwrap();
             let weights = Arc::new(gpu.copied(&weights).unwrap());
-            let found = model.gradient_on(&weights, &images, &labels, 0.1, by, &mut there).unwrap();
+            let found = model.gradient_on(&weights, &images, &labels, 0.1, by, &mut there).unwrap().report().unwrap();
             let there = there.to_host().unwrap();
             assert!((found.loss / wanted.loss - 1.0).abs() < 1e-6, "{kind:?}: {} {}", found.loss, wanted.loss);
             assert!(apart(&found.statistics, &wanted.statistics) < 1e-6, "{kind:?}");
@@ -61,7 +61,8 @@ fn with_rounded_factors_and_activations_gradients_are_near_those_of_f32() {
             let weights = Arc::new(gpu.copied(&weights).unwrap());
             let [found, again] = [0, 1].map(|_| {
                 let mut there = gpu.zeros(weights.len()).unwrap();
-                let found = model.gradient_on(&weights, &images, &labels, 0.1, by, &mut there).unwrap();
+                let found =
+                    model.gradient_on(&weights, &images, &labels, 0.1, by, &mut there).unwrap().report().unwrap();
                 (found.loss, there.to_host().unwrap())
             });
             assert_eq!(found, again, "the same call, the same bits");

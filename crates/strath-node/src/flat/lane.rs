@@ -6,7 +6,49 @@ use strath_cuda::{Gpu, GpuError, Vector};
 use strath_kernels::vector::{self, Products};
 use strath_sam::{Lift, Perturbation};
 
-use super::{Flat, Weights, apart};
+use super::{Flat, Placed, Weights, apart};
+
+/// What a device has found of a [`Lift`], the sums of squares of the dual norm and of epsilon.
+#[derive(Debug)]
+pub struct LiftOnDevice {
+    /// Of the ascent gradient.
+    pub dual: Vector<f64>,
+    /// Of epsilon.
+    pub epsilon: Vector<f64>,
+}
+
+impl LiftOnDevice {
+    /// The lift that has these sums of squares.
+    pub fn told(dual: f64, epsilon: f64) -> Lift {
+        Lift { epsilon_norm: epsilon.sqrt(), dual_norm: dual.sqrt(), is_zero: epsilon == 0.0 }
+    }
+}
+
+impl Placed<Lift, LiftOnDevice> {
+    /// The lift; waits for it where it lies on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn told(&self) -> Result<Lift, GpuError> {
+        match self {
+            Self::Host(lift) => Ok(*lift),
+            Self::Device(LiftOnDevice { dual, epsilon }) => Ok(LiftOnDevice::told(first(dual)?, first(epsilon)?)),
+        }
+    }
+}
+
+impl Placed<Products, [Vector<f64>; 3]> {
+    /// The products; waits for them where they lie on a device.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn told(&self) -> Result<Products, GpuError> {
+        match self {
+            Self::Host(products) => Ok(*products),
+            Self::Device([aa, ab, bb]) => Ok(Products { aa: first(aa)?, ab: first(ab)?, bb: first(bb)? }),
+        }
+    }
+}
 
 impl Flat {
     /// `g <- g + lambda w`.
@@ -46,17 +88,22 @@ impl Flat {
     ///
     /// # Errors
     /// The device's.
-    pub fn lift(&self, of: &Perturbation, weights: &Weights, lifted: &mut Self) -> Result<Lift, GpuError> {
+    pub fn lift(
+        &self,
+        of: &Perturbation,
+        weights: &Weights,
+        lifted: &mut Self,
+    ) -> Result<Placed<Lift, LiftOnDevice>, GpuError> {
         match (self, weights, lifted) {
-            (Self::Host(g), Weights::Host(w), Self::Host(lifted)) => Ok(of.lift(g, w, lifted)),
+            (Self::Host(g), Weights::Host(w), Self::Host(lifted)) => Ok(Placed::Host(of.lift(g, w, lifted))),
             (Self::Device(g), Weights::Device(w), Self::Device(lifted)) if of.norm() == Norm::P(2.0) => {
-                lift(of, g, w, lifted)
+                lift(of, g, w, lifted).map(Placed::Device)
             }
             (Self::Device(g), Weights::Device(w), Self::Device(lifted)) => {
                 let mut values = vec![0.0; g.len()];
                 let lift = of.lift(&g.to_host()?, &w.to_host()?, &mut values);
                 lifted.upload(&values)?;
-                Ok(lift)
+                Ok(Placed::Host(lift))
             }
             _ => apart(),
         }
@@ -66,9 +113,9 @@ impl Flat {
     ///
     /// # Errors
     /// The device's.
-    pub fn products(&self, other: &Self, of: &Perturbation) -> Result<Products, GpuError> {
+    pub fn products(&self, other: &Self, of: &Perturbation) -> Result<Placed<Products, [Vector<f64>; 3]>, GpuError> {
         match (self, other) {
-            (Self::Host(a), Self::Host(b)) => Ok(of.products(a, b)),
+            (Self::Host(a), Self::Host(b)) => Ok(Placed::Host(of.products(a, b))),
             (Self::Device(a), Self::Device(b)) => {
                 let mut totals = [a.gpu().zeros::<f64>(1)?, a.gpu().zeros(1)?, a.gpu().zeros(1)?];
                 for run in of.runs() {
@@ -76,8 +123,7 @@ impl Flat {
                     let terms = [Terms::Squares(a), Terms::Products(a, b), Terms::Squares(b)];
                     totals.iter_mut().zip(terms).try_for_each(|(total, terms)| lanes::sum(total, terms))?;
                 }
-                let [aa, ab, bb] = &totals;
-                Ok(Products { aa: first(aa)?, ab: first(ab)?, bb: first(bb)? })
+                Ok(Placed::Device(totals))
             }
             _ => apart(),
         }
@@ -90,10 +136,15 @@ fn first(total: &Vector<f64>) -> Result<f64, GpuError> {
     Ok(found[0])
 }
 
-/// The lift over the ball of p = 2. The factor of epsilon stays on the device; what is told of the lift is waited for.
-fn lift(of: &Perturbation, g: &Vector<f32>, w: &Vector<f32>, lifted: &mut Vector<f32>) -> Result<Lift, GpuError> {
+/// The lift over the ball of p = 2. The factor of epsilon stays on the device, and so does what is told of the lift.
+fn lift(
+    of: &Perturbation,
+    g: &Vector<f32>,
+    w: &Vector<f32>,
+    lifted: &mut Vector<f32>,
+) -> Result<LiftOnDevice, GpuError> {
     let gpu: &Gpu = g.gpu();
-    let (mut dual, mut squares) = (gpu.zeros::<f64>(1)?, gpu.zeros::<f64>(1)?);
+    let (mut dual, mut epsilon) = (gpu.zeros::<f64>(1)?, gpu.zeros::<f64>(1)?);
     for run in of.runs() {
         let terms = match of.eta() {
             None => Terms::Squares(g.part(run.clone())),
@@ -107,8 +158,7 @@ fn lift(of: &Perturbation, g: &Vector<f32>, w: &Vector<f32>, lifted: &mut Vector
     }
     for run in of.runs() {
         let (g, w) = (g.part(run.clone()), w.part(run.clone()));
-        lanes::lift(g, w, &factor, of.eta(), &mut lifted.part_mut(run.clone()), &mut squares)?;
+        lanes::lift(g, w, &factor, of.eta(), &mut lifted.part_mut(run.clone()), &mut epsilon)?;
     }
-    let (dual, squares) = (first(&dual)?, first(&squares)?);
-    Ok(Lift { epsilon_norm: squares.sqrt(), dual_norm: dual.sqrt(), is_zero: squares == 0.0 })
+    Ok(LiftOnDevice { dual, epsilon })
 }

@@ -7,7 +7,8 @@
 //! | norms and products | | the same, added in another order |
 //! | epsilon of a norm other than p = 2, a random direction | | on the host, to and fro |
 //!
-//! All vectors of a rank lie in one place.
+//! All vectors of a rank lie in one place. What a device finds in passing (losses, norms, whether a value is not finite) stays there until somebody
+//! asks: whoever waits for every number has the device idle in between.
 
 mod lane;
 mod place;
@@ -19,10 +20,11 @@ use std::sync::Arc;
 
 use strath_cuda::{Element, GpuError, Part, Vector};
 use strath_data::Batch;
-use strath_model::{Listener, Model, ModelError, PassReport, Score};
+use strath_model::{DevicePass, Listener, Model, ModelError, PassReport, Score};
 
+pub use self::lane::LiftOnDevice;
 pub use self::place::Place;
-pub use self::sum::SumError;
+pub use self::sum::{Check, Checks, SumError};
 
 /// Values in the process's memory, or in a GPU's.
 #[derive(Debug, Clone, Copy)]
@@ -114,7 +116,7 @@ impl Weights {
     }
 
     /// The loss and its gradient at these weights. Of a gradient on the host a listener hears as it comes; one on a device is whole before
-    /// anything is heard, so nobody listens to it.
+    /// anything is heard, so nobody listens to it, and nobody waits for it.
     ///
     /// # Errors
     /// As [`Model::gradient_heard`].
@@ -125,15 +127,15 @@ impl Weights {
         label_smoothing: f64,
         gradient: &mut Flat,
         listener: Option<Listener>,
-    ) -> Result<PassReport, ModelError> {
+    ) -> Result<Placed<PassReport, DevicePass>, ModelError> {
         let Batch { images, labels, .. } = batch;
         match (self, gradient) {
             (Self::Host(weights), Flat::Host(gradient)) => {
-                model.gradient_heard(weights, images, labels, label_smoothing, gradient, listener)
+                model.gradient_heard(weights, images, labels, label_smoothing, gradient, listener).map(Placed::Host)
             }
             (Self::Device(weights), Flat::Device(gradient)) => {
                 let by = strath_model::Normalise::ByBatch;
-                model.gradient_on(weights, images, labels, label_smoothing, by, gradient)
+                model.gradient_on(weights, images, labels, label_smoothing, by, gradient).map(Placed::Device)
             }
             _ => apart(),
         }

@@ -33,11 +33,59 @@ fn host(found: Option<usize>) -> Result<(), SumError> {
     found.map_or(Ok(()), |index| Err(OutOfRange { index }.into()))
 }
 
-/// What a sum on a device finds, which is waited for.
-fn device(gpu: &Gpu, sum: impl FnOnce(&mut Outside) -> Result<(), GpuError>) -> Result<(), SumError> {
+/// What sums on a device have found, which nobody has waited for: whether a value was not finite, or too large. On the host that is told at once.
+#[derive(Debug, Default)]
+#[must_use = "a sum with such a value is of no use"]
+pub struct Checks(Vec<Check>);
+
+/// What one sum has found.
+#[derive(Debug)]
+pub struct Check {
+    /// The index of the first value that was added.
+    pub from: usize,
+    /// Counted from there.
+    pub outside: Outside,
+}
+
+impl Checks {
+    /// The same of a piece that begins with the value `at`.
+    pub(crate) fn counted_from(mut self, at: usize) -> Self {
+        self.0.iter_mut().for_each(|check| check.from += at);
+        self
+    }
+
+    /// These too.
+    pub(crate) fn extend(&mut self, more: Self) {
+        self.0.extend(more.0);
+    }
+
+    /// Each of them.
+    pub fn into_each(self) -> impl Iterator<Item = Check> {
+        self.0.into_iter()
+    }
+
+    /// Waits for all of them.
+    ///
+    /// # Errors
+    /// [`SumError`]: with the first value that was at fault.
+    pub fn settle(self) -> Result<(), SumError> {
+        for Check { from, outside } in self.0 {
+            host(outside.first()?.map(|index| from + index))?;
+        }
+        Ok(())
+    }
+}
+
+/// What a sum on the host found: nothing is left to be told.
+fn told(found: Option<usize>) -> Result<Checks, SumError> {
+    host(found).map(|()| Checks::default())
+}
+
+/// A sum on a device.
+fn device(gpu: &Gpu, sum: impl FnOnce(&mut Outside) -> Result<(), GpuError>) -> Result<Checks, SumError> {
     let mut outside = Outside::none(gpu)?;
     sum(&mut outside)?;
-    host(outside.first()?)
+    Ok(Checks(vec![Check { from: 0, outside }]))
 }
 
 impl FlatPart<'_> {
@@ -51,12 +99,12 @@ impl FlatPart<'_> {
     /// Adds `f32(weight v)` to the entries of `sum` from `at` on, in integers of 2^-48.
     ///
     /// # Errors
-    /// [`SumError`]: with the first value whose magnitude is not below `limit`, counted from the first of these.
-    pub fn add_fixed(self, sum: &mut Integers, at: usize, weight: f64, limit: f32) -> Result<(), SumError> {
+    /// [`SumError`]: with the first value whose magnitude is not below `limit`, counted from the first of these. On a device it is among the [`Checks`].
+    pub fn add_fixed(self, sum: &mut Integers, at: usize, weight: f64, limit: f32) -> Result<Checks, SumError> {
         let place = at..at + self.values();
         match (sum, self) {
             (Integers::Host(sum), Self::Host(values)) => {
-                host(vector::add_fixed(&mut sum[place], values, weight, limit))
+                told(vector::add_fixed(&mut sum[place], values, weight, limit))
             }
             (Integers::Device(sum), Self::Device(values)) => device(&sum.gpu().clone(), |outside| {
                 lanes::add_fixed(&mut sum.part_mut(place), values, weight, limit, outside)
@@ -74,10 +122,10 @@ impl FlatPart<'_> {
         (high, low): (&mut Integers, &mut Integers),
         weight: f64,
         limit: f32,
-    ) -> Result<(), SumError> {
+    ) -> Result<Checks, SumError> {
         match (high, low, self) {
             (Integers::Host(high), Integers::Host(low), Self::Host(values)) => {
-                host(vector::add_wide(high, low, values, weight, limit))
+                told(vector::add_wide(high, low, values, weight, limit))
             }
             (Integers::Device(high), Integers::Device(low), Self::Device(values)) => {
                 device(&high.gpu().clone(), |outside| {
@@ -92,10 +140,10 @@ impl FlatPart<'_> {
     ///
     /// # Errors
     /// As there.
-    pub fn add_floats(self, sum: &mut Flat, at: usize, weight: f64, limit: f32) -> Result<(), SumError> {
+    pub fn add_floats(self, sum: &mut Flat, at: usize, weight: f64, limit: f32) -> Result<Checks, SumError> {
         let place = at..at + self.values();
         match (sum, self) {
-            (Flat::Host(sum), Self::Host(values)) => host(vector::add_floats(&mut sum[place], values, weight, limit)),
+            (Flat::Host(sum), Self::Host(values)) => told(vector::add_floats(&mut sum[place], values, weight, limit)),
             (Flat::Device(sum), Self::Device(values)) => device(&sum.gpu().clone(), |outside| {
                 lanes::add_floats(&mut sum.part_mut(place), values, weight, limit, outside)
             }),
@@ -109,9 +157,9 @@ impl Flat {
     ///
     /// # Errors
     /// [`SumError`]: with the first that is not.
-    pub fn check_finite(&self) -> Result<(), SumError> {
+    pub fn check_finite(&self) -> Result<Checks, SumError> {
         match self {
-            Self::Host(values) => host(vector::first_out_of_range(values, f32::INFINITY)),
+            Self::Host(values) => told(vector::first_out_of_range(values, f32::INFINITY)),
             Self::Device(values) => device(values.gpu(), |outside| lanes::find_outside(values, f32::INFINITY, outside)),
         }
     }

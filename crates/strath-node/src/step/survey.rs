@@ -51,7 +51,7 @@ impl Stepper {
             self.add_decay(&mut gradient, weights)?;
             if rungs.speaks_for(index) {
                 // As a lane's own: to its last bit.
-                watch.group(index, gradient.products(&gradient, &self.perturbation)?.aa);
+                watch.group(index, gradient.products(&gradient, &self.perturbation)?.told()?.aa);
             }
             if watch.lifts() {
                 let mut lifted = self.buffers.take()?;

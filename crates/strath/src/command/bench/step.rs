@@ -46,8 +46,25 @@ pub struct Step {
     changes: Changes,
 }
 
-/// The phases of a step's metrics, in the order in which they run.
-const PHASES: [&str; 7] = ["data", "ascent", "epsilon", "exchange", "descent", "reduce", "update"];
+/// The phases of a step, in the order in which they run, each with those of its metrics that it is made of.
+const PHASES: [(&str, &[&str]); 7] = [
+    ("data", &["data"]),
+    ("ascent", &["ascent"]),
+    ("epsilon", &["epsilon"]),
+    ("exchange", &["exchange"]),
+    ("descent", &["descent"]),
+    ("reduce", &["reduce"]),
+    ("update", &["update"]),
+];
+
+/// The same on a GPU, which computes while the host goes on: nobody waits between the passes to see how long each takes.
+const PHASES_ON_GPU: [(&str, &[&str]); 5] = [
+    ("data", &["data"]),
+    ("passes", &["ascent", "epsilon", "descent"]),
+    ("exchange", &["exchange"]),
+    ("reduce", &["reduce"]),
+    ("update", &["update"]),
+];
 
 impl Step {
     /// Runs the command.
@@ -68,8 +85,11 @@ impl Step {
         let step_ms = 1e3 * median(steps.iter().filter_map(|line| line["step_s"].as_f64()));
         let mut busy_ms = 0.0;
         let mut rows = Vec::new();
-        for phase in PHASES {
-            let ms = 1e3 * median(steps.iter().filter_map(|line| line[format!("{phase}_s")].as_f64()));
+        let phases = if gpu.is_some() { &PHASES_ON_GPU[..] } else { &PHASES };
+        for (phase, made_of) in phases {
+            let seconds =
+                |line: &Value| made_of.iter().map(|part| line[format!("{part}_s")].as_f64()).sum::<Option<f64>>();
+            let ms = 1e3 * median(steps.iter().filter_map(seconds));
             busy_ms += ms;
             rows.push(amounts.row(phase, ms, step_ms, &peaks));
         }
@@ -91,6 +111,8 @@ impl Step {
 struct Amounts {
     /// Operations of a forward and backward pass over its examples.
     flops: f64,
+    /// How often a step does that.
+    passes: f64,
     /// Bytes that epsilon and w + epsilon read and write.
     epsilon_bytes: f64,
     /// Bytes that the optimizer reads and writes.
@@ -118,6 +140,7 @@ impl Amounts {
         };
         Ok(Self {
             flops,
+            passes: if config.sam.rho > 0.0 { 2.0 } else { 1.0 },
             epsilon_bytes: lanes.len() as f64 * epsilon * vector,
             update_bytes: (3.0 + 2.0 * slots) * vector,
         })
@@ -128,6 +151,7 @@ impl Amounts {
         let seconds = ms / 1e3;
         let flops = match phase {
             "ascent" | "descent" => self.flops,
+            "passes" => self.passes * self.flops,
             _ => 0.0,
         };
         let bytes = match phase {

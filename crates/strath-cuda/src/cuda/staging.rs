@@ -1,0 +1,133 @@
+//! Memory of the host that the device reads and writes by itself. Copies go through it: one from it is under way while the host goes on, and of a long one the
+//! device carries a block while the host copies another. Of memory that is not pinned the driver would take and give what it copies while the host waits.
+
+use std::ffi::c_void;
+
+use cudarc::driver::{result as driver, sys};
+
+use super::failed;
+use crate::error::GpuError;
+
+/// Bytes of a block, and blocks: so many copies can be under way.
+const BLOCK: usize = 1 << 20;
+const BLOCKS: usize = 16;
+
+/// Blocks that serve in turn.
+pub(super) struct Staging {
+    stream: sys::CUstream,
+    blocks: Vec<Block>,
+    next: usize,
+}
+
+/// A block, and the event of its last copy.
+#[derive(Clone, Copy)]
+struct Block {
+    at: *mut u8,
+    copied: sys::CUevent,
+}
+
+impl Block {
+    /// Waits until its last copy is over; without one there is nothing to wait for.
+    fn settle(self) -> Result<(), GpuError> {
+        // SAFETY: the event lives as long as the block.
+        unsafe { driver::event::synchronize(self.copied) }.map_err(failed("copy values"))
+    }
+}
+
+impl Staging {
+    /// Blocks for copies on a stream.
+    ///
+    /// # Safety
+    /// The context of the stream is current, and the stream outlives this.
+    pub(super) unsafe fn new(stream: sys::CUstream) -> Result<Self, GpuError> {
+        let mut staging = Self { stream, blocks: Vec::new(), next: 0 };
+        for _ in 0..BLOCKS {
+            let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
+            let copied = driver::event::create(untimed).map_err(failed("make an event"))?;
+            // SAFETY: as this function's.
+            let at = unsafe { driver::malloc_host(BLOCK, 0) };
+            match at {
+                Ok(at) => staging.blocks.push(Block { at: at.cast(), copied }),
+                Err(error) => {
+                    // SAFETY: nothing waits for it.
+                    let _ = unsafe { driver::event::destroy(copied) };
+                    // SAFETY: nothing is under way.
+                    unsafe { staging.end() };
+                    return Err(failed("pin memory of the host")(error));
+                }
+            }
+        }
+        Ok(staging)
+    }
+
+    /// Gives everything back.
+    ///
+    /// # Safety
+    /// The context is current, and nothing is under way.
+    pub(super) unsafe fn end(&mut self) {
+        for Block { at, copied } in self.blocks.drain(..) {
+            // SAFETY: as this function's; a device that has failed cannot be tidied up.
+            unsafe {
+                let _ = driver::event::destroy(copied);
+                let _ = driver::free_host(at.cast::<c_void>());
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Block {
+        let block = self.blocks[self.next];
+        self.next = (self.next + 1) % self.blocks.len();
+        block
+    }
+
+    /// Copies to the device, once everything before is done; the bytes are read before it returns.
+    ///
+    /// # Safety
+    /// The context is current, and so many bytes are the device's there.
+    pub(super) unsafe fn upload(&mut self, from: &[u8], to: u64) -> Result<(), GpuError> {
+        for (at, bytes) in (0..).map(|block| block * BLOCK as u64).zip(from.chunks(BLOCK)) {
+            let block = self.turn();
+            block.settle()?;
+            // SAFETY: as this function's; the block has room for as many bytes, and no copy of it is under way.
+            unsafe {
+                let pinned = std::slice::from_raw_parts_mut(block.at, bytes.len());
+                pinned.copy_from_slice(bytes);
+                driver::memcpy_htod_async(to + at, pinned, self.stream).map_err(failed("take values"))?;
+                driver::event::record(block.copied, self.stream).map_err(failed("take values"))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copies from the device, once everything before is done, and waits for it.
+    ///
+    /// # Safety
+    /// As of [`upload`](Self::upload).
+    pub(super) unsafe fn download(&mut self, from: u64, to: &mut [u8]) -> Result<(), GpuError> {
+        let several = self.blocks.len();
+        let mut under_way: Vec<(Block, &mut [u8])> = Vec::with_capacity(several);
+        for (at, bytes) in (0..).map(|block| block * BLOCK as u64).zip(to.chunks_mut(BLOCK)) {
+            if under_way.len() == several {
+                take(under_way.remove(0))?;
+            }
+            let block = self.turn();
+            block.settle()?;
+            // SAFETY: as this function's; the block has room for as many bytes, and no copy of it is under way.
+            unsafe {
+                let pinned = std::slice::from_raw_parts_mut(block.at, bytes.len());
+                driver::memcpy_dtoh_async(pinned, from + at, self.stream).map_err(failed("give values back"))?;
+                driver::event::record(block.copied, self.stream).map_err(failed("give values back"))?;
+            }
+            under_way.push((block, bytes));
+        }
+        under_way.into_iter().try_for_each(take)
+    }
+}
+
+/// Takes what a block was asked for.
+fn take((block, bytes): (Block, &mut [u8])) -> Result<(), GpuError> {
+    block.settle()?;
+    // SAFETY: the copy of as many bytes to the block is over, and the next waits for its turn.
+    bytes.copy_from_slice(unsafe { std::slice::from_raw_parts(block.at, bytes.len()) });
+    Ok(())
+}
