@@ -133,11 +133,11 @@ pub trait Driver: Debug + Send + Sync {
     /// As the trait says; the two do not overlap.
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError>;
 
-    /// Sets bytes to 0.
+    /// Sets all of some bytes to one.
     ///
     /// # Safety
     /// As the trait says.
-    unsafe fn clear(&self, at: u64, bytes: usize) -> Result<(), GpuError>;
+    unsafe fn fill(&self, at: u64, byte: u8, bytes: usize) -> Result<(), GpuError>;
 
     /// Launches a kernel on a grid of blocks of `source::THREADS` threads.
     ///

@@ -32,7 +32,10 @@ impl Outside {
     /// # Errors
     /// The device's.
     pub fn none(gpu: &Gpu) -> Result<Self, GpuError> {
-        Ok(Self(gpu.copied(&[u64::MAX])?))
+        let mut word = gpu.stale(1)?;
+        // u64::MAX
+        word.fill(0xff)?;
+        Ok(Self(word))
     }
 
     /// The least index, where there is one; waits for the device.

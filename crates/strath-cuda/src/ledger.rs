@@ -62,7 +62,9 @@ impl Ledger {
         let page = self.pages.len() - 1;
         let Page { there, used } = &mut self.pages[page];
         let (at, len) = (*used, values.len());
-        values.copy_to(&mut there.part_mut(at..at + words))?;
+        if words > 0 {
+            values.copy_to(&mut there.part_mut(at..at + words))?;
+        }
         *used += words;
         Ok(Entry { page, at, len, of: PhantomData })
     }

@@ -212,8 +212,16 @@ impl<T: Element> Vector<T> {
     /// # Errors
     /// The device's.
     pub fn clear(&mut self) -> Result<(), GpuError> {
+        self.fill(0)
+    }
+
+    /// Sets every byte of all values to one.
+    ///
+    /// # Errors
+    /// The device's.
+    pub(crate) fn fill(&mut self, byte: u8) -> Result<(), GpuError> {
         // SAFETY: as many bytes as the vector has.
-        unsafe { self.gpu.driver().clear(self.at, self.len * size_of::<T>()) }
+        unsafe { self.gpu.driver().fill(self.at, byte, self.len * size_of::<T>()) }
     }
 
     /// Copies the bytes of all values to words that have room for them.

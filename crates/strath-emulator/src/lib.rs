@@ -205,9 +205,9 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    unsafe fn clear(&self, at: u64, bytes: usize) -> Result<(), GpuError> {
+    unsafe fn fill(&self, at: u64, byte: u8, bytes: usize) -> Result<(), GpuError> {
         // SAFETY: as the trait's.
-        unsafe { (at as *mut u8).write_bytes(0, bytes) };
+        unsafe { (at as *mut u8).write_bytes(byte, bytes) };
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use strath_collective::{Bucket, Collective, Pending, Reduced};
-use strath_core::config::{Config, Direction, WeightDecay};
+use strath_core::config::{Config, Direction, Norm, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::{After, Assignment, Finish, Plan, Step};
 use strath_cuda::GpuError;
@@ -231,6 +231,8 @@ impl Stepper {
             self.climb(peers, step, &w, &mut gathered, false, deadline)?;
         }
 
+        // Before others are waited for, which is no part of how fast this rank computes.
+        fault = fault.min(self.settle_later(&mut gathered, |s| &mut s.descent)?);
         for (pending, batches, part) in in_flight {
             enter(Phase::Exchange);
             let (ascent, lane_fault) = pending.wait(deadline)?; // g_v, the same on every rank that shares it
@@ -244,8 +246,7 @@ impl Stepper {
             }
         }
 
-        fault = fault.min(self.settle_later(&mut gathered)?);
-        gathered.clock.lap(|s| &mut s.descent);
+        fault = fault.min(self.settle_later(&mut gathered, |s| &mut s.descent)?);
         self.climb(peers, step, &w, &mut gathered, true, deadline)?;
         enter(Phase::Reduce);
         let Gathered { descent, tally, mut watch, mut clock, .. } = gathered;
@@ -367,7 +368,7 @@ impl Stepper {
         ascent: Result<LaneSum, Interrupted>,
         gathered: &mut Gathered,
     ) -> Result<Pending, StepError> {
-        let found = self.settle_later(gathered)?;
+        let found = self.settle_later(gathered, |s| &mut s.ascent)?;
         let ascent = if found.is_none() { ascent } else { Err(Interrupted::Fault(found)) };
         let (sum, fault) = match ascent {
             Ok(sum) => (sum, Fault::NONE),
@@ -393,6 +394,13 @@ impl Stepper {
     ) -> Result<(), Interrupted> {
         let lane = &self.plan.lanes()[part.lane];
         self.add_decay(&mut ascent, weights)?;
+        let is_for_the_host =
+            self.config.sam.direction == Direction::Random || self.perturbation.norm() != Norm::P(2.0);
+        if let Some(gpu) = self.buffers.place().gpu().filter(|_| is_for_the_host || gathered.watch.is_survey()) {
+            // The host is about to wait for it, and the passes before are no part of what comes next.
+            gpu.wait()?;
+            gathered.clock.lap(|s| &mut s.ascent);
+        }
         if gathered.watch.is_survey() {
             gathered.watch.ascent(&self.plan, part, &ascent.host()?, &self.perturbation);
             gathered.clock.lap_survey();

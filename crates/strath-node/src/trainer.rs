@@ -261,12 +261,14 @@ impl Training {
         }
         let saves = stopping || step.is_multiple_of(self.checkpoint_every) || self.is_over();
         if saves {
-            here.enter(step, Phase::Checkpoint);
             if self.world_size > 1 {
+                // One of a ring that stands still waits here as it does in a step.
+                here.enter(step, Phase::Reduce);
                 let verified =
                     verify(self.state.as_it_lies().map_err(|error| lost(&error))?, &self.peers, Bucket::CHECKPOINT);
                 verified.map_err(|error| verify_failure(Phase::Checkpoint, &error))?;
             }
+            here.enter(step, Phase::Checkpoint);
         }
         if saves && !self.is_over() {
             self.save(false, here, tell)?;

@@ -296,15 +296,21 @@ impl Driver for Cuda {
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         self.enter()?;
         // SAFETY: as the trait's.
         unsafe { driver::memcpy_dtod_async(to, from, bytes, self.stream) }.map_err(failed("copy values"))
     }
 
-    unsafe fn clear(&self, at: u64, bytes: usize) -> Result<(), GpuError> {
+    unsafe fn fill(&self, at: u64, byte: u8, bytes: usize) -> Result<(), GpuError> {
+        if bytes == 0 {
+            return Ok(());
+        }
         self.enter()?;
         // SAFETY: as the trait's.
-        unsafe { driver::memset_d8_async(at, 0, bytes, self.stream) }.map_err(failed("clear values"))
+        unsafe { driver::memset_d8_async(at, byte, bytes, self.stream) }.map_err(failed("fill values"))
     }
 
     unsafe fn launch(&self, kernel: Kernel, (x, y): (u32, u32), arguments: &mut [*mut c_void]) -> Result<(), GpuError> {

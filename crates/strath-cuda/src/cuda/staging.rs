@@ -8,9 +8,11 @@ use cudarc::driver::{result as driver, sys};
 use super::failed;
 use crate::error::GpuError;
 
-/// Bytes of a block, and blocks: so many copies can be under way.
+/// Bytes of a block.
 const BLOCK: usize = 1 << 20;
-const BLOCKS: usize = 16;
+/// Blocks at first, and at most: so many copies can be under way.
+const LEAST_BLOCKS: usize = 16;
+const MOST_BLOCKS: usize = 256;
 
 /// Blocks that serve in turn.
 pub(super) struct Staging {
@@ -27,6 +29,28 @@ struct Block {
 }
 
 impl Block {
+    /// # Safety
+    /// A context is current.
+    unsafe fn new() -> Result<Self, GpuError> {
+        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
+        let copied = driver::event::create(untimed).map_err(failed("make an event"))?;
+        // SAFETY: as this function's.
+        match unsafe { driver::malloc_host(BLOCK, 0) } {
+            Ok(at) => Ok(Self { at: at.cast(), copied }),
+            Err(error) => {
+                // SAFETY: nothing waits for it.
+                let _ = unsafe { driver::event::destroy(copied) };
+                Err(failed("pin memory of the host")(error))
+            }
+        }
+    }
+
+    /// Whether its last copy is over.
+    fn is_settled(self) -> bool {
+        // SAFETY: the event lives as long as the block.
+        unsafe { driver::event::query(self.copied) }.is_ok()
+    }
+
     /// Waits until its last copy is over; without one there is nothing to wait for.
     fn settle(self) -> Result<(), GpuError> {
         // SAFETY: the event lives as long as the block.
@@ -41,19 +65,14 @@ impl Staging {
     /// The context of the stream is current, and the stream outlives this.
     pub(super) unsafe fn new(stream: sys::CUstream) -> Result<Self, GpuError> {
         let mut staging = Self { stream, blocks: Vec::new(), next: 0 };
-        for _ in 0..BLOCKS {
-            let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-            let copied = driver::event::create(untimed).map_err(failed("make an event"))?;
+        for _ in 0..LEAST_BLOCKS {
             // SAFETY: as this function's.
-            let at = unsafe { driver::malloc_host(BLOCK, 0) };
-            match at {
-                Ok(at) => staging.blocks.push(Block { at: at.cast(), copied }),
+            match unsafe { Block::new() } {
+                Ok(block) => staging.blocks.push(block),
                 Err(error) => {
-                    // SAFETY: nothing waits for it.
-                    let _ = unsafe { driver::event::destroy(copied) };
                     // SAFETY: nothing is under way.
                     unsafe { staging.end() };
-                    return Err(failed("pin memory of the host")(error));
+                    return Err(error);
                 }
             }
         }
@@ -74,7 +93,17 @@ impl Staging {
         }
     }
 
-    fn turn(&mut self) -> Block {
+    /// The block whose turn it is, to be written once it is settled. Where its copy still waits behind what the device computes, one more is made, if the host can pin it.
+    ///
+    /// # Safety
+    /// The context is current.
+    unsafe fn turn(&mut self) -> Block {
+        if self.blocks.len() < MOST_BLOCKS && !self.blocks[self.next].is_settled() {
+            // SAFETY: as this function's.
+            if let Ok(block) = unsafe { Block::new() } {
+                self.blocks.insert(self.next, block);
+            }
+        }
         let block = self.blocks[self.next];
         self.next = (self.next + 1) % self.blocks.len();
         block
@@ -86,7 +115,8 @@ impl Staging {
     /// The context is current, and so many bytes are the device's there.
     pub(super) unsafe fn upload(&mut self, from: &[u8], to: u64) -> Result<(), GpuError> {
         for (at, bytes) in (0..).map(|block| block * BLOCK as u64).zip(from.chunks(BLOCK)) {
-            let block = self.turn();
+            // SAFETY: as this function's.
+            let block = unsafe { self.turn() };
             block.settle()?;
             // SAFETY: as this function's; the block has room for as many bytes, and no copy of it is under way.
             unsafe {
@@ -110,7 +140,8 @@ impl Staging {
             if under_way.len() == several {
                 take(under_way.remove(0))?;
             }
-            let block = self.turn();
+            // SAFETY: as this function's.
+            let block = unsafe { self.turn() };
             block.settle()?;
             // SAFETY: as this function's; the block has room for as many bytes, and no copy of it is under way.
             unsafe {

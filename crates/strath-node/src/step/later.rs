@@ -7,6 +7,7 @@ use strath_cuda::ledger::{Entry, Reading};
 use strath_cuda::{GpuError, Ledger, Vector};
 use strath_kernels::vector::Products;
 use strath_model::{DevicePass, PassReport};
+use strath_protocol::message::PhaseSeconds;
 use strath_sam::Lift;
 
 use super::{Gathered, Interrupted, Stepper};
@@ -157,8 +158,12 @@ impl Stepper {
         }
     }
 
-    /// Takes in what was noted: of a lane at fault what led to it, and nothing that came of it.
-    pub(super) fn settle_later(&self, gathered: &mut Gathered) -> Result<Fault, GpuError> {
+    /// Takes in what was noted: of a lane at fault what led to it, and nothing that came of it. The wait for it counts as part of a phase.
+    pub(super) fn settle_later(
+        &self,
+        gathered: &mut Gathered,
+        phase: fn(&mut PhaseSeconds) -> &mut f64,
+    ) -> Result<Fault, GpuError> {
         let mut faults: Vec<(usize, Fault)> = Vec::new();
         for (lane, fact) in gathered.later.read()? {
             if faults.iter().any(|(at_fault, _)| *at_fault == lane) {
@@ -168,6 +173,7 @@ impl Stepper {
                 faults.push((lane, fault));
             }
         }
+        gathered.clock.lap(phase);
         Ok(faults.into_iter().map(|(_, fault)| fault).fold(Fault::NONE, Fault::min))
     }
 
