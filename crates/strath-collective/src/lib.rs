@@ -12,12 +12,13 @@
 //!
 //! The rooms: [`ring`], [`direct`], [`exchange`] and [`hierarchical`] are the algorithms, on what they share in [`reduction`]; [`chunk`] says who
 //! owns what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes; `totals`: complete sums in one pass), [`frame`] what
-//! stands above them, [`spares`] what memory is at hand. [`choice`] says which algorithm serves a message, by what [`cost`] predicts
+//! stands above them (`checksum`: and finds what was damaged on the way), [`spares`] what memory is at hand. [`choice`] says which algorithm serves a message, by what [`cost`] predicts
 //! from the [`rates`] of links (measured with a [`shift`]) and from the [`hosts`] of ranks. None of these performs IO or reads a clock.
 //! Only `transport` does; [`tls`] says who may be at the other end, where workers have certificates.
 
 mod arithmetic;
 pub mod bucket;
+mod checksum;
 pub mod choice;
 pub mod chunk;
 pub mod collective;
@@ -44,6 +45,7 @@ mod totals;
 mod transport;
 
 pub use bucket::Bucket;
+pub use checksum::checksum;
 pub use choice::Choice;
 pub use collective::{Collective, FULL_MESH_LIMIT, Identity, Member, Pending};
 pub use error::{CollectiveError, Mismatch};

@@ -17,7 +17,7 @@ use std::time::Duration;
 use common::{Kind, term};
 use proxy::damage;
 use ranks::{LONG, identity, listeners, shake_as_dialled, shake_as_dialler};
-use strath_collective::frame::checksum;
+use strath_collective::checksum;
 use strath_collective::{Bucket, Collective, CollectiveError, Member};
 use strath_core::config::{Algorithm, Transport};
 use strath_core::{Fault, Rank, Step};

@@ -1,6 +1,7 @@
 //! What ranks say to each other: headers of frames, hellos, offers of shared memory, and words between a donor and a newcomer.
 
-use strath_collective::frame::{HEADER_BYTES, Header, checksum};
+use strath_collective::checksum;
+use strath_collective::frame::{HEADER_BYTES, Header};
 use strath_collective::untrusted::{self, HELLO_BYTES, OFFER_SLOTS};
 use strath_core::Ticket;
 use strath_node::untrusted::{WORD_BYTES, word};

@@ -10,8 +10,9 @@ use strath_core::Fault;
 use super::link::{KEPT_BYTES, Key, SMALL_BYTES};
 use super::pipe::Reader;
 use super::records::Opener;
+use crate::checksum::checksum;
 use crate::error::Mismatch;
-use crate::frame::{HEADER_BYTES, Header, checksum};
+use crate::frame::{HEADER_BYTES, Header};
 
 /// Frames from a peer.
 #[derive(Debug)]

@@ -88,7 +88,7 @@ fn words() -> Inputs {
         word.extend([7_u64, 9, values].iter().flat_map(|number| number.to_le_bytes()));
         word.extend([3; 32]);
         word.extend([0; 4]);
-        let checksum = strath_collective::frame::checksum(&word);
+        let checksum = strath_collective::checksum(&word);
         word.extend(checksum.to_le_bytes());
         word
     };
