@@ -22,7 +22,7 @@ use strath_cuda::nccl::NcclError;
 use strath_kernels::vector;
 use strath_model::Listener;
 
-use crate::flat::{Checks, Flat, FlatPart, Integers, Place, SumError, Weights};
+use crate::flat::{Checks, Flat, FlatPart, Integers, Place, SumError, Weights, counted_from};
 use crate::gpus::Gpus;
 use crate::sums::DescentSum;
 
@@ -138,7 +138,7 @@ impl Descent {
         for Piece { range, sum, .. } in &mut self.lock().all {
             if let Sum::Growing(sum) = sum {
                 let added = sum.add(gradient.part(range.clone()), share);
-                checks.extend(added.map_err(|error| error.counted_from(range.start))?.counted_from(range.start));
+                checks.extend(counted_from(range.start, added)?);
             }
         }
         Ok(checks)

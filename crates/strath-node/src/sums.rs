@@ -5,7 +5,7 @@ use strath_core::config::Reduce;
 use strath_core::fixed::{GRADIENT_LIMIT, OutOfRange};
 use strath_cuda::{GpuError, Vector};
 
-use crate::flat::{Checks, Flat, FlatPart, Integers, Place, SumError};
+use crate::flat::{Checks, Flat, FlatPart, Integers, Place, SumError, counted_from};
 
 /// A lane's ascent gradient as it is put together.
 #[derive(Debug)]
@@ -223,10 +223,7 @@ impl DescentSum {
             Self::Exact(sum) => piece.add_fixed(sum, at, weight, GRADIENT_LIMIT),
             Self::Floats(sum) | Self::Halves(sum) => piece.add_floats(sum, at, weight, f32::INFINITY),
         };
-        match added {
-            Ok(checks) => Ok(checks.counted_from(at)),
-            Err(error) => Err(error.counted_from(at)),
-        }
+        counted_from(at, added)
     }
 
     /// This rank's part, to be reduced with the others'.

@@ -24,6 +24,7 @@ use strath_model::{DevicePass, Listener, Model, ModelError, PassReport, Score};
 
 pub use self::lane::LiftOnDevice;
 pub use self::place::Place;
+pub(crate) use self::sum::counted_from;
 pub use self::sum::{Check, Checks, SumError};
 
 /// Values in the process's memory, or in a GPU's.

@@ -18,13 +18,15 @@ pub enum SumError {
     Gpu(#[from] GpuError),
 }
 
-impl SumError {
-    /// The same of a piece that begins with the value `at`.
-    pub(crate) fn counted_from(self, at: usize) -> Self {
-        match self {
-            Self::OutOfRange(OutOfRange { index }) => OutOfRange { index: at + index }.into(),
-            error @ Self::Gpu(_) => error,
+/// What adding a piece has found that begins with the value `at`, counted from the beginning of the whole.
+pub(crate) fn counted_from(at: usize, added: Result<Checks, SumError>) -> Result<Checks, SumError> {
+    match added {
+        Ok(mut checks) => {
+            checks.0.iter_mut().for_each(|check| check.from += at);
+            Ok(checks)
         }
+        Err(SumError::OutOfRange(OutOfRange { index })) => Err(OutOfRange { index: at + index }.into()),
+        Err(error @ SumError::Gpu(_)) => Err(error),
     }
 }
 
@@ -48,12 +50,6 @@ pub struct Check {
 }
 
 impl Checks {
-    /// The same of a piece that begins with the value `at`.
-    pub(crate) fn counted_from(mut self, at: usize) -> Self {
-        self.0.iter_mut().for_each(|check| check.from += at);
-        self
-    }
-
     /// These too.
     pub(crate) fn extend(&mut self, more: Self) {
         self.0.extend(more.0);

@@ -18,12 +18,19 @@ use crate::tally::Tally;
 /// A tensor at fault.
 type Blame = fn(u32) -> Culprit;
 
+/// What follows a micro-batch's pass at w.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    /// One at w + epsilon.
+    Perturbed,
+    /// None, rho = 0: its loss is that of both.
+    Nothing,
+}
+
 /// What was found, where it lies.
 pub(super) enum Found {
-    /// A micro-batch's pass at w.
-    Clean(usize, Placed<PassReport, DevicePass>),
-    /// The same where it is the only one, rho = 0.
-    Plain(usize, Placed<PassReport, DevicePass>),
+    /// A micro-batch's pass at w, and what follows it.
+    Clean(usize, Next, Placed<PassReport, DevicePass>),
     /// A lane part that was lifted.
     Lift(LanePart, Placed<Lift, LiftOnDevice>),
     /// A micro-batch's pass at w + epsilon.
@@ -36,8 +43,7 @@ pub(super) enum Found {
 
 /// The same, told.
 enum Fact {
-    Clean(usize, PassReport),
-    Plain(usize, PassReport),
+    Clean(usize, Next, PassReport),
     Lift(LanePart, Lift),
     Perturbed(usize, f64),
     Products(LanePart, usize, Products),
@@ -47,8 +53,7 @@ enum Fact {
 
 /// The same, in the ledger.
 enum Noted {
-    Clean(usize, Entry<f64>, Entry<f32>),
-    Plain(usize, Entry<f64>, Entry<f32>),
+    Clean(usize, Next, Entry<f64>, Entry<f32>),
     Lift(LanePart, [Entry<f64>; 2]),
     Perturbed(usize, Entry<f64>),
     Products(LanePart, usize, [Entry<f64>; 3]),
@@ -73,16 +78,9 @@ impl Later {
     /// Notes what was found, or gives it back where that is known already.
     fn note(&mut self, lane: usize, found: Found) -> Result<Option<Fact>, GpuError> {
         let Some(ledger) = &mut self.ledger else { return Ok(on_host(found)) };
-        let mut pass =
-            |pass: &DevicePass| Ok::<_, GpuError>((ledger.put(&pass.losses)?, ledger.put(&pass.statistics)?));
         let noted = match found {
-            Found::Clean(k, Placed::Device(found)) => {
-                let (losses, statistics) = pass(&found)?;
-                Noted::Clean(k, losses, statistics)
-            }
-            Found::Plain(k, Placed::Device(found)) => {
-                let (losses, statistics) = pass(&found)?;
-                Noted::Plain(k, losses, statistics)
+            Found::Clean(k, next, Placed::Device(found)) => {
+                Noted::Clean(k, next, ledger.put(&found.losses)?, ledger.put(&found.statistics)?)
             }
             Found::Lift(part, Placed::Device(LiftOnDevice { dual, epsilon })) => {
                 Noted::Lift(part, [ledger.put(&dual)?, ledger.put(&epsilon)?])
@@ -115,8 +113,7 @@ impl Later {
 /// What is known at once.
 fn on_host(found: Found) -> Option<Fact> {
     Some(match found {
-        Found::Clean(k, Placed::Host(pass)) => Fact::Clean(k, pass),
-        Found::Plain(k, Placed::Host(pass)) => Fact::Plain(k, pass),
+        Found::Clean(k, next, Placed::Host(pass)) => Fact::Clean(k, next, pass),
         Found::Lift(part, Placed::Host(lift)) => Fact::Lift(part, lift),
         Found::Perturbed(k, Placed::Host(pass)) => Fact::Perturbed(k, pass.loss),
         Found::Products(part, k, Placed::Host(products)) => Fact::Products(part, k, products),
@@ -129,10 +126,10 @@ fn on_host(found: Found) -> Option<Fact> {
 impl Noted {
     /// What it says, if there is anything to say.
     fn told(self, reading: &Reading) -> Option<Fact> {
-        let pass = |losses, statistics| DevicePass::told(&reading.values(losses), reading.values(statistics));
         Some(match self {
-            Self::Clean(k, losses, statistics) => Fact::Clean(k, pass(&losses, &statistics)),
-            Self::Plain(k, losses, statistics) => Fact::Plain(k, pass(&losses, &statistics)),
+            Self::Clean(k, next, losses, statistics) => {
+                Fact::Clean(k, next, DevicePass::told(&reading.values(&losses), reading.values(&statistics)))
+            }
             Self::Lift(part, found) => {
                 let [dual, epsilon] = found.each_ref().map(|found| reading.value(found));
                 Fact::Lift(part, LiftOnDevice::told(dual, epsilon))
@@ -182,13 +179,14 @@ impl Stepper {
         let share = |k| self.batch_share(k);
         let of_loss = |culprit| move |_| Fault::new(lane, culprit);
         match fact {
-            Fact::Clean(k, pass) => {
+            Fact::Clean(k, next, pass) => {
                 self.take_clean(&pass, share(k), lane, tally)?;
-                watch.clean(k, pass.loss);
-            }
-            Fact::Plain(k, pass) => {
-                self.take_clean(&pass, share(k), lane, tally)?;
-                tally.add_perturbed(pass.loss, share(k)).map_err(of_loss(Culprit::CleanLoss))?;
+                match next {
+                    Next::Perturbed => watch.clean(k, pass.loss),
+                    Next::Nothing => {
+                        tally.add_perturbed(pass.loss, share(k)).map_err(of_loss(Culprit::CleanLoss))?;
+                    }
+                }
             }
             Fact::Lift(part, lift) => {
                 if part.is_first {

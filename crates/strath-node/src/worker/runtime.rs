@@ -1,6 +1,7 @@
 //! Carries out what the worker's state machine decides, with threads that prepare, connect a ring and train, a generation after the other.
 
 mod joining;
+mod told;
 
 use std::any::Any;
 use std::collections::VecDeque;
@@ -11,16 +12,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use strath_collective::Collective;
 use strath_core::{After, Digest, Generation, Rank, Step};
-use strath_cuda::Gpu;
-use strath_data::SplitName;
 use strath_protocol::message::{
-    Admitted, Assign, CommunicatorId, DataSummary, EvalReport, FailureKind, FailureReport, Finished, MeasureReport,
-    Phase, Prepared as PreparedMessage, Progress, Purpose, Split, State, StepReport,
+    Admitted, Assign, CommunicatorId, FailureKind, FailureReport, Phase, Progress, Purpose, State,
 };
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
 use strath_rpc::Session;
 use tokio::sync::mpsc;
 
+use self::told::{failed, summarise, translate};
 use super::line::Line;
 use super::{Left, WorkerSettings, listen};
 use crate::asked::Asked;
@@ -28,7 +27,6 @@ use crate::checkpoint;
 use crate::feed::{Admissions, Audience};
 use crate::generation::{Beginning, Held, NotConnected, Ready, Work, connect, held};
 use crate::gpus::Offer;
-use crate::measure::Advance;
 use crate::prepare::{PrepareError, Prepared, prepare};
 use crate::trainer::{Told, Training};
 use crate::whereabouts::Whereabouts;
@@ -382,84 +380,8 @@ fn facts((state, digest): &Held) -> (Step, Digest) {
     (Step(state.step), *digest)
 }
 
-/// What a word of the training thread of a generation means to the machine.
-fn translate(generation: Generation, told: Told) -> WorkerEvent {
-    match told {
-        Told::Stepped { step, outcome, seconds } => WorkerEvent::Stepped(StepReport {
-            generation,
-            step: Step(step),
-            clean_loss: outcome.clean_loss,
-            perturbed_loss: outcome.perturbed_loss,
-            lr: outcome.lr,
-            gradient_norm: outcome.gradient_norm,
-            epsilon_norm: outcome.epsilon_norm,
-            zero_gradient_lanes: outcome.zero_gradient_lanes,
-            telemetry: outcome.telemetry,
-            seconds,
-            phases: outcome.seconds,
-        }),
-        Told::Evaluated { step, split, evaluation } => WorkerEvent::Evaluated(EvalReport {
-            generation,
-            step: Step(step),
-            split: match split {
-                SplitName::Train => Split::Train,
-                SplitName::Validation => Split::Validation,
-                SplitName::Test => Split::Test,
-                SplitName::Noisy => Split::Noisy,
-            },
-            loss: evaluation.loss,
-            error: evaluation.error,
-        }),
-        Told::Measuring(Advance { done, of }) => {
-            WorkerEvent::Measured(MeasureReport { generation, done, of, result: None })
-        }
-        Told::Measured(result) => {
-            WorkerEvent::Measured(MeasureReport { generation, done: 0, of: 0, result: Some(result) })
-        }
-        Told::State { step, is_final, model, optimizer } => WorkerEvent::StateReady(State {
-            generation,
-            step: Step(step),
-            purpose: if is_final { Purpose::Final } else { Purpose::Checkpoint },
-            model: model.into(),
-            optimizer: optimizer.into(),
-        }),
-        Told::Finished { step, weights, stopped } => {
-            WorkerEvent::Finished(Finished { generation, step: Step(step), weights, stopped })
-        }
-        Told::Paused => WorkerEvent::Paused(generation),
-        Told::Failed { step, phase, message, kind } => failed(generation, Step(step), phase, message, kind),
-    }
-}
-
 /// What a panic said.
 fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(ToString::to_string);
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "it panicked".into())
-}
-
-fn failed(generation: Generation, step: Step, phase: Phase, message: String, kind: FailureKind) -> WorkerEvent {
-    WorkerEvent::Failed(FailureReport { generation, step, phase, kind, message })
-}
-
-fn summarise(prepared: &Prepared, is_encrypted: bool) -> PreparedMessage {
-    let dataset = &prepared.dataset;
-    let shape = dataset.shape();
-    PreparedMessage {
-        data: DataSummary {
-            digest: dataset.digest(),
-            train_examples: dataset.split(SplitName::Train).len() as u64,
-            validation_examples: dataset.split(SplitName::Validation).len() as u64,
-            test_examples: dataset.split(SplitName::Test).len() as u64,
-            channels: shape.channels as u32,
-            height: shape.height as u32,
-            width: shape.width as u32,
-            classes: dataset.classes() as u32,
-            mean: dataset.normalisation().mean.clone(),
-            std: dataset.normalisation().std.clone(),
-        },
-        parameters: prepared.model.parameters().len() as u64,
-        statistics: prepared.model.statistics().len() as u64,
-        numerics: prepared.numerics,
-        gpu: prepared.gpu_that_sums(is_encrypted).map(Gpu::identity),
-    }
 }

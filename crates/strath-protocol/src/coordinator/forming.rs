@@ -6,7 +6,8 @@ use std::time::Duration;
 use strath_core::{Assignment, BySpeed, Generation, Plan, Rank, Step, Timestamp, WorkerId};
 
 use super::hanging::Stay;
-use super::{Coordinator, Gather, Session, Stage, Standing, Supply};
+use super::joining::Supply;
+use super::{Coordinator, Gather, Session, Stage, Standing};
 use crate::command::{CoordinatorCommand as Command, Place, Record};
 use crate::decision::Decision;
 use crate::event::Connection;

@@ -2,7 +2,8 @@
 
 use strath_core::{Spread, Timestamp, WorkerId};
 
-use super::{Coordinator, Session, Stage, Standing, Supply};
+use super::joining::Supply;
+use super::{Coordinator, Session, Stage, Standing};
 
 /// A worker slower than this share of the others' rate is late: they wait for it at every step.
 const LATE: f64 = 0.7;

@@ -19,6 +19,7 @@ mod record;
 mod regroup;
 mod retiring;
 mod returning;
+mod session;
 mod settings;
 mod status;
 mod verdict;
@@ -26,27 +27,26 @@ mod verdict;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 
-use strath_core::{Assignment, Digest, Generation, Rank, Step, Timestamp, WorkerId};
+use strath_core::{Assignment, Generation, Rank, Step, Timestamp, WorkerId};
 
 use crate::Rejected;
 use crate::command::CoordinatorCommand as Command;
 use crate::event::{Connection, CoordinatorEvent as Event};
 use crate::message::{
-    CommunicatorId, CoordinatorMessage, DataSummary, Finished, Member, Phase, Prepared, Progress, Purpose, Register,
-    StepReport, WorkerMessage,
+    CoordinatorMessage, DataSummary, Finished, Member, Prepared, Progress, Purpose, StepReport, WorkerMessage,
 };
 
-use balance::{Balance, Measured};
+use balance::Balance;
 use blame::{GivenUp, Suspicion};
 use decisions::Decisions;
 use drain::Drain;
 use ending::Results;
-use hanging::{Patience, Stay};
-use joining::Supply;
+use hanging::Patience;
 use links::Links;
 use pause::Pause;
 use regroup::Regroup;
 pub use returning::Former;
+use session::{Session, Standing};
 pub use settings::{Gather, Settings, Start};
 
 /// The coordinator's state machine.
@@ -105,78 +105,6 @@ pub struct Coordinator {
     /// The step that the last generation ended after in order: what follows it is done.
     settled: Option<Step>,
     commands: VecDeque<Command>,
-}
-
-/// A session and what is known of its worker.
-#[derive(Debug, Clone, PartialEq)]
-struct Session {
-    address: SocketAddr,
-    identity: Option<(WorkerId, Register)>,
-    standing: Standing,
-    rank: Option<Rank>,
-    /// The GPU that it computes on, where that can sum with others by itself.
-    gpu: Option<String>,
-    /// By what it has named the GPUs of its generation; of rank 0.
-    communicator: Option<CommunicatorId>,
-    progress: Progress,
-    stay: Stay,
-    /// Its own speed.
-    measured: Measured,
-    finished: Option<Finished>,
-    /// The state that it holds between two generations: completed steps and digest.
-    held: Option<(Step, Digest)>,
-    /// Whether that was fed to it, so that the steps that led there are for others to tell.
-    was_fed: bool,
-    /// How it comes by the state, while it has none.
-    supply: Supply,
-    /// Whether the ranks found that its state is not theirs.
-    deviates: bool,
-    /// Whether it is to leave.
-    is_retiring: bool,
-    /// Since when it does not reach those who take part, and is left out.
-    apart_since: Option<Timestamp>,
-    heard: Timestamp,
-}
-
-/// How far a worker has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Standing {
-    New,
-    Preparing,
-    Ready,
-    /// It is fed, and has a part in the next generation.
-    Following,
-    Connecting,
-    Connected,
-    Running,
-    Finished,
-    Halting,
-}
-
-impl Standing {
-    fn name(self) -> &'static str {
-        match self {
-            Self::New => "not registered",
-            Self::Preparing => "preparing",
-            Self::Ready => "waiting for a generation",
-            Self::Following => "following the generation",
-            Self::Connecting => "connecting its ring",
-            Self::Connected => "waiting for the others' rings",
-            Self::Running => "running",
-            Self::Finished => "finished",
-            Self::Halting => "leaving its generation",
-        }
-    }
-}
-
-impl Session {
-    /// The worker in messages: id, host and address.
-    fn name(&self) -> String {
-        match &self.identity {
-            Some((worker, register)) => format!("worker {worker} ({}, {})", register.host, self.address),
-            None => format!("the worker at {}", self.address),
-        }
-    }
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -288,27 +216,7 @@ impl Coordinator {
         if self.sessions.contains_key(&connection) {
             return Err(Rejected::KnownConnection(connection.0));
         }
-        let progress = Progress { generation: Generation(0), step: Step(0), phase: Phase::Joining, images_per_s: 0.0 };
-        let session = Session {
-            address,
-            identity: None,
-            standing: Standing::New,
-            rank: None,
-            gpu: None,
-            communicator: None,
-            progress,
-            stay: Stay::default(),
-            measured: Measured::default(),
-            finished: None,
-            held: None,
-            was_fed: false,
-            supply: Supply::Untried,
-            deviates: false,
-            is_retiring: false,
-            apart_since: None,
-            heard: now,
-        };
-        self.sessions.insert(connection, session);
+        self.sessions.insert(connection, Session::new(address, now));
         Ok(())
     }
 

@@ -24,6 +24,17 @@ pub(super) struct Pause {
     since: Option<Timestamp>,
 }
 
+/// What a pause has come to, and why the generation ends.
+#[derive(Debug, PartialEq, Eq)]
+enum Rest {
+    /// No rank rests, or others are still waited for.
+    Awaited,
+    /// Every rank rests, the first of them since then.
+    Complete { since: Timestamp, cause: String },
+    /// Some do not.
+    Overdue { cause: String },
+}
+
 impl Coordinator {
     /// Ends the generation after a step, because of what is said; while it is about to stop, or to pause already, nothing changes but
     /// what is said.
@@ -55,28 +66,47 @@ impl Coordinator {
         }
     }
 
-    /// Goes on to the next generation once every rank rests. Once one does the others do so too; who does not is told to halt after
-    /// [`PATIENCE`].
+    /// Goes on to the next generation once every rank rests.
     pub(super) fn settle_pause(&mut self, now: Timestamp) {
         // Once all have come to the same end there is no next generation, also where some have gone already.
         if self.stage != Stage::Running || self.agreed.is_some() {
             self.pausing = None;
         }
-        let Some(pause) = &mut self.pausing else { return };
-        let at_work = self.sessions.values().filter(|session| session.rank.is_some()).count();
-        if at_work == self.members.len() {
-            return;
+        let somebody_rests = self.at_work() < self.members.len();
+        if let Some(pause) = self.pausing.as_mut().filter(|_| somebody_rests) {
+            pause.since.get_or_insert(now);
         }
-        let since = *pause.since.get_or_insert(now);
-        let cause = pause.cause.clone();
-        if at_work == 0 {
-            self.balance.rested = Some(since);
-            // What follows the step that they came to is done; of what others hold nothing is known.
-            let rested = self.members.iter().filter_map(|member| self.session_of(member.worker)?.held);
-            self.settled = rested.map(|(step, _)| step).max();
-            self.end_generation(cause);
-        } else if now.since(since) >= PATIENCE {
-            self.regroup(format!("{cause}; then some ranks did not come to rest for {} s", PATIENCE.as_secs()));
+        match self.rest(now) {
+            Rest::Awaited => {}
+            Rest::Complete { since, cause } => {
+                self.balance.rested = Some(since);
+                // What follows the step that they came to is done; of what others hold nothing is known.
+                let rested = self.members.iter().filter_map(|member| self.session_of(member.worker)?.held);
+                self.settled = rested.map(|(step, _)| step).max();
+                self.end_generation(cause);
+            }
+            Rest::Overdue { cause } => self.regroup(cause),
         }
+    }
+
+    /// What the pause under way has come to: once one rank rests the others do so too, and who does not is told to halt after [`PATIENCE`].
+    fn rest(&self, now: Timestamp) -> Rest {
+        let Some((Pause { cause, .. }, since)) = self.pausing.as_ref().and_then(|pause| Some((pause, pause.since?)))
+        else {
+            return Rest::Awaited;
+        };
+        if self.at_work() == 0 {
+            return Rest::Complete { since, cause: cause.clone() };
+        }
+        if now.since(since) < PATIENCE {
+            return Rest::Awaited;
+        }
+        let cause = format!("{cause}; then some ranks did not come to rest for {} s", PATIENCE.as_secs());
+        Rest::Overdue { cause }
+    }
+
+    /// Ranks of the generation that do not rest.
+    fn at_work(&self) -> usize {
+        self.sessions.values().filter(|session| session.rank.is_some()).count()
     }
 }

@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use strath_core::{Digest, Step, Timestamp};
 
+use super::joining::Supply;
 use super::verdict::{Origin, Verdict};
-use super::{Coordinator, Gather, Stage, Standing, Start, Supply};
+use super::{Coordinator, Gather, Stage, Standing, Start};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Outcome, Record};
 use crate::decision::Decision;
