@@ -12,7 +12,7 @@
 //!
 //! The rooms: [`ring`], [`direct`], [`exchange`] and [`hierarchical`] are the algorithms, on what they share in [`reduction`]; [`chunk`] says who
 //! owns what, [`packing`] how values travel ([`fewest`]: exact sums in few bytes; `totals`: complete sums in one pass), [`frame`] what
-//! stands above them (`checksum`: and finds what was damaged on the way), [`spares`] what memory is at hand. [`choice`] says which algorithm serves a message, by what [`cost`] predicts
+//! stands above them, `checksum` what finds damage on the way, [`spares`] what memory is at hand. [`choice`] says which algorithm serves a message, by what [`cost`] predicts
 //! from the [`rates`] of links (measured with a [`shift`]) and from the [`hosts`] of ranks. None of these performs IO or reads a clock.
 //! Only `transport` does; [`tls`] says who may be at the other end, where workers have certificates.
 

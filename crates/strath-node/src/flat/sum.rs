@@ -18,7 +18,7 @@ pub enum SumError {
     Gpu(#[from] GpuError),
 }
 
-/// What adding a piece has found that begins with the value `at`, counted from the beginning of the whole.
+/// The outcome of adding a piece whose first value is the value `at` of the whole, counted from the beginning of that.
 pub(crate) fn counted_from(at: usize, added: Result<Checks, SumError>) -> Result<Checks, SumError> {
     match added {
         Ok(mut checks) => {

@@ -19,11 +19,10 @@ use crate::tally::Tally;
 type Blame = fn(u32) -> Culprit;
 
 /// What follows a micro-batch's pass at w.
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
     /// One at w + epsilon.
     Perturbed,
-    /// None, rho = 0: its loss is that of both.
+    /// No other pass (rho = 0): its loss counts as that of both.
     Nothing,
 }
 

@@ -1,4 +1,4 @@
-//! The passes of a lane part: its gradient at w, the climb, and what it adds to the descent at w + epsilon.
+//! The passes of a lane part: its gradient at w, the lift to w + epsilon and the gradients there; with rho = 0 the one pass.
 
 use strath_collective::Collective;
 use strath_core::Step;

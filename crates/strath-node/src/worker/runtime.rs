@@ -12,9 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use strath_collective::Collective;
 use strath_core::{After, Digest, Generation, Rank, Step};
-use strath_protocol::message::{
-    Admitted, Assign, CommunicatorId, FailureKind, FailureReport, Phase, Progress, Purpose, State,
-};
+use strath_protocol::message::{Admitted, Assign, CommunicatorId, FailureKind, Phase, Progress, Purpose, State};
 use strath_protocol::{Worker, WorkerCommand, WorkerEvent, WorkerOutcome};
 use strath_rpc::Session;
 use tokio::sync::mpsc;
@@ -318,13 +316,10 @@ impl Runtime {
                     self.prepared = Some((configuration.unwrap_or_default(), prepared));
                     WorkerEvent::Prepared(message)
                 }
-                Err(error) => WorkerEvent::Failed(FailureReport {
-                    generation: Generation(0),
-                    step: Step(0),
-                    phase: Phase::Preparing,
-                    kind: if error.is_of_configuration() { FailureKind::Configuration } else { FailureKind::Own },
-                    message: error.to_string(),
-                }),
+                Err(error) => {
+                    let kind = if error.is_of_configuration() { FailureKind::Configuration } else { FailureKind::Own };
+                    failed(Generation(0), Step(0), Phase::Preparing, error.to_string(), kind)
+                }
             },
             Report::Connected(generation, ready) => {
                 let is_over = self.cancelled.load(Ordering::Relaxed);

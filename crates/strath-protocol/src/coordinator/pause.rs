@@ -27,7 +27,7 @@ pub(super) struct Pause {
 /// What a pause has come to, and why the generation ends.
 #[derive(Debug, PartialEq, Eq)]
 enum Rest {
-    /// No rank rests, or others are still waited for.
+    /// No pause is under way, no rank rests, or others are still waited for.
     Awaited,
     /// Every rank rests, the first of them since then.
     Complete { since: Timestamp, cause: String },
@@ -72,6 +72,9 @@ impl Coordinator {
         if self.stage != Stage::Running || self.agreed.is_some() {
             self.pausing = None;
         }
+        if self.pausing.is_none() {
+            return;
+        }
         let somebody_rests = self.at_work() < self.members.len();
         if let Some(pause) = self.pausing.as_mut().filter(|_| somebody_rests) {
             pause.since.get_or_insert(now);
@@ -91,10 +94,8 @@ impl Coordinator {
 
     /// What the pause under way has come to: once one rank rests the others do so too, and who does not is told to halt after [`PATIENCE`].
     fn rest(&self, now: Timestamp) -> Rest {
-        let Some((Pause { cause, .. }, since)) = self.pausing.as_ref().and_then(|pause| Some((pause, pause.since?)))
-        else {
-            return Rest::Awaited;
-        };
+        let Some(Pause { cause, since: Some(since) }) = &self.pausing else { return Rest::Awaited };
+        let since = *since;
         if self.at_work() == 0 {
             return Rest::Complete { since, cause: cause.clone() };
         }

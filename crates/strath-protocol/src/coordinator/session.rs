@@ -1,4 +1,4 @@
-//! A session, and what is known of its worker.
+//! What the coordinator knows of each connection.
 
 use std::net::SocketAddr;
 

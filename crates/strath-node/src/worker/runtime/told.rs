@@ -1,4 +1,4 @@
-//! What other threads say, as the events of the worker's machine.
+//! What threads have found, as events of the worker's machine and messages for it.
 
 use strath_core::{Generation, Step};
 use strath_cuda::Gpu;
@@ -62,7 +62,7 @@ pub(super) fn translate(generation: Generation, told: Told) -> WorkerEvent {
     }
 }
 
-/// Why a generation ends here, or what came before the first of them.
+/// That this worker has failed in a generation; 0: before the first.
 pub(super) fn failed(
     generation: Generation,
     step: Step,
@@ -73,7 +73,7 @@ pub(super) fn failed(
     WorkerEvent::Failed(FailureReport { generation, step, phase, kind, message })
 }
 
-/// What the coordinator is to know of data and model.
+/// What the coordinator is to know of data, model and machine.
 pub(super) fn summarise(prepared: &Prepared, is_encrypted: bool) -> PreparedMessage {
     let dataset = &prepared.dataset;
     let shape = dataset.shape();
