@@ -42,6 +42,15 @@ pub enum Decision {
         /// The number of the one that ends.
         generation: Generation,
     },
+    /// A worker that has come is fed the state by another, while all go on.
+    Feeds {
+        /// Who has come.
+        worker: WorkerId,
+        /// Who feeds it.
+        donor: WorkerId,
+    },
+    /// A worker that has come is sent the state as the next generation begins.
+    Sends(WorkerId),
     /// A worker has no part in the next generation, as it does not reach the others.
     LeavesOut(WorkerId),
     /// Others are waited for.
@@ -75,6 +84,8 @@ impl fmt::Display for Decision {
             }
             Self::Pauses { generation } => write!(f, "ends generation {generation} after the step under way"),
             Self::Regroups { generation } => write!(f, "ended generation {generation}"),
+            Self::Feeds { worker, donor } => write!(f, "has worker {worker} fed by worker {donor}"),
+            Self::Sends(worker) => write!(f, "sends worker {worker} the state with the next generation"),
             Self::LeavesOut(worker) => write!(f, "leaves worker {worker} out for a while"),
             Self::Waits => f.write_str("waits for workers"),
             Self::Drops(worker) => write!(f, "dropped worker {worker}"),

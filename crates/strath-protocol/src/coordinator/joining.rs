@@ -10,12 +10,15 @@
 //! A generation that ends otherwise is not waited for by those who are not close behind: they follow the next one. Where they are needed they
 //! take part at once, and are sent the state.
 
+use std::time::Duration;
+
 use strath_core::{Generation, Rank, Step, Timestamp};
 
 use super::regroup::HANDOVER_PATIENCE;
 use super::{Coordinator, Session, Stage, Standing};
 use crate::Rejected;
 use crate::command::{CoordinatorCommand as Command, Record};
+use crate::decision::Decision;
 use crate::event::Connection;
 use crate::message::{CoordinatorMessage, Feed, Follow, Holds, Job, Member};
 
@@ -35,6 +38,19 @@ pub(super) enum Supply {
     },
     /// The coordinator sends it as the next generation begins: it cannot be fed.
     Sent,
+}
+
+/// What is to be done about those who have come since the generation was formed.
+#[derive(Debug, PartialEq, Eq)]
+enum Reception {
+    /// Nothing, until something happens or time passes.
+    Wait,
+    /// One is fed by a worker of the generation.
+    Feed { newcomer: Connection, donor: Connection, why: String },
+    /// One is sent the state as the next generation begins.
+    Send(Connection, String),
+    /// The generation ends after a step, for another that has them.
+    Pause(String),
 }
 
 impl Session {
@@ -58,57 +74,98 @@ impl Coordinator {
     /// Workers that have come since the generation was formed have a part in the next one, which begins once they hold what the others do
     /// and none has come for a while.
     pub(super) fn welcome(&mut self, now: Timestamp) {
-        if self.stage != Stage::Running
-            || self.settings.job != Job::Train
-            || self.stop_requested
-            || self.agreed.is_some()
-            || self.pausing.is_some()
-        {
-            return;
+        if self.takes_in_newcomers() {
+            self.reunite(now);
         }
-        self.reunite(now);
-        if !self.somebody_came {
-            return;
-        }
-        self.end_endless_feeds(now);
-        let is_settled = !self.awaits_the_preparing(now) && now.since(self.last_arrival) >= self.quiet();
-        if is_settled {
-            self.have_newcomers_fed(now);
-        }
-        let lacks = |session: &Session| match session.standing {
-            Standing::Following => !session.has_caught_up(),
-            _ => session.may_be_fed(),
-        };
-        if self.sessions.values().any(lacks) {
-            return;
-        }
-        let joins =
-            |session: &&Session| session.standing == Standing::Following || (session.may_take_part() && is_settled);
-        let names: Vec<String> = self.sessions.values().filter(joins).map(Session::name).collect();
-        if !names.is_empty() {
-            self.pause(format!("{} joined", names.join(", ")));
+        loop {
+            match self.reception(now) {
+                Reception::Wait => return,
+                Reception::Feed { newcomer, donor, why } => self.have_fed(newcomer, donor, &why, now),
+                Reception::Send(newcomer, why) => self.send_the_state(newcomer, &why),
+                Reception::Pause(cause) => self.pause(cause),
+            }
         }
     }
 
-    /// Has whoever is ready, and was not fed yet, fed by a worker of the generation.
-    fn have_newcomers_fed(&mut self, now: Timestamp) {
-        let (generation, steps) = (self.generation, self.steps);
-        for newcomer in self.connections(Session::may_be_fed) {
-            let donor = self.donor_for(newcomer);
-            let member = |connection: Connection| self.sessions.get(&connection).and_then(Session::member);
-            let Some((donor, from, to)) = donor.and_then(|donor| Some((donor, member(donor)?, member(newcomer)?)))
-            else {
-                self.update(newcomer, |session| session.supply = Supply::Sent);
-                continue;
-            };
-            let ticket = self.settings.ring_key.feed_ticket(self.settings.run, generation, from.worker, to.worker);
-            self.update(newcomer, |session| {
-                session.standing = Standing::Following;
-                session.supply = Supply::Fed { donor, since: now, caught_up: false };
-            });
-            self.send(newcomer, CoordinatorMessage::Follow(Follow { generation, from, steps, ticket }));
-            self.send(donor, CoordinatorMessage::Feed(Feed { generation, to, ticket }));
+    /// Whether the generation at work is one that another may follow.
+    fn takes_in_newcomers(&self) -> bool {
+        self.stage == Stage::Running
+            && self.settings.job == Job::Train
+            && !self.stop_requested
+            && self.agreed.is_none()
+            && self.pausing.is_none()
+    }
+
+    /// What comes next for those who have come.
+    fn reception(&self, now: Timestamp) -> Reception {
+        if !self.takes_in_newcomers() || !self.somebody_came {
+            return Reception::Wait;
         }
+        if let Some((newcomer, fed_for)) = self.endless_feed(now) {
+            return Reception::Send(newcomer, format!("it has not caught up in {} s of being fed", fed_for.as_secs()));
+        }
+        let is_settled = !self.awaits_the_preparing(now) && now.since(self.last_arrival) >= self.quiet();
+        let mut unfed = self.sessions.iter().filter(|(_, session)| session.may_be_fed());
+        if let Some((newcomer, _)) = unfed.next() {
+            return if is_settled { self.supply_for(*newcomer) } else { Reception::Wait };
+        }
+        let follows = |session: &&Session| session.standing == Standing::Following;
+        if self.sessions.values().filter(follows).any(|session| !session.has_caught_up()) {
+            return Reception::Wait;
+        }
+        let joins = |session: &&Session| follows(session) || (session.may_take_part() && is_settled);
+        let names: Vec<String> = self.sessions.values().filter(joins).map(Session::name).collect();
+        if names.is_empty() { Reception::Wait } else { Reception::Pause(format!("{} joined", names.join(", "))) }
+    }
+
+    /// A newcomer that has been fed for too long, and for how long.
+    fn endless_feed(&self, now: Timestamp) -> Option<(Connection, Duration)> {
+        let fed_for = |session: &Session| match (session.standing, session.supply) {
+            (Standing::Following, Supply::Fed { since, .. }) => Some(now.since(since)),
+            _ => None,
+        };
+        let mut feeds = self.sessions.iter().filter_map(|(connection, session)| Some((*connection, fed_for(session)?)));
+        feeds.find(|(_, fed_for)| *fed_for >= HANDOVER_PATIENCE)
+    }
+
+    /// How a newcomer comes by the state.
+    fn supply_for(&self, newcomer: Connection) -> Reception {
+        match self.donor_for(newcomer) {
+            Some(donor) => {
+                let why = format!("it came while generation {} is at work", self.generation);
+                Reception::Feed { newcomer, donor, why }
+            }
+            None => {
+                Reception::Send(newcomer, format!("nobody of generation {} is at work to feed it", self.generation))
+            }
+        }
+    }
+
+    /// Has a newcomer fed by a worker of the generation.
+    fn have_fed(&mut self, newcomer: Connection, donor: Connection, why: &str, now: Timestamp) {
+        let member = |connection: Connection| self.sessions.get(&connection).and_then(Session::member);
+        let (Some(from), Some(to)) = (member(donor), member(newcomer)) else {
+            return self.send_the_state(newcomer, "where it or its donor listens is not known");
+        };
+        let (generation, steps) = (self.generation, self.steps);
+        let ticket = self.settings.ring_key.feed_ticket(self.settings.run, generation, from.worker, to.worker);
+        self.decide(Decision::Feeds { worker: to.worker, donor: from.worker }, why);
+        self.update(newcomer, |session| {
+            session.standing = Standing::Following;
+            session.supply = Supply::Fed { donor, since: now, caught_up: false };
+        });
+        self.send(newcomer, CoordinatorMessage::Follow(Follow { generation, from, steps, ticket }));
+        self.send(donor, CoordinatorMessage::Feed(Feed { generation, to, ticket }));
+    }
+
+    /// A newcomer is fed no longer, or not at all: it is sent the state as the next generation begins.
+    fn send_the_state(&mut self, newcomer: Connection, why: &str) {
+        let worker =
+            self.sessions.get(&newcomer).and_then(|session| session.identity.as_ref()).map(|(worker, _)| *worker);
+        if let Some(worker) = worker {
+            self.decide(Decision::Sends(worker), why);
+        }
+        self.update(newcomer, |session| (session.standing, session.supply) = (Standing::Ready, Supply::Sent));
     }
 
     /// Who feeds a newcomer: not rank 0, which writes checkpoints, where there is another; rather one of its own host, so that no network
@@ -126,17 +183,6 @@ impl Coordinator {
             (session.rank == Some(Rank(0)), is_elsewhere, fed_by(**connection), session.rank)
         };
         self.sessions.iter().filter(is_at_work).min_by_key(rank).map(|(connection, _)| *connection)
-    }
-
-    /// A newcomer that never comes close is sent the state.
-    fn end_endless_feeds(&mut self, now: Timestamp) {
-        for session in self.sessions.values_mut() {
-            if let (Standing::Following, Supply::Fed { since, .. }) = (session.standing, session.supply)
-                && now.since(since) >= HANDOVER_PATIENCE
-            {
-                (session.standing, session.supply) = (Standing::Ready, Supply::Sent);
-            }
-        }
     }
 
     /// A newcomer is at most a step behind.

@@ -1,13 +1,17 @@
 //! A worker that joins is fed by one at work, and has a part in the next generation once it holds what the others do.
 
 use strath_core::{Digest, Generation, Rank, RingKey, RunId, Step, WorkerId};
-use strath_protocol::message::{CoordinatorMessage, Feed, Follow, Holds, Member, WorkerMessage};
+use strath_protocol::message::{CoordinatorMessage, Feed, Follow, Holds, Member, Phase, WorkerMessage};
 use strath_protocol::{
-    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Record, Rejected,
+    Connection, Coordinator, CoordinatorCommand as Command, CoordinatorEvent as Event, Gather, Record, Rejected,
+    Settings,
 };
 
 use crate::regroup::{assigned, handover, many, recorded};
-use crate::support::{address, at, halted, handle, join, lost, pause, prepared, say, send, step_report};
+use crate::support::{
+    address, at, config, halted, handle, join, lost, pause, prepared, progress, run_with, say, send, settings,
+    step_report,
+};
 
 fn member(worker: u64) -> Member {
     Member { worker: WorkerId(worker), ring_address: address(100 + worker) }
@@ -63,6 +67,44 @@ fn a_worker_that_comes_is_fed_and_nobody_is_sent_a_state() {
         assigned.iter().map(|(worker, assign)| (*worker, assign.rank.0)).collect::<Vec<_>>(),
         [(0, 0), (1, 1), (2, 2)]
     );
+}
+
+/// The last decisions with their reasons, the newest last.
+fn decided(machine: &Coordinator, now: u64, count: usize) -> Vec<(String, String)> {
+    let mut decisions = machine.status(at(now)).decisions;
+    decisions.split_off(decisions.len() - count).into_iter().map(|decided| (decided.what, decided.why)).collect()
+}
+
+#[test]
+fn who_feeds_whom_is_told_with_its_reason() {
+    let fed = ("has worker 2 fed by worker 1".into(), "it came while generation 5 is at work".into());
+    assert_eq!(decided(&followed(), 300, 1), [fed]);
+}
+
+#[test]
+fn one_that_never_comes_close_is_sent_the_state_while_steps_go_on() {
+    let settings = settings(Gather::Exactly(2));
+    let mut machine = run_with(Settings { config: config(&["run.steps=1000"]), ..settings }, 2);
+    join(&mut machine, 2, 200);
+    say(&mut machine, 2, WorkerMessage::Prepared(prepared()), 200);
+    assert_eq!(handle(&mut machine, Event::Tick, 300).len(), 2, "it is fed");
+    let mut commands = Vec::new();
+    for step in 1..=600 {
+        assert_eq!(commands.iter().find(|command| matches!(command, Command::Send { .. })), None, "{step}");
+        let now = 300 + 1000 * step;
+        commands = say(&mut machine, 2, WorkerMessage::Heartbeat(progress(0, Phase::Waiting)), now - 10);
+        for worker in 0..2 {
+            let beat = WorkerMessage::Heartbeat(progress(step, Phase::Descent));
+            commands.extend(say(&mut machine, worker, beat, now - 10));
+        }
+        commands.extend(say(&mut machine, 0, WorkerMessage::Step(step_report(step)), now));
+    }
+    assert_eq!(commands[1..], [pause(0, 600), pause(1, 600)]);
+    let told = [
+        ("sends worker 2 the state with the next generation", "it has not caught up in 600 s of being fed"),
+        ("ends generation 5 after the step under way", "worker 2 (h2, 127.0.0.1:9002) joined"),
+    ];
+    assert_eq!(decided(&machine, 600_300, 2), told.map(|(what, why)| (what.into(), why.into())));
 }
 
 #[test]
