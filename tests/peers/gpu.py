@@ -3,9 +3,10 @@
 STRATH is built with --features cuda; the Python that runs this has PyTorch for the same GPU. In this order, so that what matters most is there should the time run out:
 
 1. every reference case with one worker on cuda:0, within its tolerance (tests/reference);
-2. the same weights_sha256 for 1, 2 and 4 workers that share cuda:0;
+2. the same weights_sha256 for 1, 2 and 4 workers that share cuda:0, and for 1, 2 and 4 streams;
 3. images/s of a SAM step beside PyTorch's on the same GPU, in bf16 on both sides (PyTorch's by autocast), then in TF32, last in f32, batch 128, m 128 and 32, in turns: Strath, PyTorch channels-last
-   eager, and the same compiled, the better of which counts.
+   eager, and the same compiled, the better of which counts;
+4. before those in f32, images/s in bf16 with lanes of 8 and of 32 examples on 1, 2 and 4 streams.
 
 Prints a line a result, and at the end the ratios as a Markdown table; with --out writes everything as JSON. Data is drawn, 32x32x3 and 10 classes.
 """
@@ -70,23 +71,24 @@ def config(data, network, m, workers, steps, compute="f32"):
     return sets, "[run]\nname = \"gpu\"\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [1]\n"
 
 
-def ours(strath, data, network, m, steps, compute):
+def ours(strath, data, network, m, steps, compute, **more):
     sets, base = config(data, network, m, 1, steps + 5, compute)
-    lines = train.steps(strath, sets, 5, base)
+    lines = train.steps(strath, {**sets, **more}, 5, base)
     return BATCH / statistics.median(line["step_s"] for line in lines)
 
 
 def hashes(strath, data):
-    """weights_sha256 of a run by each number of workers on one GPU."""
+    """weights_sha256 of a run by each number of workers on one GPU, and of streams that the lanes of one take turns on."""
     found = {}
-    for workers in (1, 2, 4):
-        sets, base = config(data, ("resnet", {"depth": 20}), 32, workers, 12)
+    for workers, streams in ((1, 1), (1, 2), (1, 4), (2, 2), (4, 2)):
+        sets, base = config(data, ("resnet", {"depth": 20}), 16, workers, 12)
+        sets["cluster.streams"] = streams
         with tempfile.TemporaryDirectory() as folder:
             file, out = Path(folder) / "run.toml", Path(folder) / "out"
             file.write_text(base)
             arguments = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
             subprocess.run([strath, "train", file, "--no-report", "--out", out, *arguments], check=True, capture_output=True, text=True, timeout=180)
-            found[workers] = json.loads((out / "summary.json").read_text())["weights_sha256"]
+            found[f"{workers} workers, {streams} streams"] = json.loads((out / "summary.json").read_text())["weights_sha256"]
     return found
 
 
@@ -168,8 +170,23 @@ def main():
             tell("hashes", {"equal": len(set(same.values())) == 1, **same})
         except subprocess.CalledProcessError as error:
             tell("hashes", {"failed": error.stderr[-300:]})
+        def streams(compute, m):
+            """images/s by the number of streams: what to set cluster.streams to, and what its default is to be."""
+            for name, network in NETWORKS.items():
+                name = f"{name}, m {m}, {compute}, streams"
+                if left() < 45:
+                    return tell(name, "not measured: the time is over")
+                try:
+                    turns = [{k: ours(flags.strath, data, network, m, flags.steps, compute, **{"cluster.streams": k}) for k in (1, 2, 4)} for _ in range(2)]
+                    tell(name, {k: statistics.median(turn[k] for turn in turns) for k in (1, 2, 4)})
+                except SystemExit as error:
+                    tell(name, {"failed": str(error)[-300:]})
+
         rows = []
         for compute, m in (("bf16", 128), ("tf32", 128), ("bf16", 32), ("tf32", 32), ("f32", 128), ("f32", 32)):
+            if (compute, m) == ("f32", 128):
+                streams("bf16", 8)
+                streams("bf16", 32)
             for name, network in NETWORKS.items():
                 name = f"{name}, m {m}, {compute}"
                 if left() < 60:

@@ -2,7 +2,6 @@
 
 #![allow(unsafe_code, reason = "the edge of the device: addresses are its own")]
 
-use std::ffi::c_void;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -29,6 +28,25 @@ pub struct Kernel {
     /// What it takes an activation to be.
     pub activations: Number,
 }
+
+/// What a kernel is given.
+#[derive(Debug, Clone, Copy)]
+pub enum Argument {
+    /// Where a vector lies; 0 for one that the kernel does without.
+    Address(u64),
+    /// A C `int`.
+    Int(i32),
+    /// A C `long long`.
+    Long(i64),
+    /// A C `float`.
+    Float(f32),
+    /// A C `double`.
+    Double(f64),
+}
+
+/// All that was asked of a stream up to some moment, as its device names that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Mark(pub u64);
 
 /// What the matrices of a product are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,8 +106,8 @@ impl Side {
     }
 }
 
-/// A device with one stream: all that is asked of it happens in order, and nothing waits for it but [`download`](Self::download) and
-/// [`wait`](Self::wait).
+/// A stream of a device: all that is asked of it happens in order, and nothing waits for it but [`download`](Self::download) and
+/// [`wait`](Self::wait). What is asked of two streams happens in any order, or at once, but for [marks](Self::mark).
 ///
 /// # Safety
 /// Addresses that are given to its methods come from [`allocate`](Self::allocate), are not released yet, and what lies there is long enough.
@@ -100,7 +118,16 @@ pub trait Driver: Debug + Send + Sync {
     /// What no other device is called, of any machine.
     fn identity(&self) -> String;
 
-    /// NCCL on its stream, where it is at hand. The device is to live longer.
+    /// Another stream of the device.
+    fn another(&self) -> Result<Box<dyn Driver>, GpuError>;
+
+    /// Marks what was asked of this stream so far. Another thread may mark more before a mark is [waited for](Self::after), which then may come after that too.
+    fn mark(&self) -> Result<Mark, GpuError>;
+
+    /// What is asked of this stream from now on happens after what another of the same device has marked. Nobody waits.
+    fn after(&self, mark: Mark) -> Result<(), GpuError>;
+
+    /// NCCL on this stream, where it is at hand. The device is to live longer.
     fn nccl(&self) -> Option<Arc<dyn Library>>;
 
     /// What it multiplies in: [`Compute::Bf16`] wants activations of bf16, the others of f32.
@@ -112,7 +139,7 @@ pub trait Driver: Debug + Send + Sync {
     /// Gives memory back.
     ///
     /// # Safety
-    /// It was [allocated](Self::allocate) with so many bytes, and nobody uses it any more, on the stream neither.
+    /// It was [allocated](Self::allocate) with so many bytes, and nobody uses it any more, on no stream either.
     unsafe fn release(&self, at: u64, bytes: usize);
 
     /// Copies from the host; the host's bytes are read before it returns.
@@ -142,8 +169,8 @@ pub trait Driver: Debug + Send + Sync {
     /// Launches a kernel on a grid of blocks of `source::THREADS` threads.
     ///
     /// # Safety
-    /// As the trait says; `arguments` point to values of the types of the kernel's parameters, in order, and it stays within what they point to.
-    unsafe fn launch(&self, kernel: Kernel, grid: (u32, u32), arguments: &mut [*mut c_void]) -> Result<(), GpuError>;
+    /// As the trait says; `arguments` are of the types of the kernel's parameters, in order, and it stays within what they point to.
+    unsafe fn launch(&self, kernel: Kernel, grid: (u32, u32), arguments: &[Argument]) -> Result<(), GpuError>;
 
     /// Matrix products, A, B and C by their addresses; sums are taken in f32 at least.
     ///
@@ -165,6 +192,6 @@ pub trait Driver: Debug + Send + Sync {
         out: u64,
     ) -> Result<(), GpuError>;
 
-    /// Waits until everything asked for is done.
+    /// Waits until everything asked of this stream is done.
     fn wait(&self) -> Result<(), GpuError>;
 }

@@ -6,78 +6,96 @@
 )]
 
 use std::collections::BTreeMap;
-use std::ffi::c_void;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use crate::activation::Activation;
+pub(crate) use crate::driver::Argument;
 use crate::driver::{Driver, Kernel, Number, Numbers, Products, Side};
 use crate::error::GpuError;
 use crate::nccl::Library;
 use crate::source::THREADS;
 use crate::vector::{Element, Part, PartMut, Vector};
 
-/// A device and the memory that goes round on it. Clones are the same device.
+/// A stream of a device, and the memory that goes round on it. Clones are the same stream.
 #[derive(Clone)]
-pub struct Gpu(Arc<Shared>);
+pub struct Gpu {
+    shared: Arc<Shared>,
+    number: usize,
+}
 
 struct Shared {
-    driver: Box<dyn Driver>,
-    /// Memory that nobody uses at the moment, by bytes: a step asks for the same lengths as the step before.
-    free: Mutex<BTreeMap<usize, Vec<u64>>>,
+    /// The streams by their numbers; all but the first are opened when they are first asked for.
+    streams: [OnceLock<Stream>; Gpu::MOST_STREAMS],
+    /// Held while one is opened.
+    opening: Mutex<()>,
     /// Whether a communicator on it was aborted: NCCL is not to be relied on afterwards.
     came_apart: AtomicBool,
     /// How often the host has waited for it.
     waits: AtomicU64,
 }
 
+struct Stream {
+    driver: Box<dyn Driver>,
+    /// Memory that nobody uses at the moment, by bytes: a step asks for the same lengths as the step before. What used it is done before
+    /// whatever is asked of this stream next.
+    free: Mutex<BTreeMap<usize, Vec<u64>>>,
+}
+
 impl fmt::Debug for Gpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Gpu({})", self.0.driver.name())
+        write!(f, "Gpu({}, stream {})", self.name(), self.number)
+    }
+}
+
+impl Stream {
+    fn new(driver: Box<dyn Driver>) -> Self {
+        Self { driver, free: Mutex::default() }
+    }
+
+    fn free(&self) -> MutexGuard<'_, BTreeMap<usize, Vec<u64>>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    fn opened(&self) -> impl Iterator<Item = &Stream> {
+        self.streams.iter().filter_map(OnceLock::get)
+    }
+
+    /// Gives back all memory that nobody uses, once the device is through with everything.
+    fn release_free(&self) -> Result<(), GpuError> {
+        // Taken first: what is asked for from now on does not use it.
+        let free: Vec<_> = self.opened().map(|stream| (stream, std::mem::take(&mut *stream.free()))).collect();
+        // Where that fails the device has, and its memory with it.
+        self.opened().try_for_each(|stream| stream.driver.wait())?;
+        for (stream, free) in free {
+            for (bytes, at) in
+                free.into_iter().flat_map(|(bytes, places)| places.into_iter().map(move |at| (bytes, at)))
+            {
+                // SAFETY: it was allocated with so many bytes, its vector is gone, and what used it is through.
+                unsafe { stream.driver.release(at, bytes) };
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        // What is still under way uses the memory.
-        let is_idle = self.driver.wait().is_ok();
-        let free = std::mem::take(self.free.get_mut().unwrap_or_else(PoisonError::into_inner));
-        for (bytes, places) in free.into_iter().filter(|_| is_idle) {
-            for at in places {
-                // SAFETY: it was allocated with so many bytes, its vector is gone, and the stream is empty.
-                unsafe { self.driver.release(at, bytes) };
-            }
-        }
+        // What a device that has failed still holds goes with the process.
+        let _ = self.release_free();
     }
-}
-
-/// What a kernel is given.
-pub(crate) enum Argument {
-    Address(u64),
-    Int(i32),
-    Long(i64),
-    Float(f32),
-    Double(f64),
 }
 
 impl Argument {
     /// An address that a kernel may do without.
     pub(crate) fn maybe<T: Element>(part: Option<Part<'_, T>>) -> Self {
         Self::Address(part.map_or(0, |part| part.at))
-    }
-
-    fn value(&mut self) -> *mut c_void {
-        match self {
-            Self::Address(value) => std::ptr::from_mut(value).cast(),
-            Self::Int(value) => std::ptr::from_mut(value).cast(),
-            Self::Long(value) => std::ptr::from_mut(value).cast(),
-            Self::Float(value) => std::ptr::from_mut(value).cast(),
-            Self::Double(value) => std::ptr::from_mut(value).cast(),
-        }
     }
 }
 
@@ -91,34 +109,77 @@ pub(crate) enum Grid {
 }
 
 impl Gpu {
-    /// The device that a driver drives.
+    /// Streams of a device at most.
+    pub const MOST_STREAMS: usize = 8;
+
+    /// The device that a driver drives, and its first stream.
     pub fn new(driver: impl Driver + 'static) -> Self {
-        Self(Arc::new(Shared {
-            driver: Box::new(driver),
-            free: Mutex::default(),
-            came_apart: AtomicBool::new(false),
-            waits: AtomicU64::new(0),
-        }))
+        let streams: [OnceLock<Stream>; Self::MOST_STREAMS] = Default::default();
+        let _ = streams[0].set(Stream::new(Box::new(driver)));
+        let shared =
+            Shared { streams, opening: Mutex::default(), came_apart: AtomicBool::new(false), waits: AtomicU64::new(0) };
+        Self { shared: Arc::new(shared), number: 0 }
+    }
+
+    /// A stream of the same device, by its number; 0 is the first.
+    ///
+    /// Vectors are of the stream that they were asked from, and whatever is done with them is asked of that one. Work of two streams may happen at
+    /// once: what one is to see of the other's goes by [`follow`](Self::follow) or [`Vector::lent`].
+    ///
+    /// # Errors
+    /// As [`stale`](Self::stale), and the device's.
+    ///
+    /// # Panics
+    /// From [`MOST_STREAMS`](Self::MOST_STREAMS) on.
+    pub fn stream(&self, number: usize) -> Result<Self, GpuError> {
+        let _opening = self.shared.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.shared.streams[number].get().is_none() {
+            // Nobody else sets it meanwhile.
+            let opened = self.with_room(|| self.driver().another())?;
+            let _ = self.shared.streams[number].set(Stream::new(opened));
+        }
+        Ok(Self { shared: self.shared.clone(), number })
+    }
+
+    /// What is asked of this stream from now on happens after what was asked of another of the same device so far. Nobody waits.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// Where they are of two devices.
+    pub fn follow(&self, other: &Self) -> Result<(), GpuError> {
+        assert!(Arc::ptr_eq(&self.shared, &other.shared), "streams of one device");
+        if self.number == other.number { Ok(()) } else { self.driver().after(other.driver().mark()?) }
+    }
+
+    /// Whether another is the same stream.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared) && self.number == other.number
+    }
+
+    fn this(&self) -> &Stream {
+        self.shared.streams[self.number].get().expect("a handle is made of a stream that was opened")
     }
 
     /// The device in words.
     pub fn name(&self) -> String {
-        self.0.driver.name()
+        self.driver().name()
     }
 
     /// What no other device is called, of any machine.
     pub fn identity(&self) -> String {
-        self.0.driver.identity()
+        self.driver().identity()
     }
 
-    /// NCCL on this device, where it is at hand and no communicator of this process was aborted.
+    /// NCCL on this stream, where it is at hand and no communicator of this process was aborted.
     pub fn nccl(&self) -> Option<Arc<dyn Library>> {
-        if self.0.came_apart.load(Ordering::Relaxed) { None } else { self.0.driver.nccl() }
+        if self.shared.came_apart.load(Ordering::Relaxed) { None } else { self.driver().nccl() }
     }
 
     /// A communicator on it was aborted.
     pub(crate) fn came_apart(&self) {
-        self.0.came_apart.store(true, Ordering::Relaxed);
+        self.shared.came_apart.store(true, Ordering::Relaxed);
     }
 
     /// Keeps the device until the process ends: one that does not end what it was asked is not waited for.
@@ -128,7 +189,7 @@ impl Gpu {
 
     /// What it multiplies in.
     pub fn compute(&self) -> Compute {
-        self.0.driver.compute()
+        self.driver().compute()
     }
 
     /// What activations are made of in what it multiplies in.
@@ -146,7 +207,7 @@ impl Gpu {
     pub fn stale<T: Element>(&self, len: usize) -> Result<Vector<T>, GpuError> {
         let bytes = len.checked_mul(size_of::<T>()).and_then(|bytes| bytes.checked_next_multiple_of(256));
         let bytes = bytes.ok_or(GpuError::Memory { bytes: usize::MAX })?.max(256);
-        let kept = self.free().get_mut(&bytes).and_then(Vec::pop);
+        let kept = self.this().free().get_mut(&bytes).and_then(Vec::pop);
         let at = match kept {
             Some(at) => at,
             None => self.allocate(bytes)?,
@@ -155,23 +216,14 @@ impl Gpu {
     }
 
     fn allocate(&self, bytes: usize) -> Result<u64, GpuError> {
-        self.with_room(|| self.0.driver.allocate(bytes))
+        self.with_room(|| self.driver().allocate(bytes))
     }
 
     /// Does what may need memory, and once more without what waits to be used again where there was none.
     fn with_room<T>(&self, mut needs: impl FnMut() -> Result<T, GpuError>) -> Result<T, GpuError> {
         match needs() {
             Err(GpuError::Memory { .. }) => {
-                // Taken first: what is asked for from now on does not use it.
-                let free = std::mem::take(&mut *self.free());
-                // Where that fails the device has, and its memory with it.
-                self.0.driver.wait()?;
-                for (bytes, places) in free {
-                    for at in places {
-                        // SAFETY: it was allocated with so many bytes, its vector is gone, and what used it is through.
-                        unsafe { self.0.driver.release(at, bytes) };
-                    }
-                }
+                self.shared.release_free()?;
                 needs()
             }
             other => other,
@@ -180,27 +232,23 @@ impl Gpu {
 
     /// Takes memory back that nobody uses any more, but what was asked for before.
     pub(crate) fn take_back(&self, bytes: usize, at: u64) {
-        self.free().entry(bytes).or_default().push(at);
+        self.this().free().entry(bytes).or_default().push(at);
     }
 
     /// Who does what vectors ask for, without waiting.
     pub(crate) fn driver(&self) -> &dyn Driver {
-        &*self.0.driver
+        &*self.this().driver
     }
 
     /// The same, to be waited for.
     pub(crate) fn awaited(&self) -> &dyn Driver {
-        self.0.waits.fetch_add(1, Ordering::Relaxed);
-        &*self.0.driver
+        self.shared.waits.fetch_add(1, Ordering::Relaxed);
+        self.driver()
     }
 
-    /// How often the host has waited for everything asked for to be done: each time the device runs out of work.
+    /// How often the host has waited for everything asked of a stream to be done: each time that runs out of work.
     pub fn waits(&self) -> u64 {
-        self.0.waits.load(Ordering::Relaxed)
-    }
-
-    fn free(&self) -> std::sync::MutexGuard<'_, BTreeMap<usize, Vec<u64>>> {
-        self.0.free.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.waits.load(Ordering::Relaxed)
     }
 
     /// A vector of zeros.
@@ -231,7 +279,7 @@ impl Gpu {
         &self,
         kernel: &'static str,
         grid: Grid,
-        arguments: impl AsMut<[Argument]>,
+        arguments: impl AsRef<[Argument]>,
     ) -> Result<(), GpuError> {
         // SAFETY: as this function's.
         unsafe { self.launch_of::<f32>(kernel, grid, arguments) }
@@ -245,7 +293,7 @@ impl Gpu {
         &self,
         name: &'static str,
         grid: Grid,
-        mut arguments: impl AsMut<[Argument]>,
+        arguments: impl AsRef<[Argument]>,
     ) -> Result<(), GpuError> {
         let (x, y) = match grid {
             Grid::Elements(len) => (len.div_ceil(THREADS as usize), 1),
@@ -257,10 +305,9 @@ impl Gpu {
         let too_large =
             |_| GpuError::Failed { doing: "launch a kernel", cause: format!("{x} x {y} blocks are too many") };
         let grid = (u32::try_from(x).map_err(too_large)?, u32::try_from(y).map_err(too_large)?);
-        let mut values: Vec<*mut c_void> = arguments.as_mut().iter_mut().map(Argument::value).collect();
         let kernel = Kernel { name, activations: A::NUMBER };
         // SAFETY: as this function's.
-        unsafe { self.0.driver.launch(kernel, grid, &mut values) }
+        unsafe { self.driver().launch(kernel, grid, arguments.as_ref()) }
     }
 
     /// `C = op(A) op(B)` so many times.
@@ -283,7 +330,7 @@ impl Gpu {
         assert_eq!(c.len, count * p.rows * p.columns, "C has the length of its matrices");
         // SAFETY: the lengths are those of the shapes.
         unsafe {
-            self.0.driver.products(&products, Numbers { factors: A::NUMBER, result: C::NUMBER }, a.at, b.at, c.at)
+            self.driver().products(&products, Numbers { factors: A::NUMBER, result: C::NUMBER }, a.at, b.at, c.at)
         }
     }
 
@@ -304,10 +351,10 @@ impl Gpu {
     ) -> Result<(), GpuError> {
         assert_eq!((first.len, second.len, out.len), side.lengths(shape), "{side:?} of {shape:?}");
         // SAFETY: the lengths are those of the shape.
-        self.with_room(|| unsafe { self.0.driver.convolution(A::NUMBER, shape, side, first.at, second.at, out.at) })
+        self.with_room(|| unsafe { self.driver().convolution(A::NUMBER, shape, side, first.at, second.at, out.at) })
     }
 
-    /// Waits until everything asked for is done.
+    /// Waits until everything asked of this stream is done.
     ///
     /// # Errors
     /// What went wrong meanwhile.

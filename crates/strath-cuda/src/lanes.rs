@@ -305,7 +305,7 @@ pub fn add_scaled(g: &mut Vector<f32>, w: &Vector<f32>, lambda: f32) -> Result<(
     same(g.len(), w.len());
     let arguments = [g.all_mut().address(), w.all().address(), Arg::Float(lambda), Arg::Long(w.len() as i64)];
     // SAFETY: every thread stays below the length.
-    unsafe { w.gpu().launch("add_scaled", Grid::Elements(w.len()), arguments) }
+    unsafe { g.gpu().launch("add_scaled", Grid::Elements(w.len()), arguments) }
 }
 
 /// `w <- w - lr (g + decay w)`, g clipped by a factor where there is one.

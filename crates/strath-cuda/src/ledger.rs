@@ -8,16 +8,14 @@
 use std::marker::PhantomData;
 
 use crate::error::GpuError;
-use crate::gpu::Gpu;
 use crate::vector::{Element, Vector};
 
 /// Words of 8 bytes of the first page: 64 KiB. Each further one is twice as long, so that few are read.
 const PAGE: usize = 1 << 13;
 
 /// Values that were put down, and are read together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Ledger {
-    gpu: Gpu,
     pages: Vec<Page>,
 }
 
@@ -43,23 +41,22 @@ pub struct Entry<T> {
 pub struct Reading(Vec<Vec<u64>>);
 
 impl Ledger {
-    /// An empty one, for results of a device.
-    pub fn new(gpu: &Gpu) -> Self {
-        Self { gpu: gpu.clone(), pages: Vec::new() }
-    }
-
-    /// Puts the values of a vector down, as they are once everything asked for before is done. Nothing is waited for.
+    /// Puts the values of a vector down, as they are once everything asked of its stream before is done. Nothing is waited for.
     ///
     /// # Errors
-    /// As [`Gpu::stale`], and the device's.
+    /// As [`Gpu::stale`](crate::Gpu::stale), and the device's.
     pub fn put<T: Element>(&mut self, values: &Vector<T>) -> Result<Entry<T>, GpuError> {
         let words = (values.len() * size_of::<T>()).div_ceil(size_of::<u64>());
-        let has_room = |page: &Page| page.used + words <= page.there.len();
-        if !self.pages.last().is_some_and(has_room) {
-            let longer = self.pages.last().map_or(PAGE, |page| 2 * page.there.len());
-            self.pages.push(Page { there: self.gpu.stale(words.max(longer))?, used: 0 });
-        }
-        let page = self.pages.len() - 1;
+        // A stream puts its results down on pages of its own.
+        let last = self.pages.iter().rposition(|page| page.there.gpu().is(values.gpu()));
+        let page = match last {
+            Some(at) if self.pages[at].used + words <= self.pages[at].there.len() => at,
+            _ => {
+                let longer = last.map_or(PAGE, |at| 2 * self.pages[at].there.len());
+                self.pages.push(Page { there: values.gpu().stale(words.max(longer))?, used: 0 });
+                self.pages.len() - 1
+            }
+        };
         let Page { there, used } = &mut self.pages[page];
         let (at, len) = (*used, values.len());
         if words > 0 {
@@ -69,7 +66,7 @@ impl Ledger {
         Ok(Entry { page, at, len, of: PhantomData })
     }
 
-    /// Reads all that was put down, and empties it. Waits for the device, where there is anything.
+    /// Reads all that was put down, and empties it. Waits for the streams that anything is of.
     ///
     /// # Errors
     /// The device's, also of what was asked for before.

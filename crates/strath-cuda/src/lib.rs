@@ -9,8 +9,9 @@
 //! └─ Emulator          the same kernels compiled by a C++ compiler for the processor, for tests (strath-emulator)
 //! ```
 //!
-//! Everything runs on one stream, in the order in which it is asked for, so that memory may be given back while it is still in use: whoever gets it next
-//! comes later on the stream. Nothing waits for the device but what is copied back to the host: small results that are not wanted at once are put together
+//! Everything that is asked of a stream happens in order, so that memory may be given back while it is still in use: whoever gets it next
+//! comes later on that stream. Several streams ([`Gpu::stream`]) may work at once; vectors are of one, and what another is to read is
+//! [lent](Vector::lent) to it. Nothing waits for the device but what is copied back to the host: small results that are not wanted at once are put together
 //! in a [`Ledger`], so that the device never runs out of work in the middle of a step.
 //!
 //! **The same bits.** No kernel adds floating-point numbers atomically, sums are taken in an order that follows from their lengths alone, and only
@@ -39,7 +40,7 @@ mod vector;
 pub use activation::{Activation, Factors};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, devices};
-pub use driver::{Driver, Kernel, Number, Numbers, Product, Products, Side};
+pub use driver::{Argument, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
 pub use error::GpuError;
 pub use gpu::Gpu;
 pub use half::bf16;

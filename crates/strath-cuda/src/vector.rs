@@ -5,6 +5,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Range;
+use std::sync::Arc;
 
 use half::bf16;
 
@@ -33,6 +34,8 @@ impl Element for u64 {}
 /// Numbers in the device's memory, which goes back to be used again when they are dropped.
 pub struct Vector<T: Element> {
     gpu: Gpu,
+    /// Whose numbers these are, where they are [lent](Self::lent).
+    lender: Option<Arc<Self>>,
     at: u64,
     bytes: usize,
     len: usize,
@@ -47,7 +50,11 @@ impl<T: Element> fmt::Debug for Vector<T> {
 
 impl<T: Element> Drop for Vector<T> {
     fn drop(&mut self) {
-        self.gpu.take_back(self.bytes, self.at);
+        match &self.lender {
+            None => self.gpu.take_back(self.bytes, self.at),
+            // A device that does not even take a mark has failed, and computes nothing any more.
+            Some(lender) => drop(lender.gpu.follow(&self.gpu)),
+        }
     }
 }
 
@@ -92,10 +99,30 @@ impl<T: Element> PartMut<'_, T> {
 impl<T: Element> Vector<T> {
     /// So many values at an address of a device, which gave so many bytes there.
     pub(crate) fn new(gpu: Gpu, at: u64, bytes: usize, len: usize) -> Self {
-        Self { gpu, at, bytes, len, of: PhantomData }
+        Self { gpu, lender: None, at, bytes, len, of: PhantomData }
     }
 
-    /// The device that it lies on.
+    /// The same numbers to be read on another stream: what is asked of that from now on comes after what was asked of this one's so far, and what is
+    /// asked of this one's once they are given back (dropped) after what has read them.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn lent(self: &Arc<Self>, to: &Gpu) -> Result<Arc<Self>, GpuError> {
+        to.follow(&self.gpu)?;
+        let Self { at, bytes, len, .. } = **self;
+        Ok(Arc::new(Self { gpu: to.clone(), lender: Some(self.clone()), at, bytes, len, of: PhantomData }))
+    }
+
+    /// Where it lies, to be written.
+    ///
+    /// # Panics
+    /// Of numbers that are lent.
+    fn owned(&self) -> u64 {
+        assert!(self.lender.is_none(), "what is lent is only read");
+        self.at
+    }
+
+    /// The stream that whatever is done with it is asked of.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
@@ -134,6 +161,7 @@ impl<T: Element> Vector<T> {
     /// # Panics
     /// Where it has no such values.
     pub fn part_mut(&mut self, range: Range<usize>) -> PartMut<'_, T> {
+        self.owned();
         let Part { at, len, .. } = self.part(range);
         PartMut { at, len, of: PhantomData }
     }
@@ -143,6 +171,7 @@ impl<T: Element> Vector<T> {
     /// # Panics
     /// Where they overlap, or it has no such values.
     pub fn parts_mut<const N: usize>(&mut self, ranges: [Range<usize>; N]) -> [PartMut<'_, T>; N] {
+        self.owned();
         for (at, range) in ranges.iter().enumerate() {
             let overlap = |other: &Range<usize>| other.start < range.end && range.start < other.end;
             assert!(!ranges[..at].iter().any(overlap), "{ranges:?} overlap");
@@ -165,7 +194,7 @@ impl<T: Element> Vector<T> {
         // SAFETY: numbers without padding are bytes, and as many as the vector has.
         unsafe {
             let bytes = std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values));
-            self.gpu.driver().upload(bytes, self.at)
+            self.gpu.driver().upload(bytes, self.owned())
         }
     }
 
@@ -221,7 +250,7 @@ impl<T: Element> Vector<T> {
     /// The device's.
     pub(crate) fn fill(&mut self, byte: u8) -> Result<(), GpuError> {
         // SAFETY: as many bytes as the vector has.
-        unsafe { self.gpu.driver().fill(self.at, byte, self.len * size_of::<T>()) }
+        unsafe { self.gpu.driver().fill(self.owned(), byte, self.len * size_of::<T>()) }
     }
 
     /// Copies the bytes of all values to words that have room for them.

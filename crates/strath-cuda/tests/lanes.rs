@@ -182,7 +182,7 @@ fn updates_have_the_bits_of_the_processor() {
 #[test]
 fn a_ledger_is_read_in_one_go_and_holds_what_vectors_were_when_they_were_put_down() {
     let Some(gpu) = gpu() else { return };
-    let mut ledger = Ledger::new(&gpu);
+    let mut ledger = Ledger::default();
     let (mut loss, index) = (gpu.copied(&[1.5f64]).unwrap(), gpu.copied(&[7u64]).unwrap());
     let three = gpu.copied(&[1.0f32, f32::NEG_INFINITY, 3.0]).unwrap();
     let [first, second] = [1.5, -2.5].map(|value| {

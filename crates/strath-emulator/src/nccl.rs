@@ -11,15 +11,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::{fs, io};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{fmt, fs, io};
 
 use strath_cuda::GpuError;
 use strath_cuda::nccl::{Handle, Library, Progress, Term, UniqueId};
 
-/// What stands for NCCL.
-#[derive(Debug, Default)]
+use crate::streams::Streams;
+
+/// What stands for NCCL, on a stream.
 pub struct Files {
+    streams: Arc<Streams>,
+    stream: usize,
     communicators: Mutex<BTreeMap<u64, Communicator>>,
 }
 
@@ -106,7 +109,18 @@ impl Communicator {
     }
 }
 
+impl fmt::Debug for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Files(stream {})", self.stream)
+    }
+}
+
 impl Files {
+    /// Sums that come after what was asked of a stream.
+    pub fn new(streams: Arc<Streams>, stream: usize) -> Self {
+        Self { streams, stream, communicators: Mutex::default() }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Communicator>> {
         self.communicators.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -146,6 +160,7 @@ impl Library for Files {
     }
 
     unsafe fn all_reduce(&self, of: Handle, term: Term, at: u64, len: usize) -> Result<(), GpuError> {
+        self.streams.finish(self.stream)?;
         self.with(of, |communicator| {
             communicator.to = Some((term, at, len));
             // SAFETY: as the trait's.

@@ -28,12 +28,12 @@ impl Buffers {
         &self.place
     }
 
-    /// A vector to be written: its values are whatever they were.
+    /// A vector at a place, to be written: its values are whatever they were.
     ///
     /// # Errors
     /// The device's.
-    pub fn take(&self) -> Result<Flat, GpuError> {
-        match self.place.gpu() {
+    pub fn take(&self, place: &Place) -> Result<Flat, GpuError> {
+        match place.gpu() {
             None => Ok(Flat::Host(self.take_host())),
             // The device keeps what is given up.
             Some(gpu) => gpu.stale(self.len).map(Flat::Device),
@@ -65,7 +65,7 @@ mod tests {
         let given = |values: &[f32]| buffers.give(Flat::Host(values.to_vec()));
         given(&[1.0, 2.0]);
         given(&[1.0]);
-        assert_eq!(buffers.take().unwrap().into_host().unwrap(), [1.0, 2.0]);
+        assert_eq!(buffers.take(buffers.place()).unwrap().into_host().unwrap(), [1.0, 2.0]);
         assert_eq!(buffers.take_host().len(), 2);
         for _ in 0..10 {
             given(&[3.0; 2]);

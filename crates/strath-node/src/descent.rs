@@ -62,6 +62,8 @@ pub struct Descent(Arc<Mutex<Pieces>>);
 struct Pieces {
     peers: Arc<Collective>,
     step: Step,
+    /// Where sums grow.
+    place: Place,
     all: Vec<Piece>,
     /// Whether the last micro-batch's gradient is sent as it comes, and what it was found to be at fault with.
     is_heard: bool,
@@ -120,8 +122,8 @@ impl Descent {
             })
         };
         let all = pieces.iter().map(empty).collect::<Result<_, GpuError>>()?;
-        let peers = peers.clone();
-        Ok(Self(Arc::new(Mutex::new(Pieces { peers, step, all, is_heard: false, fault: Fault::NONE }))))
+        let (peers, place) = (peers.clone(), place.clone());
+        Ok(Self(Arc::new(Mutex::new(Pieces { peers, step, place, all, is_heard: false, fault: Fault::NONE }))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pieces> {
@@ -134,14 +136,17 @@ impl Descent {
     /// # Errors
     /// As [`DescentSum::add`].
     pub fn add(&self, gradient: &Flat, share: f64) -> Result<Checks, SumError> {
-        let mut checks = Checks::default();
-        for Piece { range, sum, .. } in &mut self.lock().all {
-            if let Sum::Growing(sum) = sum {
-                let added = sum.add(gradient.part(range.clone()), share);
-                checks.extend(counted_from(range.start, added)?);
+        let Pieces { place, all: pieces, .. } = &mut *self.lock();
+        gradient.read_at(place, || {
+            let mut checks = Checks::default();
+            for Piece { range, sum, .. } in pieces {
+                if let Sum::Growing(sum) = sum {
+                    let added = sum.add(gradient.part(range.clone()), share);
+                    checks.extend(counted_from(range.start, added)?);
+                }
             }
-        }
-        Ok(checks)
+            Ok(checks)
+        })?
     }
 
     /// Adds the last micro-batch's gradient as a backward tells it, and sends each piece once it is whole. `None`: the gradient is one piece,

@@ -30,6 +30,7 @@ pub mod prepare;
 pub mod progress;
 pub mod resident;
 pub mod run_folder;
+pub mod seats;
 pub mod share;
 pub mod start;
 pub mod state;

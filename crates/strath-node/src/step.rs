@@ -28,6 +28,7 @@ use crate::gpus::Gpus;
 use crate::ladder::Rungs;
 use crate::outcome::{StepError, StepOutcome};
 use crate::resident::Resident;
+use crate::seats::{self, Seats};
 use crate::share::{LanePart, Share};
 use crate::sums::LaneSum;
 use crate::tally::{Tally, Totals};
@@ -60,6 +61,8 @@ pub struct Stepper {
     config: Config,
     finish: Finish,
     buffers: Buffers,
+    /// Streams that lanes take turns on.
+    streams: usize,
     /// Those who join, and follow step by step.
     audience: Audience,
     /// The ranks' GPUs, where they sum by themselves.
@@ -118,6 +121,7 @@ impl Stepper {
         let held = assignment.of(peers.identity().rank);
         let rungs = config.telemetry.ladder.then(|| Arc::new(Rungs::new(&plan, assignment, held)));
         let buffers = Buffers::new(model.parameters().len(), Place::from(model.gpu()));
+        let streams = seats::streams(&config, &plan, &share, buffers.place());
         let pieces = descent::cut(model.parameters(), peers.hosts().count());
         let audience = Audience::default();
         let longest = Duration::ZERO;
@@ -133,6 +137,7 @@ impl Stepper {
             config,
             finish,
             buffers,
+            streams,
             audience,
             gpus: None,
             longest,
@@ -197,35 +202,32 @@ impl Stepper {
         let is_surveyed = self.config.sam.rho > 0.0 && self.config.telemetry.is_due(step.0 + 1);
         let mut clock = Clock::start(is_surveyed);
         let w = state.weights();
+        let seats = Seats::new(self.buffers.place(), &w, self.streams)?;
         let surveyed = if is_surveyed { Some(w.host()?) } else { None };
         let watch = Watch::new(self.scope, &self.plan, step, surveyed.as_deref(), self.rungs.as_ref());
         clock.lap_survey();
-        let mut gathered = Gathered {
-            descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step, self.buffers.place())?,
-            tally: Tally::new(self.model.statistics().len(), after),
-            watch,
-            clock,
-            later: Later::new(self.buffers.place()),
-        };
+        let mut gathered = self.nothing_yet(peers, step, after, watch, clock)?;
         let mut fault = Fault::NONE;
 
         enter(Phase::Ascent);
         let mut in_flight = Vec::new();
-        for part in self.share.shared().to_vec() {
+        for (number, part) in self.share.shared().to_vec().into_iter().enumerate() {
             let batches = self.examples(step, &part, &mut gathered.clock);
-            let ascent = self.ascent(peers, step, &w, &part, &batches, &mut gathered); // this rank's part of g_v at w
+            let seat = seats.of(number);
+            let ascent = self.ascent(peers, step, seat, &part, &batches, &mut gathered); // this rank's part of g_v at w
             in_flight.push((self.exchange(peers, step, &part, ascent, &mut gathered)?, batches, part));
         }
 
-        for part in self.share.own().to_vec() {
+        for (number, part) in self.share.own().to_vec().into_iter().enumerate() {
             enter(Phase::Ascent);
+            let seat = seats.of(number);
             let batches = self.examples(step, &part, &mut gathered.clock);
             let done = if self.config.sam.rho == 0.0 {
-                self.plain(&w, &part, &batches, &mut gathered)
+                self.plain(seat, &part, &batches, &mut gathered)
             } else {
-                self.ascent(peers, step, &w, &part, &batches, &mut gathered).and_then(|ascent| {
+                self.ascent(peers, step, seat, &part, &batches, &mut gathered).and_then(|ascent| {
                     enter(Phase::Descent);
-                    self.descend(step, &w, &part, &batches, ascent.finish()?, &mut gathered) // h_v at w + epsilon_v
+                    self.descend(step, seat, &part, &batches, ascent.finish()?, &mut gathered) // h_v at w + epsilon_v
                 })
             };
             fault = fault.min(settle(done)?);
@@ -234,21 +236,23 @@ impl Stepper {
 
         // Before others are waited for, which is no part of how fast this rank computes.
         fault = fault.min(self.settle_later(&mut gathered, |s| &mut s.descent)?);
-        for (pending, batches, part) in in_flight {
+        for (number, (pending, batches, part)) in in_flight.into_iter().enumerate() {
             enter(Phase::Exchange);
             let (ascent, lane_fault) = pending.wait(deadline)?; // g_v, the same on every rank that shares it
             gathered.clock.lap(|s| &mut s.exchange);
             enter(Phase::Descent);
             fault = fault.min(lane_fault);
             if lane_fault.is_none() {
-                let ascent = self.buffers.place().holding(floats(ascent))?;
-                let done = self.descend(step, &w, &part, &batches, ascent, &mut gathered);
+                let seat = seats.of(number);
+                let ascent = seat.place.holding(floats(ascent))?;
+                let done = self.descend(step, seat, &part, &batches, ascent, &mut gathered);
                 fault = fault.min(settle(done)?);
             }
         }
 
         fault = fault.min(self.settle_later(&mut gathered, |s| &mut s.descent)?);
         self.climb(peers, step, &w, &mut gathered, true, deadline)?;
+        drop(seats);
         enter(Phase::Reduce);
         let Gathered { descent, tally, mut watch, mut clock, .. } = gathered;
         self.send(&descent, fault)?;
@@ -297,6 +301,25 @@ impl Stepper {
             after: tally.after,
             travelled,
             seconds: clock.seconds,
+        })
+    }
+
+    /// What a step has gathered before its first pass.
+    fn nothing_yet(
+        &self,
+        peers: &Arc<Collective>,
+        step: Step,
+        after: After,
+        watch: Watch,
+        clock: Clock,
+    ) -> Result<Gathered, GpuError> {
+        let place = self.buffers.place();
+        Ok(Gathered {
+            descent: Descent::new(self.config.cluster.reduce, &self.pieces, peers, step, place)?,
+            tally: Tally::new(self.model.statistics().len(), after),
+            watch,
+            clock,
+            later: Later::new(place),
         })
     }
 

@@ -2,11 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
+use std::net::TcpListener;
 use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
-use strath_collective::Collective;
-use strath_core::config::{Compute, Config};
-use strath_core::{After, Assignment, Finish, Generation, RunId};
+use strath_collective::{Collective, Identity, Member};
+use strath_core::config::{Algorithm, Compute, Config, Transport};
+use strath_core::{After, Assignment, Finish, Generation, Rank, RingKey, RunId};
 use strath_cuda::Gpu;
 use strath_data::{Dataset, Loader};
 use strath_emulator::Emulator;
@@ -18,7 +21,7 @@ use strath_node::state::TrainingState;
 use strath_node::step::Stepper;
 use strath_sam::Optimizer;
 
-/// A run of one rank, somewhere.
+/// One rank of a run, somewhere.
 struct Run {
     stepper: Stepper,
     state: Resident,
@@ -26,9 +29,15 @@ struct Run {
 }
 
 impl Run {
-    /// A small network on the digits; `spoil` may change its weights.
+    /// A small network on the digits, of one rank; `spoil` may change its weights.
     fn new(gpu: Option<&Gpu>, sets: &str, spoil: impl FnOnce(&mut [f32])) -> Self {
-        let text = format!("[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\n[batch]\nsize = 64\n{sets}");
+        Self::among(Collective::alone(RunId(1), Generation(1)), gpu, sets, spoil)
+    }
+
+    /// The same, of one among others.
+    fn among(peers: Collective, gpu: Option<&Gpu>, sets: &str, spoil: impl FnOnce(&mut [f32])) -> Self {
+        let size = if sets.starts_with("size") { "" } else { "size = 64\n" };
+        let text = format!("[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\n[batch]\n{size}{sets}");
         let config = Config::from_toml(&text).unwrap();
         let dataset = Arc::new(Dataset::load(&config.data, 0).unwrap());
         let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), Method::Auto).unwrap();
@@ -44,16 +53,60 @@ impl Run {
             epoch_loss: None,
         };
         let state = Resident::new(state, &Place::from(gpu)).map_err(|(error, _)| error).unwrap();
-        let peers = Arc::new(Collective::alone(RunId(1), Generation(1)));
+        let peers = Arc::new(peers);
         let loader = Loader::new(dataset, plan.batch(), 0, true, Vec::new());
         let finish = Finish::of(&config, 64, 100);
-        let assignment = Assignment::balanced(&plan, 1);
+        let assignment = Assignment::balanced(&plan, peers.identity().world_size as usize);
         let stepper = Stepper::new(config, model, loader, plan, &assignment, &peers, finish).unwrap();
         Self { stepper, state, peers }
     }
 
     fn step(&mut self) -> Result<StepOutcome, StepError> {
         self.stepper.sam_step(&mut self.state, &self.peers, After::GoOn, |_| {})
+    }
+}
+
+/// What each of two ranks does that are connected over loopback.
+fn two_ranks<T: Send>(does: impl Fn(Collective) -> T + Sync) -> Vec<T> {
+    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
+    let members: Vec<_> = (0..).zip(addresses).map(|(rank, address)| Member { rank: Rank(rank), address }).collect();
+    thread::scope(|scope| {
+        let (members, does) = (&members, &does);
+        let rank = |(rank, listener)| {
+            scope.spawn(move || {
+                let (run, generation) = (RunId(1), Generation(1));
+                let ticket = RingKey([3; 16]).ticket(run, generation);
+                let me = Identity { run, generation, rank: Rank(rank), world_size: 2, ticket };
+                let how = (Algorithm::Auto, Transport::Tcp);
+                does(Collective::connect(listener, me, members, how, Duration::from_secs(20)).unwrap())
+            })
+        };
+        let ranks: Vec<_> = (0..).zip(listeners).map(rank).collect();
+        ranks.into_iter().map(|rank| rank.join().unwrap()).collect()
+    })
+}
+
+#[test]
+fn a_lane_that_two_ranks_share_has_the_bits_of_one_ranks_and_its_fault() {
+    // One lane, shared; and three, the middle one shared, on two streams of either.
+    for sets in ["micro = 16\n[sam]\nm = 64\n", "size = 48\nmicro = 4\n[sam]\nm = 16\n[cluster]\nstreams = 2\n"] {
+        for value in [0.1, f32::NAN, 1e30] {
+            let run = |peers: Collective| {
+                let gpu = Emulator::or_skip(Compute::F32).map(Gpu::new)?;
+                let mut run = Run::among(peers, Some(&gpu), sets, |weights| weights[3] = value);
+                let told = run.step().and_then(|_| run.step()).map(|_| ()).map_err(|error| error.to_string());
+                let weights: Vec<_> = run.state.on_host().unwrap().weights.iter().map(|w| w.to_bits()).collect();
+                Some((told, weights))
+            };
+            let Some(alone) = run(Collective::alone(RunId(1), Generation(1))) else { return };
+            assert_eq!(alone.0.is_ok(), value == 0.1, "{sets} {value}: {:?}", alone.0);
+            for rank in two_ranks(run) {
+                let (told, weights) = rank.unwrap();
+                assert_eq!(told, alone.0, "{sets}");
+                assert!(weights == alone.1, "{sets} {value}");
+            }
+        }
     }
 }
 
@@ -70,11 +123,48 @@ fn a_step_of_many_lanes_waits_for_the_device_no_more_often_than_one_of_two() {
         assert_eq!(each, [each[0]; 3], "{sets}");
         each[0]
     };
-    let few = waits("[sam]\nm = 32\n");
-    // For what it told, and for the norm of the gradient.
-    assert_eq!(few, 2);
-    for sets in ["[sam]\nm = 4\n", "micro = 4\n[sam]\nm = 16\n", "[sam]\nrho = 0.0\nm = 8\n"] {
-        assert_eq!(waits(sets), few, "{sets}");
+    // For what each stream told, and for the norm of the gradient.
+    for (streams, few) in [(1, 2), (2, 4)] {
+        let streams = format!("[cluster]\nstreams = {streams}\n");
+        for sets in ["[sam]\nm = 32\n", "[sam]\nm = 4\n", "micro = 4\n[sam]\nm = 16\n", "[sam]\nrho = 0.0\nm = 8\n"] {
+            assert_eq!(waits(&format!("{sets}{streams}")), few, "{sets}{streams}");
+        }
+    }
+}
+
+/// Settings whose last table may be `cluster`, with a number of streams.
+fn on_streams(sets: &str, streams: usize) -> String {
+    let table = if sets.contains("[cluster]") { "" } else { "[cluster]\n" };
+    format!("{sets}{table}streams = {streams}\n")
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_streams() {
+    for sets in [
+        "[sam]\nm = 8\n",
+        "micro = 4\n[sam]\nm = 16\n",
+        "[sam]\nrho = 0.0\nm = 8\n",
+        "[sam]\nm = 16\nadaptive = true\nweight_decay = \"inside\"\n[optimizer]\nweight_decay = 0.01\n",
+        "[sam]\nm = 16\ndirection = \"random\"\n",
+        "[sam]\nm = 8\n[cluster]\nreduce = \"f32\"\n",
+        "micro = 8\n[sam]\nm = 16\nperturb = \"no-norm\"\n[telemetry]\nevery = 1\n",
+    ] {
+        let weights = |streams: usize| {
+            let gpu = Emulator::or_skip(Compute::F32).map(Gpu::new)?;
+            let mut run = Run::new(Some(&gpu), &on_streams(sets, streams), |_| {});
+            let told = [0, 1, 2].map(|_| {
+                let StepOutcome { clean_loss, perturbed_loss, epsilon_norm, gradient_norm, .. } = run.step().unwrap();
+                [clean_loss, perturbed_loss, epsilon_norm, gradient_norm].map(f64::to_bits)
+            });
+            let weights =
+                run.state.on_host().unwrap().weights.iter().map(|weight| weight.to_bits()).collect::<Vec<_>>();
+            Some((told, weights))
+        };
+        let Some(one) = weights(1) else { return };
+        // Each on a device of its own, with an order of its own.
+        for streams in [2, 2, 3, 7] {
+            assert!(weights(streams).unwrap() == one, "{sets}, {streams} streams");
+        }
     }
 }
 

@@ -381,6 +381,7 @@ fn cluster(tree: &Tree) -> Result<ClusterTable, ConfigError> {
             _ => Isa::Auto,
         },
         threads: tree.size("cluster.threads"),
+        streams: tree.size("cluster.streams"),
         reduce: match tree.text("cluster.reduce") {
             Some("f32") => Reduce::F32,
             Some("bf16") => Reduce::Bf16,

@@ -284,6 +284,7 @@ impl Config {
             },
         );
         values.maybe("cluster.threads", cluster.threads.map(|v| v as i64));
+        values.maybe("cluster.streams", cluster.streams.map(|v| v as i64));
         let isa = match self.cluster.isa {
             Isa::Auto => "auto",
             Isa::Avx512 => "avx512",

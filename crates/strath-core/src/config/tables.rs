@@ -430,6 +430,8 @@ pub struct ClusterTable {
     pub isa: Isa,
     /// Compute threads a worker; `None`: cores of the host / workers on it.
     pub threads: Option<usize>,
+    /// Streams of a GPU that lanes take turns on; `None`: as many as the size of micro-batches suggests.
+    pub streams: Option<usize>,
     /// How gradients are summed.
     pub reduce: Reduce,
     /// Which all-reduce moves them.

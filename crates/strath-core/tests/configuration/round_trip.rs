@@ -144,6 +144,7 @@ prop_compose! {
         config.optimizer.clip_norm = clip;
         (config.schedule.kind, config.schedule.warmup_steps) = (schedule, warmup);
         (config.cluster.workers, config.cluster.min_workers, config.cluster.threads) = (workers, workers, threads);
+        config.cluster.streams = threads.map(|threads| threads.min(7));
         (config.cluster.reduce, config.cluster.algorithm) = (reduce, algorithm);
         config.cluster.device = if cpu { Device::Cpu } else { Device::Auto };
         config.cluster.transport = match (tcp, same) {

@@ -11,7 +11,7 @@ use dnn_sys::cudnnTensorFormat_t::CUDNN_TENSOR_NHWC as NHWC;
 use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
-use super::failed;
+use super::{allocated, failed};
 use crate::driver::{Number, Side};
 use crate::error::GpuError;
 
@@ -178,11 +178,8 @@ impl Convolutions {
             }
             None => {}
         }
-        // SAFETY: the size is not 0.
-        let at = unsafe { driver::malloc_sync(bytes) }.map_err(|error| match error.0 {
-            sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => GpuError::Memory { bytes },
-            _ => failed("give memory")(error),
-        })?;
+        // SAFETY: whoever asks for a convolution has made the context current.
+        let at = unsafe { allocated(bytes)? };
         self.workspace = Some((at, bytes));
         Ok(at)
     }

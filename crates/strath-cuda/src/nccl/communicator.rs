@@ -111,6 +111,7 @@ impl Communicator {
         deadline: Duration,
         goes_on: impl FnMut() -> bool,
     ) -> Result<(), NcclError> {
+        assert!(sum.gpu().is(&self.gpu), "a sum of the stream that was connected");
         let (at, len) = (sum.all_mut().at, sum.len());
         self.sum(Term::I64, at, len, deadline, goes_on)
     }
@@ -125,6 +126,7 @@ impl Communicator {
         deadline: Duration,
         goes_on: impl FnMut() -> bool,
     ) -> Result<(), NcclError> {
+        assert!(sum.gpu().is(&self.gpu), "a sum of the stream that was connected");
         let (at, len) = (sum.all_mut().at, sum.len());
         self.sum(Term::F32, at, len, deadline, goes_on)
     }

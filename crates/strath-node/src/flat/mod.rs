@@ -107,7 +107,32 @@ impl Flat {
     }
 }
 
+impl Flat {
+    /// Does something at a place that reads it, between what was asked for where it lies before and what is asked for there afterwards.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn read_at<T>(&self, place: &Place, read: impl FnOnce() -> T) -> Result<T, GpuError> {
+        let (Self::Device(values), Some(reader)) = (self, place.gpu()) else { return Ok(read()) };
+        reader.follow(values.gpu())?;
+        let found = read();
+        values.gpu().follow(reader)?;
+        Ok(found)
+    }
+}
+
 impl Weights {
+    /// The same weights, to be read at a place.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn read_at(&self, place: &Place) -> Result<Self, GpuError> {
+        match (self, place.gpu()) {
+            (Self::Device(values), Some(gpu)) => values.lent(gpu).map(Self::Device),
+            _ => Ok(self.clone()),
+        }
+    }
+
     /// The vector, where nobody else holds it any more.
     pub fn into_flat(self) -> Option<Flat> {
         match self {

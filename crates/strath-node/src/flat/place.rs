@@ -22,6 +22,14 @@ impl Place {
         self.0.as_ref()
     }
 
+    /// A stream of the same GPU, by its number; the process's memory is one.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn stream(&self, number: usize) -> Result<Self, GpuError> {
+        self.0.as_ref().map(|gpu| gpu.stream(number)).transpose().map(Self)
+    }
+
     /// A vector with these values.
     ///
     /// # Errors

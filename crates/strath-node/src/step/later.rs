@@ -71,7 +71,7 @@ pub(super) struct Later {
 impl Later {
     /// Nothing yet, of vectors at a place.
     pub(super) fn new(place: &Place) -> Self {
-        Self { ledger: place.gpu().map(Ledger::new), noted: Vec::new() }
+        Self { ledger: place.gpu().map(|_| Ledger::default()), noted: Vec::new() }
     }
 
     /// Notes what was found, or gives it back where that is known already.

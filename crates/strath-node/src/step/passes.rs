@@ -14,6 +14,7 @@ use super::{Gathered, Interrupted, Stepper};
 use crate::clock::Clock;
 use crate::descent::{Descent, Last};
 use crate::flat::{Flat, Placed, SumError, Weights};
+use crate::seats::Seat;
 use crate::share::LanePart;
 use crate::sums::LaneSum;
 
@@ -32,17 +33,17 @@ impl Stepper {
         &self,
         peers: &Collective,
         step: Step,
-        weights: &Weights,
+        Seat { place, weights }: &Seat,
         part: &LanePart,
         batches: &[Batch],
         gathered: &mut Gathered,
     ) -> Result<LaneSum, Interrupted> {
         let lane = &self.plan.lanes()[part.lane];
-        let (reduce, pieces, place) = (self.config.cluster.reduce, lane.micro_batches.len(), self.buffers.place());
+        let (reduce, pieces) = (self.config.cluster.reduce, lane.micro_batches.len());
         let mut sum = LaneSum::new(reduce, pieces, weights.len(), place)?;
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let size = self.plan.micro_batches()[k].size;
-            let mut gradient = sum.spent().map_or_else(|| self.buffers.take(), Ok)?;
+            let mut gradient = sum.spent().map_or_else(|| self.buffers.take(place), Ok)?;
             let pass = self.gradient(weights, batch, &mut gradient, None)?;
             self.note(part.lane, Found::Clean(k, Next::Perturbed, pass), gathered)?;
             if gathered.watch.climbs() {
@@ -60,7 +61,7 @@ impl Stepper {
     pub(super) fn descend(
         &mut self,
         step: Step,
-        weights: &Weights,
+        Seat { place, weights }: &Seat,
         part: &LanePart,
         batches: &[Batch],
         mut ascent: Flat,
@@ -70,7 +71,7 @@ impl Stepper {
         self.add_decay(&mut ascent, weights)?;
         let is_for_the_host =
             self.config.sam.direction == Direction::Random || self.perturbation.norm() != Norm::P(2.0);
-        if let Some(gpu) = self.buffers.place().gpu().filter(|_| is_for_the_host || gathered.watch.is_survey()) {
+        if let Some(gpu) = place.gpu().filter(|_| is_for_the_host || gathered.watch.is_survey()) {
             // The host is about to wait for it, and the passes before are no part of what comes next.
             gpu.wait()?;
             gathered.clock.lap(|s| &mut s.ascent);
@@ -84,7 +85,7 @@ impl Stepper {
             let (seed, layout) = (self.config.run.seed, self.model.parameters());
             ascent.rewrite(|ascent| draw_direction(seed, step, lane.start, layout, ascent))?;
         }
-        let mut lifted = self.buffers.take()?;
+        let mut lifted = self.buffers.take(place)?;
         let radius = self.config.sam.radius(lane.size);
         let perturbation = self.perturbation.with_radius(radius);
         let lift = ascent.lift(&perturbation, weights, &mut lifted)?; // w + rho_v * dual(g_v), equation 2
@@ -98,7 +99,7 @@ impl Stepper {
         self.note(part.lane, Found::Lift(part.clone(), lift), gathered)?;
         let is_kept = gathered.watch.takes(part.lane);
         // Where its values are spent, its memory serves again.
-        let (mut gradient, ascent) = if is_kept { (self.buffers.take()?, Some(ascent)) } else { (ascent, None) };
+        let (mut gradient, ascent) = if is_kept { (self.buffers.take(place)?, Some(ascent)) } else { (ascent, None) };
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
             let heard = self.listener(k, part, &lifted, &gathered.descent)?;
@@ -125,12 +126,12 @@ impl Stepper {
     /// The plain optimizer's gradients, rho = 0: `h_v = g_v`, one pass, and no lane has to be whole.
     pub(super) fn plain(
         &self,
-        weights: &Weights,
+        Seat { place, weights }: &Seat,
         part: &LanePart,
         batches: &[Batch],
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        let mut gradient = self.buffers.take()?;
+        let mut gradient = self.buffers.take(place)?;
         for (k, batch) in part.micro_batches.clone().zip(batches) {
             let share = self.batch_share(k);
             let heard = self.listener(k, part, weights, &gathered.descent)?;

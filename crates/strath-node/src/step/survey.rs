@@ -54,7 +54,7 @@ impl Stepper {
                 watch.group(index, gradient.products(&gradient, &self.perturbation)?.told()?.aa);
             }
             if watch.lifts() {
-                let mut lifted = self.buffers.take()?;
+                let mut lifted = self.buffers.take(self.buffers.place())?;
                 let ball = self.perturbation.with_radius(self.config.sam.radius(group.size));
                 gradient.lift(&ball, weights, &mut lifted)?;
                 let lifted = Weights::from(lifted);
