@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, reason = "the edge of the device: addresses are its own")]
 
+use std::ffi::c_void;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -42,6 +43,19 @@ pub enum Argument {
     Float(f32),
     /// A C `double`.
     Double(f64),
+}
+
+impl Argument {
+    /// Where its value lies, as launches are told: it is only read.
+    pub fn value(&self) -> *mut c_void {
+        match self {
+            Self::Address(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Int(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Float(value) => std::ptr::from_ref(value).cast_mut().cast(),
+            Self::Double(value) => std::ptr::from_ref(value).cast_mut().cast(),
+        }
+    }
 }
 
 /// All that was asked of a stream up to some moment, as its device names that.

@@ -10,7 +10,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use strath_core::config::Compute;
+use strath_core::config::{Compute, MOST_STREAMS};
 use strath_kernels::conv::Shape;
 
 use crate::activation::Activation;
@@ -109,8 +109,8 @@ pub(crate) enum Grid {
 }
 
 impl Gpu {
-    /// Streams of a device at most.
-    pub const MOST_STREAMS: usize = 8;
+    /// Streams of a device at most: those of `cluster.streams`, and the first.
+    pub const MOST_STREAMS: usize = MOST_STREAMS as usize + 1;
 
     /// The device that a driver drives, and its first stream.
     pub fn new(driver: impl Driver + 'static) -> Self {

@@ -113,13 +113,12 @@ impl<T: Element> Vector<T> {
         Ok(Arc::new(Self { gpu: to.clone(), lender: Some(self.clone()), at, bytes, len, of: PhantomData }))
     }
 
-    /// Where it lies, to be written.
+    /// Before it is written.
     ///
     /// # Panics
     /// Of numbers that are lent.
-    fn owned(&self) -> u64 {
+    fn expect_own(&self) {
         assert!(self.lender.is_none(), "what is lent is only read");
-        self.at
     }
 
     /// The stream that whatever is done with it is asked of.
@@ -161,7 +160,7 @@ impl<T: Element> Vector<T> {
     /// # Panics
     /// Where it has no such values.
     pub fn part_mut(&mut self, range: Range<usize>) -> PartMut<'_, T> {
-        self.owned();
+        self.expect_own();
         let Part { at, len, .. } = self.part(range);
         PartMut { at, len, of: PhantomData }
     }
@@ -171,7 +170,7 @@ impl<T: Element> Vector<T> {
     /// # Panics
     /// Where they overlap, or it has no such values.
     pub fn parts_mut<const N: usize>(&mut self, ranges: [Range<usize>; N]) -> [PartMut<'_, T>; N] {
-        self.owned();
+        self.expect_own();
         for (at, range) in ranges.iter().enumerate() {
             let overlap = |other: &Range<usize>| other.start < range.end && range.start < other.end;
             assert!(!ranges[..at].iter().any(overlap), "{ranges:?} overlap");
@@ -191,10 +190,11 @@ impl<T: Element> Vector<T> {
     /// Where there are not as many.
     pub fn upload(&mut self, values: &[T]) -> Result<(), GpuError> {
         assert_eq!(values.len(), self.len, "as many values as the vector has");
+        self.expect_own();
         // SAFETY: numbers without padding are bytes, and as many as the vector has.
         unsafe {
             let bytes = std::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values));
-            self.gpu.driver().upload(bytes, self.owned())
+            self.gpu.driver().upload(bytes, self.at)
         }
     }
 
@@ -249,8 +249,9 @@ impl<T: Element> Vector<T> {
     /// # Errors
     /// The device's.
     pub(crate) fn fill(&mut self, byte: u8) -> Result<(), GpuError> {
+        self.expect_own();
         // SAFETY: as many bytes as the vector has.
-        unsafe { self.gpu.driver().fill(self.owned(), byte, self.len * size_of::<T>()) }
+        unsafe { self.gpu.driver().fill(self.at, byte, self.len * size_of::<T>()) }
     }
 
     /// Copies the bytes of all values to words that have room for them.

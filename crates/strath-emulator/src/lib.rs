@@ -108,17 +108,6 @@ fn load(path: &Path) -> Result<Kernels, libloading::Error> {
     }
 }
 
-/// Where an argument's value lies.
-fn pointer(argument: &mut Argument) -> *mut c_void {
-    match argument {
-        Argument::Address(value) => std::ptr::from_mut(value).cast(),
-        Argument::Int(value) => std::ptr::from_mut(value).cast(),
-        Argument::Long(value) => std::ptr::from_mut(value).cast(),
-        Argument::Float(value) => std::ptr::from_mut(value).cast(),
-        Argument::Double(value) => std::ptr::from_mut(value).cast(),
-    }
-}
-
 fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 256).expect("256 is a power of two, and no test asks for half of the address space")
 }
@@ -203,9 +192,9 @@ impl Driver for Emulator {
 
     unsafe fn launch(&self, kernel: Kernel, (x, y): (u32, u32), arguments: &[Argument]) -> Result<(), GpuError> {
         let name = CString::new(kernel.name).expect("names of kernels have no zeros");
-        let (kernels, mut arguments) = (self.kernels, arguments.to_vec());
+        let (kernels, arguments) = (self.kernels, arguments.to_vec());
         self.ask(move || {
-            let mut values: Vec<*mut c_void> = arguments.iter_mut().map(pointer).collect();
+            let mut values: Vec<*mut c_void> = arguments.iter().map(Argument::value).collect();
             let (_, launch) = &kernels[kernel.activations as usize];
             let launch = launch.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: as the trait's.

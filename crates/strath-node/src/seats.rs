@@ -11,7 +11,7 @@
 
 use strath_core::Plan;
 use strath_core::config::Config;
-use strath_cuda::{Gpu, GpuError};
+use strath_cuda::GpuError;
 
 use crate::flat::{Place, Weights};
 use crate::share::Share;
@@ -37,6 +37,9 @@ pub struct Seats(Vec<Seat>);
 
 /// How many streams the lanes of a share take turns on, at a place.
 pub fn streams(config: &Config, plan: &Plan, share: &Share, place: &Place) -> usize {
+    if place.gpu().is_none() {
+        return 1;
+    }
     let parts = || share.shared().iter().chain(share.own());
     let largest =
         parts().flat_map(|part| &plan.micro_batches()[part.micro_batches.clone()]).map(|micro| micro.size).max();
@@ -44,9 +47,7 @@ pub fn streams(config: &Config, plan: &Plan, share: &Share, place: &Place) -> us
         Some(..=FEW_EXAMPLES) => STREAMS,
         _ => 1,
     });
-    // The first is kept for the sum.
-    let most = if place.gpu().is_some() { Gpu::MOST_STREAMS - 1 } else { 1 };
-    wanted.min(parts().count()).clamp(1, most)
+    wanted.min(parts().count()).max(1)
 }
 
 impl Seats {

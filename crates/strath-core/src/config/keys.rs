@@ -130,8 +130,8 @@ const MOST_EPOCHS: i64 = 1_000_000_000;
 pub const MOST_WORKERS: u32 = 64;
 /// The most threads of a worker.
 const MOST_THREADS: i64 = 1 << 10;
-/// Of the eight that a device may have one is kept for the sum.
-const MOST_STREAMS: i64 = 7;
+/// The most streams of a GPU that lanes take turns on.
+pub const MOST_STREAMS: u32 = 7;
 
 impl Key {
     const fn only_with(mut self, choice: &'static str, values: &'static [&'static str]) -> Self {
@@ -318,7 +318,7 @@ pub const KEYS: &[Key] = &[
     option("cluster.threads", count(1, MOST_THREADS), "compute threads a worker; cores / workers on the host"),
     option(
         "cluster.streams",
-        count(1, MOST_STREAMS),
+        count(1, MOST_STREAMS as i64),
         "GPU streams that lanes take turns on; 2 up to 32 examples a pass, else 1",
     ),
     key(

@@ -16,7 +16,7 @@ mod tree;
 
 pub use check::parse_value;
 pub use error::ConfigError;
-pub use keys::MOST_WORKERS;
+pub use keys::{MOST_STREAMS, MOST_WORKERS};
 pub use merge::Layers;
 pub use origin::Origin;
 pub use render::{Effective, Row};

@@ -119,17 +119,6 @@ unsafe fn allocated(bytes: usize) -> Result<sys::CUdeviceptr, GpuError> {
     })
 }
 
-/// Where an argument's value lies.
-fn pointer(argument: &Argument) -> *mut c_void {
-    match argument {
-        Argument::Address(value) => std::ptr::from_ref(value).cast_mut().cast(),
-        Argument::Int(value) => std::ptr::from_ref(value).cast_mut().cast(),
-        Argument::Long(value) => std::ptr::from_ref(value).cast_mut().cast(),
-        Argument::Float(value) => std::ptr::from_ref(value).cast_mut().cast(),
-        Argument::Double(value) => std::ptr::from_ref(value).cast_mut().cast(),
-    }
-}
-
 /// Makes a context the calling thread's.
 ///
 /// # Safety
@@ -239,7 +228,7 @@ impl Driver for Cuda {
     unsafe fn launch(&self, kernel: Kernel, (x, y): (u32, u32), arguments: &[Argument]) -> Result<(), GpuError> {
         self.enter()?;
         let function = self.gpu.function(kernel)?;
-        let mut values: Vec<*mut c_void> = arguments.iter().map(pointer).collect();
+        let mut values: Vec<*mut c_void> = arguments.iter().map(Argument::value).collect();
         // SAFETY: as the trait's. The values are read before it returns, and nobody writes them.
         unsafe { driver::launch_kernel(function, (x, y, 1), (THREADS, 1, 1), 0, self.stream.get(), &mut values) }
             .map_err(|error| GpuError::failed("launch a kernel", format!("{}: {error:?}", kernel.name)))

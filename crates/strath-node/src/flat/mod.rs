@@ -105,9 +105,7 @@ impl Flat {
             Self::Device(values) => FlatPart::Device(values.part(range)),
         }
     }
-}
 
-impl Flat {
     /// Does something at a place that reads it, between what was asked for where it lies before and what is asked for there afterwards.
     ///
     /// # Errors
