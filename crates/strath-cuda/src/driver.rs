@@ -62,6 +62,10 @@ impl Argument {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mark(pub u64);
 
+/// A copy to the host that has begun, as its device names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Copying(pub u64);
+
 /// What the matrices of a product are made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Numbers {
@@ -167,6 +171,19 @@ pub trait Driver: Debug + Send + Sync {
     /// # Safety
     /// As the trait says.
     unsafe fn download(&self, from: u64, to: &mut [u8]) -> Result<(), GpuError>;
+
+    /// Begins a copy to the host, after everything asked of this stream before and beside what is asked of it later; nobody waits. What lies there is not written
+    /// before the copy was [taken](Self::take) or [given up](Self::give_up), which each is once.
+    ///
+    /// # Safety
+    /// As the trait says.
+    unsafe fn begin_download(&self, from: u64, bytes: usize) -> Result<Copying, GpuError>;
+
+    /// Waits for a copy, and takes what it brought: as many bytes as it was begun with.
+    fn take(&self, copy: Copying, to: &mut [u8]) -> Result<(), GpuError>;
+
+    /// Nobody takes a copy any more. Whatever is asked of this stream from now on comes after it.
+    fn give_up(&self, copy: Copying);
 
     /// Copies within the device.
     ///

@@ -13,6 +13,8 @@
 
 #![allow(unsafe_code, reason = "launches of kernels, whose vectors' lengths are compared before")]
 
+use std::ops::Range;
+
 use strath_kernels::vector::{AdamW, Momentum};
 
 use crate::error::GpuError;
@@ -302,10 +304,22 @@ pub fn lift(
 /// # Panics
 /// Where the vectors differ in length.
 pub fn add_scaled(g: &mut Vector<f32>, w: &Vector<f32>, lambda: f32) -> Result<(), GpuError> {
+    add_scaled_part(g, w, 0..w.len(), lambda)
+}
+
+/// The same of some of their values.
+///
+/// # Errors
+/// The device's.
+///
+/// # Panics
+/// Where the vectors differ in length.
+pub fn add_scaled_part(g: &mut Vector<f32>, w: &Vector<f32>, range: Range<usize>, lambda: f32) -> Result<(), GpuError> {
     same(g.len(), w.len());
-    let arguments = [g.all_mut().address(), w.all().address(), Arg::Float(lambda), Arg::Long(w.len() as i64)];
-    // SAFETY: every thread stays below the length.
-    unsafe { g.gpu().launch("add_scaled", Grid::Elements(w.len()), arguments) }
+    let (from, len) = (w.part(range.clone()), range.len());
+    let arguments = [g.part_mut(range).address(), from.address(), Arg::Float(lambda), Arg::Long(len as i64)];
+    // SAFETY: every thread stays below the length of the two parts.
+    unsafe { g.gpu().launch("add_scaled", Grid::Elements(len), arguments) }
 }
 
 /// `w <- w - lr (g + decay w)`, g clipped by a factor where there is one.

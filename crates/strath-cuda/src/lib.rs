@@ -12,7 +12,7 @@
 //! Everything that is asked of a stream happens in order, so that memory may be given back while it is still in use: whoever gets it next
 //! comes later on that stream. Several streams ([`Gpu::stream`]) may work at once; vectors are of one, and what another is to read is
 //! [lent](Vector::lent) to it. Nothing waits for the device but what is copied back to the host: small results that are not wanted at once are put together
-//! in a [`Ledger`], so that the device never runs out of work in the middle of a step.
+//! in a [`Ledger`], and what is large comes while the device goes on ([`Vector::fetch`]), so that it never runs out of work in the middle of a step.
 //!
 //! **The same bits.** No kernel adds floating-point numbers atomically, sums are taken in an order that follows from their lengths alone, and only
 //! deterministic convolutions are used: on GPUs of one kind, with one version of the driver and of the libraries, the same call gives the same bits. Contractions to fused multiply-adds are off, so that what
@@ -29,6 +29,7 @@ mod activation;
 mod cuda;
 mod driver;
 mod error;
+mod fetch;
 mod gpu;
 pub mod lanes;
 pub mod layers;
@@ -40,8 +41,9 @@ mod vector;
 pub use activation::{Activation, Factors};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, devices};
-pub use driver::{Argument, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
+pub use driver::{Argument, Copying, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
 pub use error::GpuError;
+pub use fetch::Fetch;
 pub use gpu::Gpu;
 pub use half::bf16;
 pub use ledger::Ledger;

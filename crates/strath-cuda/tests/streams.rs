@@ -85,6 +85,28 @@ fn streams_follow_each_other() {
 }
 
 #[test]
+fn what_is_fetched_is_as_it_was_when_it_was_asked_for_whatever_the_device_does_meanwhile() {
+    for [here, there] in devices() {
+        let mut fetches = Vec::new();
+        for round in 0..20 {
+            let w = filled(&there, round as f32);
+            here.follow(&there).unwrap();
+            let mut sum = here.copied(&[1.0; LEN]).unwrap();
+            add_scaled(&mut sum, &w, 1.0).unwrap();
+            there.follow(&here).unwrap();
+            let fetch = sum.fetch().unwrap();
+            // Of some nobody takes anything, and their memory serves again.
+            if round % 3 == 0 { drop(fetch) } else { fetches.push((round, fetch)) }
+        }
+        // In another order than they were begun in.
+        while !fetches.is_empty() {
+            let (round, fetch) = fetches.swap_remove(fetches.len() / 2);
+            assert_eq!(fetch.take().unwrap(), [round as f32 + 1.0; LEN]);
+        }
+    }
+}
+
+#[test]
 #[should_panic(expected = "what is lent is only read")]
 fn what_is_lent_is_not_written() {
     let Some(gpu) = Emulator::or_skip(Compute::F32).map(Gpu::new) else { panic!("what is lent is only read") };

@@ -6,6 +6,7 @@
 #![allow(unsafe_code, reason = "code that was compiled a moment ago, on addresses of the host")]
 
 mod arithmetic;
+mod copies;
 mod nccl;
 mod streams;
 
@@ -20,9 +21,10 @@ use libloading::Library;
 
 use strath_core::config::Compute;
 use strath_cuda::nccl::Library as Nccl;
-use strath_cuda::{Argument, Driver, GpuError, Kernel, Mark, Number, Numbers, Products, Side, THREADS};
+use strath_cuda::{Argument, Copying, Driver, GpuError, Kernel, Mark, Number, Numbers, Products, Side, THREADS};
 use strath_kernels::conv::Shape;
 
+use crate::copies::Copies;
 use crate::streams::Streams;
 
 type Launch = unsafe extern "C" fn(*const c_char, c_uint, c_uint, c_uint, *mut *mut c_void) -> c_int;
@@ -43,6 +45,7 @@ pub struct Emulator {
     number: u64,
     streams: Arc<Streams>,
     stream: usize,
+    copies: Copies,
     nccl: Arc<nccl::Files>,
 }
 
@@ -66,7 +69,7 @@ impl Emulator {
     fn on(kernels: &'static [Kernels; 2], compute: Compute, number: u64, streams: Arc<Streams>) -> Self {
         let stream = streams.open();
         let nccl = Arc::new(nccl::Files::new(streams.clone(), stream));
-        Self { kernels, compute, number, streams, stream, nccl }
+        Self { kernels, compute, number, streams, stream, copies: Copies::default(), nccl }
     }
 
     fn ask(&self, work: impl FnOnce() -> Result<(), GpuError> + Send + 'static) -> Result<(), GpuError> {
@@ -172,6 +175,19 @@ impl Driver for Emulator {
         // SAFETY: as the trait's.
         unsafe { std::ptr::copy_nonoverlapping(from as *const u8, to.as_mut_ptr(), to.len()) };
         Ok(())
+    }
+
+    unsafe fn begin_download(&self, from: u64, bytes: usize) -> Result<Copying, GpuError> {
+        // SAFETY: as the trait's.
+        unsafe { self.copies.begin(&self.streams, self.stream, from, bytes) }
+    }
+
+    fn take(&self, copy: Copying, to: &mut [u8]) -> Result<(), GpuError> {
+        self.copies.take(&self.streams, copy, to)
+    }
+
+    fn give_up(&self, copy: Copying) {
+        self.copies.give_up(&self.streams, self.stream, copy);
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError> {

@@ -46,6 +46,13 @@ struct Place {
 /// Bits of a mark that count what was asked.
 const COUNT: u32 = 48;
 
+impl Place {
+    /// What a mark says.
+    fn of(Mark(mark): Mark) -> Self {
+        Self { stream: (mark >> COUNT) as usize, asked: mark & ((1 << COUNT) - 1) }
+    }
+}
+
 impl Streams {
     /// None yet; `seed` says which orders are taken.
     pub fn new(seed: u64) -> Self {
@@ -87,9 +94,8 @@ impl Streams {
     }
 
     /// Has what comes next on a stream come after what another has marked.
-    pub fn after(&self, stream: usize, Mark(mark): Mark) {
-        let place = Place { stream: (mark >> COUNT) as usize, asked: mark & ((1 << COUNT) - 1) };
-        self.lock().push(stream, Task::After(place));
+    pub fn after(&self, stream: usize, mark: Mark) {
+        self.lock().push(stream, Task::After(Place::of(mark)));
     }
 
     /// Does everything that was asked of a stream, and what that waits for.
@@ -97,9 +103,16 @@ impl Streams {
     /// # Errors
     /// What went wrong.
     pub fn finish(&self, stream: usize) -> Result<(), GpuError> {
+        self.reach(self.mark(stream))
+    }
+
+    /// Does everything that a stream has marked, and what that waits for.
+    ///
+    /// # Errors
+    /// What went wrong.
+    pub fn reach(&self, mark: Mark) -> Result<(), GpuError> {
         let mut state = self.lock();
-        let asked = state.streams[stream].asked;
-        state.reach(Place { stream, asked });
+        state.reach(Place::of(mark));
         state.failure.clone().map_or(Ok(()), Err)
     }
 }

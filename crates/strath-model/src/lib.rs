@@ -24,7 +24,7 @@ mod tangent;
 mod vit;
 mod wide_resnet;
 
-pub use device::DevicePass;
+pub use device::{DeviceListener, DevicePass};
 pub use error::ModelError;
 pub use flow::Listener;
 pub use model::{BATCH_NORM_MOMENTUM, Model, Normalise, PassReport, Score};

@@ -157,7 +157,7 @@ impl Stepper {
     pub fn connect_gpus(&mut self, id: &CommunicatorId, peers: &Arc<Collective>) -> Result<(), NcclError> {
         let Some(gpu) = self.model.gpu() else { return Ok(()) };
         self.gpus = Some(Gpus::connect(gpu, id, peers)?);
-        // What lies on a device is not sent as it comes.
+        // They sum it whole.
         self.pieces = descent::cut(self.model.parameters(), 1);
         Ok(())
     }
@@ -235,7 +235,7 @@ impl Stepper {
         }
 
         // Before others are waited for, which is no part of how fast this rank computes.
-        fault = fault.min(self.settle_later(&mut gathered, |s| &mut s.descent)?);
+        fault = fault.min(self.settle_descents(&mut gathered)?);
         for (number, (pending, batches, part)) in in_flight.into_iter().enumerate() {
             enter(Phase::Exchange);
             let (ascent, lane_fault) = pending.wait(deadline)?; // g_v, the same on every rank that shares it
@@ -250,7 +250,7 @@ impl Stepper {
             }
         }
 
-        fault = fault.min(self.settle_later(&mut gathered, |s| &mut s.descent)?);
+        fault = fault.min(self.settle_descents(&mut gathered)?);
         self.climb(peers, step, &w, &mut gathered, true, deadline)?;
         drop(seats);
         enter(Phase::Reduce);
@@ -321,6 +321,12 @@ impl Stepper {
             clock,
             later: Later::new(place),
         })
+    }
+
+    /// Waits for what a device has yet to tell of the descents that were asked for; what has left it is sent on.
+    fn settle_descents(&self, gathered: &mut Gathered) -> Result<Fault, GpuError> {
+        gathered.descent.send_leaving()?;
+        self.settle_later(gathered, |s| &mut s.descent)
     }
 
     /// Sends what is left of the descent gradient, unless the GPUs sum it once every rank has come there.

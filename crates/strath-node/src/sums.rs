@@ -3,7 +3,7 @@
 use strath_collective::Payload;
 use strath_core::config::Reduce;
 use strath_core::fixed::{GRADIENT_LIMIT, OutOfRange};
-use strath_cuda::{GpuError, Vector};
+use strath_cuda::{Fetch, GpuError, Vector};
 
 use crate::flat::{Checks, Flat, FlatPart, Integers, Place, SumError, counted_from};
 
@@ -240,6 +240,23 @@ impl DescentSum {
         })
     }
 
+    /// This rank's part on its way to the host, to be reduced with the others' once it is there; the device goes on.
+    ///
+    /// # Errors
+    /// The device's.
+    ///
+    /// # Panics
+    /// Where it does not lie on a device, or no micro-batch has begun.
+    pub fn leave(self) -> Result<Leaving, GpuError> {
+        Ok(match self {
+            Self::One(Flat::Device(terms), _) => Leaving::Floats(terms.fetch()?, Payload::Weighted),
+            Self::Exact(Integers::Device(sum)) => Leaving::Integers(sum.fetch()?),
+            Self::Floats(Flat::Device(sum)) => Leaving::Floats(sum.fetch()?, Payload::Floats),
+            Self::Halves(Flat::Device(sum)) => Leaving::Floats(sum.fetch()?, Payload::Halves),
+            other => unreachable!("{other:?} does not leave a device"),
+        })
+    }
+
     /// This rank's part, where it lies on a device that can add it to others'; else the sum, to be [reduced](Self::into_payload).
     ///
     /// # Errors
@@ -255,6 +272,28 @@ impl DescentSum {
             Self::Exact(Integers::Device(sum)) => Ok(OnDevice::Integers(sum)),
             Self::Floats(Flat::Device(sum)) => Ok(OnDevice::Floats(sum)),
             sum => Err(sum),
+        })
+    }
+}
+
+/// A sum on its way from a device to the host.
+#[derive(Debug)]
+pub enum Leaving {
+    /// f32, and what they are reduced as.
+    Floats(Fetch<f32>, fn(Vec<f32>) -> Payload),
+    /// 48 fractional bits.
+    Integers(Fetch<i64>),
+}
+
+impl Leaving {
+    /// Waits for it: what is reduced with the others'.
+    ///
+    /// # Errors
+    /// The device's.
+    pub fn arrived(self) -> Result<Payload, GpuError> {
+        Ok(match self {
+            Self::Floats(values, payload) => payload(values.take()?),
+            Self::Integers(values) => Payload::Exact(values.take()?),
         })
     }
 }

@@ -37,7 +37,8 @@ impl Run {
     /// The same, of one among others.
     fn among(peers: Collective, gpu: Option<&Gpu>, sets: &str, spoil: impl FnOnce(&mut [f32])) -> Self {
         let size = if sets.starts_with("size") { "" } else { "size = 64\n" };
-        let text = format!("[data]\nkind = \"digits\"\n[model]\nkind = \"convnet\"\n[batch]\n{size}{sets}");
+        let model = if sets.contains("[model]") { "" } else { "[model]\nkind = \"convnet\"\n" };
+        let text = format!("[data]\nkind = \"digits\"\n{model}[batch]\n{size}{sets}");
         let config = Config::from_toml(&text).unwrap();
         let dataset = Arc::new(Dataset::load(&config.data, 0).unwrap());
         let model = Model::build(&config.model.kind, dataset.shape(), dataset.classes(), Method::Auto).unwrap();
@@ -66,9 +67,9 @@ impl Run {
     }
 }
 
-/// What each of two ranks does that are connected over loopback.
-fn two_ranks<T: Send>(does: impl Fn(Collective) -> T + Sync) -> Vec<T> {
-    let listeners = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+/// What each of two ranks does that are connected over loopback, of one host or as if of two.
+fn two_ranks<T: Send>(hosts: [&str; 2], does: impl Fn(Collective) -> T + Sync) -> Vec<T> {
+    let listeners = hosts.map(|host| TcpListener::bind((host, 0)).unwrap());
     let addresses = listeners.each_ref().map(|listener| listener.local_addr().unwrap());
     let members: Vec<_> = (0..).zip(addresses).map(|(rank, address)| Member { rank: Rank(rank), address }).collect();
     thread::scope(|scope| {
@@ -101,10 +102,68 @@ fn a_lane_that_two_ranks_share_has_the_bits_of_one_ranks_and_its_fault() {
             };
             let Some(alone) = run(Collective::alone(RunId(1), Generation(1))) else { return };
             assert_eq!(alone.0.is_ok(), value == 0.1, "{sets} {value}: {:?}", alone.0);
-            for rank in two_ranks(run) {
+            for rank in two_ranks(["127.0.0.1"; 2], run) {
                 let (told, weights) = rank.unwrap();
                 assert_eq!(told, alone.0, "{sets}");
                 assert!(weights == alone.1, "{sets} {value}");
+            }
+        }
+    }
+}
+
+/// What is done to weights before the first step.
+type Spoil = fn(&mut [f32]);
+
+/// Has one value of the last layer's no number: the loss is at fault, before anything leaves.
+fn no_number(weights: &mut [f32]) {
+    *weights.last_mut().unwrap() = f32::NAN;
+}
+
+/// What is at fault without an epsilon where the weights are [steep].
+const STEEP: &str = "descent gradient of layers.1";
+
+/// Has a neuron of the second layer say next to nothing, and the last layer make much of it: the loss is as it was, and that layer's gradient out of range.
+fn steep(weights: &mut [f32]) {
+    // Each layer's bias, then its weights.
+    let (bias, row, rows) = (64 * 2048 + 2048, 2048, 256);
+    let (first, last) = (bias + rows, bias + rows + rows * row + 10);
+    weights[first..first + row].iter_mut().for_each(|weight| *weight *= 1e-8);
+    (weights[bias], weights[last]) = (0.0, 1e8);
+}
+
+#[test]
+fn a_gradient_that_leaves_the_device_piece_by_piece_has_the_bits_of_one_that_is_sent_whole_and_its_fault() {
+    // One micro-batch a rank and several, a lane that both share, and decay that is part of the loss.
+    for sets in [
+        "size = 16\n[sam]\nm = 8\n",
+        "size = 16\n[sam]\nm = 2\n[cluster]\nstreams = 2\n",
+        "size = 16\nmicro = 4\n[sam]\nm = 16\n",
+        "size = 16\n[sam]\nm = 4\nweight_decay = \"inside\"\n[optimizer]\nweight_decay = 0.01\n[cluster]\nstreams = 2\n",
+        "size = 16\n[sam]\nrho = 0.0\nm = 8\n",
+    ] {
+        let model = "[model]\nkind = \"mlp\"\nhidden = [2048, 256]\n";
+        let spoils: [(Spoil, &str); 3] = [(|_| (), ""), (no_number, "loss"), (steep, STEEP)];
+        for (spoil, at_fault) in spoils {
+            let run = |peers: Collective| {
+                let gpu = Emulator::or_skip(Compute::F32).map(Gpu::new)?;
+                let hosts = peers.hosts().count();
+                let mut run = Run::among(peers, Some(&gpu), &format!("{sets}{model}"), spoil);
+                let told = run.step().and_then(|first| Ok([first, run.step()?]));
+                let pieces = told.as_ref().map_or(0, |steps| steps[1].travelled.len());
+                assert_eq!(pieces > 0, hosts == 2 && told.is_ok(), "{sets}");
+                let told = told.map(|_| ()).map_err(|error| error.to_string());
+                let weights: Vec<_> = run.state.on_host().unwrap().weights.iter().map(|w| w.to_bits()).collect();
+                Some((told, weights))
+            };
+            let Some(alone) = run(Collective::alone(RunId(1), Generation(1))) else { return };
+            let error = alone.0.as_ref().err().map_or("", String::as_str);
+            // With epsilon it shows in the loss already, or in the sum of a lane's micro-batches.
+            let at_fault = if at_fault == STEEP && !sets.contains("rho = 0.0") { "lane" } else { at_fault };
+            assert!(error.contains(at_fault) && error.is_empty() == at_fault.is_empty(), "{sets}: {error}");
+            for rank in two_ranks(["127.0.0.1", "127.0.0.2"], run) {
+                let (told, weights) = rank.unwrap();
+                assert_eq!(told, alone.0, "{sets}");
+                assert!(weights == alone.1, "{sets}{at_fault}");
             }
         }
     }

@@ -5,9 +5,11 @@
 #![allow(unsafe_code, reason = "the interfaces of NVIDIA's libraries")]
 
 mod convolution;
+mod copies;
 mod device;
 mod nccl;
 mod owned;
+mod pinned;
 mod staging;
 
 use std::ffi::{c_int, c_longlong, c_void};
@@ -21,10 +23,11 @@ use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use self::convolution::Convolutions;
+use self::copies::Copies;
 use self::device::Device;
 use self::owned::Owned;
 use self::staging::Staging;
-use crate::driver::{Argument, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
+use crate::driver::{Argument, Copying, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
 use crate::error::GpuError;
 use crate::nccl::Library;
 use crate::source::THREADS;
@@ -39,6 +42,7 @@ pub struct Cuda {
     _workspace: Owned<sys::CUdeviceptr, DriverError>,
     convolutions: Mutex<Convolutions>,
     staging: Mutex<Staging>,
+    copies: Mutex<Copies>,
     /// What is recorded for a mark, each time anew: who waits for it waits for what it was when asked to.
     marked: Owned<sys::CUevent, DriverError>,
     stream: Owned<sys::CUstream, DriverError>,
@@ -95,9 +99,10 @@ impl Cuda {
                 .result()
                 .map_err(failed("give cuBLAS memory"))?;
             let staging = Mutex::new(Staging::new(stream.get())?);
+            let copies = Mutex::new(Copies::new(stream.get()));
             let convolutions = Mutex::new(Convolutions::new(stream.get(), gpu.compute())?);
             let blas = Mutex::new(blas);
-            Ok(Self { blas, _workspace: workspace, convolutions, staging, marked, stream, gpu })
+            Ok(Self { blas, _workspace: workspace, convolutions, staging, copies, marked, stream, gpu })
         }
     }
 
@@ -140,6 +145,7 @@ impl Drop for Cuda {
         unsafe {
             lock(&self.convolutions).end();
             lock(&self.staging).end();
+            lock(&self.copies).end();
         }
     }
 }
@@ -205,6 +211,31 @@ impl Driver for Cuda {
         unsafe { lock(&self.staging).download(from, to)? };
         // Also of nothing, which is waited for all the same.
         self.wait()
+    }
+
+    unsafe fn begin_download(&self, from: u64, bytes: usize) -> Result<Copying, GpuError> {
+        self.enter()?;
+        // SAFETY: as the trait's.
+        unsafe { lock(&self.copies).begin(from, bytes) }
+    }
+
+    fn take(&self, copy: Copying, to: &mut [u8]) -> Result<(), GpuError> {
+        self.enter()?;
+        let place = lock(&self.copies).place_of(copy);
+        // Others may begin copies meanwhile.
+        let waited = place.settle();
+        if waited.is_ok() {
+            // SAFETY: the copy of as many bytes is over, and the next waits until this one was taken.
+            to.copy_from_slice(unsafe { place.front(to.len()) });
+        }
+        lock(&self.copies).taken(copy);
+        waited
+    }
+
+    fn give_up(&self, copy: Copying) {
+        // Where that fails the device has.
+        let _ = self.enter();
+        lock(&self.copies).give_up(copy);
     }
 
     unsafe fn copy(&self, from: u64, to: u64, bytes: usize) -> Result<(), GpuError> {

@@ -1,11 +1,10 @@
-//! Memory of the host that the device reads and writes by itself. Copies go through it: one from it is under way while the host goes on, and of a long one the
+//! Copies go through pinned memory: one from it is under way while the host goes on, and of a long one the
 //! device carries a block while the host copies another. Of memory that is not pinned the driver would take and give what it copies while the host waits.
-
-use std::ffi::c_void;
 
 use cudarc::driver::{result as driver, sys};
 
 use super::failed;
+use super::pinned::Pinned;
 use crate::error::GpuError;
 
 /// Bytes of a block.
@@ -17,45 +16,8 @@ const MOST_BLOCKS: usize = 256;
 /// Blocks that serve in turn.
 pub(super) struct Staging {
     stream: sys::CUstream,
-    blocks: Vec<Block>,
+    blocks: Vec<Pinned>,
     next: usize,
-}
-
-/// A block, and the event of its last copy.
-#[derive(Clone, Copy)]
-struct Block {
-    at: *mut u8,
-    copied: sys::CUevent,
-}
-
-impl Block {
-    /// # Safety
-    /// A context is current.
-    unsafe fn new() -> Result<Self, GpuError> {
-        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-        let copied = driver::event::create(untimed).map_err(failed("make an event"))?;
-        // SAFETY: as this function's.
-        match unsafe { driver::malloc_host(BLOCK, 0) } {
-            Ok(at) => Ok(Self { at: at.cast(), copied }),
-            Err(error) => {
-                // SAFETY: nothing waits for it.
-                let _ = unsafe { driver::event::destroy(copied) };
-                Err(failed("pin memory of the host")(error))
-            }
-        }
-    }
-
-    /// Whether its last copy is over.
-    fn is_settled(self) -> bool {
-        // SAFETY: the event lives as long as the block.
-        unsafe { driver::event::query(self.copied) }.is_ok()
-    }
-
-    /// Waits until its last copy is over; without one there is nothing to wait for.
-    fn settle(self) -> Result<(), GpuError> {
-        // SAFETY: the event lives as long as the block.
-        unsafe { driver::event::synchronize(self.copied) }.map_err(failed("copy values"))
-    }
 }
 
 impl Staging {
@@ -67,7 +29,7 @@ impl Staging {
         let mut staging = Self { stream, blocks: Vec::new(), next: 0 };
         for _ in 0..LEAST_BLOCKS {
             // SAFETY: as this function's.
-            match unsafe { Block::new() } {
+            match unsafe { Pinned::new(BLOCK) } {
                 Ok(block) => staging.blocks.push(block),
                 Err(error) => {
                     // SAFETY: nothing is under way.
@@ -84,12 +46,9 @@ impl Staging {
     /// # Safety
     /// The context is current, and nothing is under way.
     pub(super) unsafe fn end(&mut self) {
-        for Block { at, copied } in self.blocks.drain(..) {
-            // SAFETY: as this function's; a device that has failed cannot be tidied up.
-            unsafe {
-                let _ = driver::event::destroy(copied);
-                let _ = driver::free_host(at.cast::<c_void>());
-            }
+        for block in self.blocks.drain(..) {
+            // SAFETY: as this function's.
+            unsafe { block.end() };
         }
     }
 
@@ -97,10 +56,10 @@ impl Staging {
     ///
     /// # Safety
     /// The context is current.
-    unsafe fn turn(&mut self) -> Block {
+    unsafe fn turn(&mut self) -> Pinned {
         if self.blocks.len() < MOST_BLOCKS && !self.blocks[self.next].is_settled() {
             // SAFETY: as this function's.
-            if let Ok(block) = unsafe { Block::new() } {
+            if let Ok(block) = unsafe { Pinned::new(BLOCK) } {
                 self.blocks.insert(self.next, block);
             }
         }
@@ -120,10 +79,10 @@ impl Staging {
             block.settle()?;
             // SAFETY: as this function's; the block has room for as many bytes, and no copy of it is under way.
             unsafe {
-                let pinned = std::slice::from_raw_parts_mut(block.at, bytes.len());
+                let pinned = block.front(bytes.len());
                 pinned.copy_from_slice(bytes);
                 driver::memcpy_htod_async(to + at, pinned, self.stream).map_err(failed("take values"))?;
-                driver::event::record(block.copied, self.stream).map_err(failed("take values"))?;
+                block.record(self.stream)?;
             }
         }
         Ok(())
@@ -135,7 +94,7 @@ impl Staging {
     /// As of [`upload`](Self::upload).
     pub(super) unsafe fn download(&mut self, from: u64, to: &mut [u8]) -> Result<(), GpuError> {
         let several = self.blocks.len();
-        let mut under_way: Vec<(Block, &mut [u8])> = Vec::with_capacity(several);
+        let mut under_way: Vec<(Pinned, &mut [u8])> = Vec::with_capacity(several);
         for (at, bytes) in (0..).map(|block| block * BLOCK as u64).zip(to.chunks_mut(BLOCK)) {
             if under_way.len() == several {
                 take(under_way.remove(0))?;
@@ -145,9 +104,9 @@ impl Staging {
             block.settle()?;
             // SAFETY: as this function's; the block has room for as many bytes, and no copy of it is under way.
             unsafe {
-                let pinned = std::slice::from_raw_parts_mut(block.at, bytes.len());
+                let pinned = block.front(bytes.len());
                 driver::memcpy_dtoh_async(pinned, from + at, self.stream).map_err(failed("give values back"))?;
-                driver::event::record(block.copied, self.stream).map_err(failed("give values back"))?;
+                block.record(self.stream)?;
             }
             under_way.push((block, bytes));
         }
@@ -156,9 +115,9 @@ impl Staging {
 }
 
 /// Takes what a block was asked for.
-fn take((block, bytes): (Block, &mut [u8])) -> Result<(), GpuError> {
+fn take((block, bytes): (Pinned, &mut [u8])) -> Result<(), GpuError> {
     block.settle()?;
     // SAFETY: the copy of as many bytes to the block is over, and the next waits for its turn.
-    bytes.copy_from_slice(unsafe { std::slice::from_raw_parts(block.at, bytes.len()) });
+    bytes.copy_from_slice(unsafe { block.front(bytes.len()) });
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::marker::PhantomData;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use strath_core::{ImageShape, Layout};
 use strath_cuda::layers::attention::Attention;
@@ -20,13 +20,27 @@ use crate::layer::{BATCH_NORM_FLOOR, LAYER_NORM_FLOOR};
 use crate::normaliser::groups;
 use crate::route::{Conv, Follows, Images, Route};
 
+/// What is told of each parameter's gradient as soon as it has been asked for: its range in the model's layout, and the vector that it lies in, whose other
+/// values may not have been asked for yet.
+pub type DeviceListener = Box<dyn FnMut(Range<usize>, &mut Vector<f32>) -> Result<(), GpuError> + Send>;
+
 /// Where the gradients of a pass's parameters go.
 #[derive(Clone)]
-pub(super) struct Sink(Arc<Mutex<Option<Vector<f32>>>>);
+pub(super) struct Sink(Arc<Mutex<Filling>>);
+
+struct Filling {
+    /// Until the pass is over.
+    gradient: Option<Vector<f32>>,
+    listener: Option<DeviceListener>,
+}
 
 impl Sink {
-    pub(super) fn new(gradient: Vector<f32>) -> Self {
-        Self(Arc::new(Mutex::new(Some(gradient))))
+    pub(super) fn new(gradient: Vector<f32>, listener: Option<DeviceListener>) -> Self {
+        Self(Arc::new(Mutex::new(Filling { gradient: Some(gradient), listener })))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Filling> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Calls `write` with the places of some parameters' gradients: every parameter is used by one layer, which fills it.
@@ -35,13 +49,21 @@ impl Sink {
         parameters: [&Parameter<Vector<f32>>; N],
         write: impl FnOnce([PartMut<'_, f32>; N]) -> Result<(), GpuError>,
     ) -> Result<(), GpuError> {
-        let mut gradient = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Filling { gradient, listener } = &mut *self.lock();
         let gradient = gradient.as_mut().expect("it is taken when the pass is over");
-        write(gradient.parts_mut(parameters.map(|parameter| parameter.range.clone())))
+        let ranges = parameters.map(|parameter| parameter.range.clone());
+        write(gradient.parts_mut(ranges.clone()))?;
+        match listener {
+            Some(listener) => ranges.into_iter().try_for_each(|range| listener(range, gradient)),
+            None => Ok(()),
+        }
     }
 
+    /// The filled vector; nothing is heard any more.
     pub(super) fn into_gradient(self) -> Vector<f32> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take().expect("it is taken once")
+        let Filling { gradient, listener } = &mut *self.lock();
+        *listener = None;
+        gradient.take().expect("it is taken once")
     }
 }
 

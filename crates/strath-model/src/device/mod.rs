@@ -13,6 +13,7 @@ use strath_core::Layout;
 use strath_cuda::layers::{loss, pointwise};
 use strath_cuda::{Activation, Gpu, GpuError, Number, Part, Vector, bf16};
 
+pub use self::course::DeviceListener;
 use self::course::{Course, Norms, Sink};
 use crate::error::{Computed, ModelError};
 use crate::flow::{Backward, Dims, Listener, Memory, Parameter, Tape, Values};
@@ -95,28 +96,57 @@ impl Model {
         by: Normalise<'_>,
         gradient: &mut Vector<f32>,
     ) -> Computed<DevicePass> {
+        self.gradient_in(weights, (images, labels), label_smoothing, by, gradient, None)
+    }
+
+    /// The same by the batch's own statistics, heard as it comes: as soon as a parameter's gradient has been asked of the stream of the weights, the last layer's first.
+    ///
+    /// # Errors
+    /// As [`gradient_on`](Self::gradient_on), and the listener's.
+    pub fn gradient_heard_on(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        images: &[f32],
+        labels: &[u32],
+        label_smoothing: f64,
+        gradient: &mut Vector<f32>,
+        listener: Option<DeviceListener>,
+    ) -> Computed<DevicePass> {
+        self.gradient_in(weights, (images, labels), label_smoothing, Normalise::ByBatch, gradient, listener)
+    }
+
+    /// The same in what the device multiplies in.
+    fn gradient_in(
+        &self,
+        weights: &Arc<Vector<f32>>,
+        examples: (&[f32], &[u32]),
+        label_smoothing: f64,
+        by: Normalise<'_>,
+        gradient: &mut Vector<f32>,
+        listener: Option<DeviceListener>,
+    ) -> Computed<DevicePass> {
         expect("weights", weights.len(), self.parameters().len())?;
         expect("gradient", gradient.len(), self.parameters().len())?;
         match weights.gpu().activations() {
-            Number::F32 => self.gradient_of::<f32>(weights, images, labels, label_smoothing, by, gradient),
-            Number::Bf16 => self.gradient_of::<bf16>(weights, images, labels, label_smoothing, by, gradient),
+            Number::F32 => self.gradient_of::<f32>(weights, examples, label_smoothing, by, gradient, listener),
+            Number::Bf16 => self.gradient_of::<bf16>(weights, examples, label_smoothing, by, gradient, listener),
         }
     }
 
     fn gradient_of<A: Activation>(
         &self,
         weights: &Arc<Vector<f32>>,
-        images: &[f32],
-        labels: &[u32],
+        (images, labels): (&[f32], &[u32]),
         label_smoothing: f64,
         by: Normalise<'_>,
         gradient: &mut Vector<f32>,
+        listener: Option<DeviceListener>,
     ) -> Computed<DevicePass> {
         let gpu = weights.gpu().clone();
         let images = self.images(images, labels.len())?;
         let (norms, tape, none) = (self.norms_on(&gpu, by)?, Tape::recording()?, gpu.stale(0)?);
         let labels = gpu.copied(labels)?;
-        let sink = Sink::new(std::mem::replace(gradient, none));
+        let sink = Sink::new(std::mem::replace(gradient, none), listener);
         let course = Course::<A>::new(&gpu, tape, self.parameters(), weights, norms, sink.clone());
         let logits = self.network().forward(images, &course);
         let losses = logits.and_then(|logits| go_back(&gpu, &logits, &course, &labels, label_smoothing));
@@ -223,7 +253,7 @@ impl Model {
         by: Normalise<'_>,
     ) -> Computed<(Flow<A>, Option<Vector<f32>>)> {
         let (gpu, images) = (weights.gpu(), self.images(images, count)?);
-        let (norms, sink) = (self.norms_on(gpu, by)?, Sink::new(gpu.stale(0)?));
+        let (norms, sink) = (self.norms_on(gpu, by)?, Sink::new(gpu.stale(0)?, None));
         let course = Course::<A>::new(gpu, Tape::Off, self.parameters(), weights, norms, sink);
         let logits = self.network().forward(images, &course)?;
         Ok((logits, course.into_statistics()))

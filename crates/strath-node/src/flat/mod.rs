@@ -2,7 +2,7 @@
 //!
 //! | | host | device |
 //! | --- | --- | --- |
-//! | passes | `Model::gradient_heard`, `loss`, `evaluate` | `gradient_on`, `loss_on`, `evaluate_on` |
+//! | passes | `Model::gradient_heard`, `loss`, `evaluate` | `gradient_heard_on`, `loss_on`, `evaluate_on` |
 //! | sums, decay, updates | `strath_kernels::vector` | `strath_cuda::lanes`, to the same bits |
 //! | norms and products | | the same, added in another order |
 //! | epsilon of a norm other than p = 2, a random direction | | on the host, to and fro |
@@ -20,7 +20,7 @@ use std::sync::Arc;
 
 use strath_cuda::{Element, GpuError, Part, Vector};
 use strath_data::Batch;
-use strath_model::{DevicePass, Listener, Model, ModelError, PassReport, Score};
+use strath_model::{DeviceListener, DevicePass, Listener, Model, ModelError, PassReport, Score};
 
 pub use self::lane::LiftOnDevice;
 pub use self::place::Place;
@@ -44,6 +44,9 @@ pub type FlatPart<'a> = Placed<&'a [f32], Part<'a, f32>>;
 
 /// What a model computes with: a flat vector that passes share and nobody writes meanwhile.
 pub type Weights = Placed<Arc<Vec<f32>>, Arc<Vector<f32>>>;
+
+/// Who hears a gradient as it comes.
+pub type Hears = Placed<Listener, DeviceListener>;
 
 /// A vector of fixed-point numbers.
 pub type Integers = Placed<Vec<i64>, Vector<i64>>;
@@ -139,27 +142,29 @@ impl Weights {
         }
     }
 
-    /// The loss and its gradient at these weights. Of a gradient on the host a listener hears as it comes; one on a device is whole before
-    /// anything is heard, so nobody listens to it, and nobody waits for it.
+    /// The loss and its gradient at these weights, heard as it comes: on a device, as soon as it has been asked for, as nobody waits for it.
     ///
     /// # Errors
-    /// As [`Model::gradient_heard`].
+    /// As [`Model::gradient_heard`], and [`Model::gradient_heard_on`].
     pub fn gradient(
         &self,
         model: &Model,
         batch: &Batch,
         label_smoothing: f64,
         gradient: &mut Flat,
-        listener: Option<Listener>,
+        listener: Option<Hears>,
     ) -> Result<Placed<PassReport, DevicePass>, ModelError> {
         let Batch { images, labels, .. } = batch;
         match (self, gradient) {
             (Self::Host(weights), Flat::Host(gradient)) => {
+                let listener = listener.map(|hears| if let Hears::Host(listener) = hears { listener } else { apart() });
                 model.gradient_heard(weights, images, labels, label_smoothing, gradient, listener).map(Placed::Host)
             }
             (Self::Device(weights), Flat::Device(gradient)) => {
-                let by = strath_model::Normalise::ByBatch;
-                model.gradient_on(weights, images, labels, label_smoothing, by, gradient).map(Placed::Device)
+                let listener =
+                    listener.map(|hears| if let Hears::Device(listener) = hears { listener } else { apart() });
+                let pass = model.gradient_heard_on(weights, images, labels, label_smoothing, gradient, listener)?;
+                Ok(Placed::Device(pass))
             }
             _ => apart(),
         }

@@ -55,6 +55,12 @@ impl Checks {
         self.0.extend(more.0);
     }
 
+    /// The same, the one of the first values first: of several at fault that one is told.
+    pub(crate) fn in_order(mut self) -> Self {
+        self.0.sort_by_key(|check| check.from);
+        self
+    }
+
     /// Each of them.
     pub fn into_each(self) -> impl Iterator<Item = Check> {
         self.0.into_iter()

@@ -6,14 +6,14 @@ use strath_core::config::{Direction, Norm, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_cuda::GpuError;
 use strath_data::Batch;
-use strath_model::{DevicePass, Listener, ModelError, PassReport};
+use strath_model::{DevicePass, ModelError, PassReport};
 use strath_sam::draw_direction;
 
 use super::later::{Found, Next};
 use super::{Gathered, Interrupted, Stepper};
 use crate::clock::Clock;
-use crate::descent::{Descent, Last};
-use crate::flat::{Flat, Placed, SumError, Weights};
+use crate::descent::{Descent, Heard, Last};
+use crate::flat::{Flat, Hears, Placed, SumError, Weights};
 use crate::seats::Seat;
 use crate::share::LanePart;
 use crate::sums::LaneSum;
@@ -153,13 +153,19 @@ impl Stepper {
         lane: usize,
         gathered: &mut Gathered,
     ) -> Result<(), Interrupted> {
-        // What was told had its decay; what stays here has not.
-        self.add_decay(gradient, at)?;
-        if let Some(fault) = gathered.descent.heard() {
-            return if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) };
-        }
-        let added = gathered.descent.add(gradient, share);
-        let checks = added.map_err(|error| self.at_fault(error, lane, Culprit::DescentGradient))?;
+        let checks = match gathered.descent.heard() {
+            Some(Heard::Device(checks)) => checks,
+            Some(Heard::Host(fault)) => {
+                // What was told had its decay; what stays here has not.
+                self.add_decay(gradient, at)?;
+                return if fault.is_none() { Ok(()) } else { Err(Interrupted::Fault(fault)) };
+            }
+            None => {
+                self.add_decay(gradient, at)?;
+                let added = gathered.descent.add(gradient, share);
+                added.map_err(|error| self.at_fault(error, lane, Culprit::DescentGradient))?
+            }
+        };
         self.note(lane, Found::Sum(checks, Culprit::DescentGradient), gathered)
     }
 
@@ -170,7 +176,7 @@ impl Stepper {
         part: &LanePart,
         at: &Weights,
         descent: &Descent,
-    ) -> Result<Option<Listener>, GpuError> {
+    ) -> Result<Option<Hears>, GpuError> {
         if self.share.last() != Some(micro_batch) {
             return Ok(None);
         }
@@ -216,7 +222,7 @@ impl Stepper {
         weights: &Weights,
         batch: &Batch,
         gradient: &mut Flat,
-        listener: Option<Listener>,
+        listener: Option<Hears>,
     ) -> Result<Placed<PassReport, DevicePass>, ModelError> {
         weights.gradient(&self.model, batch, self.config.loss.label_smoothing, gradient, listener)
     }

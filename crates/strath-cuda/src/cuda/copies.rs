@@ -1,0 +1,122 @@
+//! Copies to the host beside what the device computes: on a stream of their own, into pinned memory that serves again from step to step.
+
+use cudarc::driver::{DriverError, result as driver, sys};
+
+use super::failed;
+use super::owned::Owned;
+use super::pinned::Pinned;
+use crate::driver::Copying;
+use crate::error::GpuError;
+
+/// The copies to the host from what one stream computes.
+pub(super) struct Copies {
+    /// Whose values are copied.
+    of: sys::CUstream,
+    /// Opened with the first copy.
+    stream: Option<Owned<sys::CUstream, DriverError>>,
+    /// Recorded anew with each copy: it waits for what was asked for by then.
+    asked: Option<Owned<sys::CUevent, DriverError>>,
+    places: Vec<Place>,
+}
+
+/// Where a copy goes to.
+struct Place {
+    pinned: Pinned,
+    /// Whether nobody is about to take what lies there. The next copy there comes after the last, on their stream.
+    is_free: bool,
+}
+
+impl Copies {
+    /// None yet of a stream's.
+    ///
+    /// # Safety
+    /// The stream outlives this.
+    pub(super) unsafe fn new(of: sys::CUstream) -> Self {
+        Self { of, stream: None, asked: None, places: Vec::new() }
+    }
+
+    /// Gives everything back.
+    ///
+    /// # Safety
+    /// The context is current, and nothing is under way.
+    pub(super) unsafe fn end(&mut self) {
+        for Place { pinned, .. } in self.places.drain(..) {
+            // SAFETY: as this function's.
+            unsafe { pinned.end() };
+        }
+        (self.stream, self.asked) = (None, None);
+    }
+
+    /// Begins a copy of what lies on the device, once everything before is done.
+    ///
+    /// # Safety
+    /// The context is current, so many bytes are the device's there, and nobody writes them before the copy is over.
+    pub(super) unsafe fn begin(&mut self, from: u64, bytes: usize) -> Result<Copying, GpuError> {
+        // SAFETY: as this function's.
+        let (stream, asked) = unsafe { self.opened()? };
+        // SAFETY: as this function's.
+        let at = unsafe { self.place(bytes)? };
+        let pinned = self.places[at].pinned;
+        // SAFETY: as this function's; streams and events live as long as this, and the place has room for as many bytes.
+        unsafe {
+            driver::event::record(asked, self.of).map_err(failed("mark its work"))?;
+            let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+            driver::stream::wait_event(stream, asked, flags).map_err(failed("order its work"))?;
+            driver::memcpy_dtoh_async(pinned.front(bytes), from, stream).map_err(failed("give values back"))?;
+            pinned.record(stream)?;
+        }
+        self.places[at].is_free = false;
+        Ok(Copying(at as u64))
+    }
+
+    /// Where a copy goes to, to be waited for.
+    pub(super) fn place_of(&self, Copying(at): Copying) -> Pinned {
+        self.places[at as usize].pinned
+    }
+
+    /// What a copy brought was taken.
+    pub(super) fn taken(&mut self, Copying(at): Copying) {
+        self.places[at as usize].is_free = true;
+    }
+
+    /// Nobody takes a copy: what is asked of the stream that it is of comes after it.
+    pub(super) fn give_up(&mut self, copy: Copying) {
+        // SAFETY: the stream outlives this. A device that cannot even be told to wait has failed, and computes nothing any more.
+        let _ = unsafe { self.place_of(copy).before(self.of) };
+        self.taken(copy);
+    }
+
+    /// # Safety
+    /// The context is current.
+    unsafe fn opened(&mut self) -> Result<(sys::CUstream, sys::CUevent), GpuError> {
+        if self.stream.is_none() {
+            let kind = driver::stream::StreamKind::NonBlocking;
+            let stream = driver::stream::create(kind).map_err(failed("make a stream"))?;
+            // SAFETY: it is destroyed once.
+            self.stream = Some(unsafe { Owned::new(stream, driver::stream::destroy) });
+        }
+        if self.asked.is_none() {
+            let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
+            let asked = driver::event::create(untimed).map_err(failed("make an event"))?;
+            // SAFETY: it is destroyed once.
+            self.asked = Some(unsafe { Owned::new(asked, driver::event::destroy) });
+        }
+        let (Some(stream), Some(asked)) = (&self.stream, &self.asked) else { unreachable!("both were made") };
+        Ok((stream.get(), asked.get()))
+    }
+
+    /// A free place for so many bytes: the smallest that has them, or one more.
+    ///
+    /// # Safety
+    /// The context is current.
+    unsafe fn place(&mut self, bytes: usize) -> Result<usize, GpuError> {
+        let free = self.places.iter().enumerate().filter(|(_, p)| p.is_free && p.pinned.bytes() >= bytes);
+        if let Some((at, _)) = free.min_by_key(|(_, place)| place.pinned.bytes()) {
+            return Ok(at);
+        }
+        // SAFETY: as this function's.
+        let pinned = unsafe { Pinned::new(bytes.max(1))? };
+        self.places.push(Place { pinned, is_free: true });
+        Ok(self.places.len() - 1)
+    }
+}
