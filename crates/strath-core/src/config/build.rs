@@ -3,15 +3,17 @@
 use std::path::PathBuf;
 
 use super::check::shown;
+use super::choices::{
+    Algorithm, Augmentation, Compute, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
+    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+};
 use super::error::ConfigError;
 use super::keys::KEYS;
 use super::render::Effective;
 use super::replace::Replaced;
 use super::tables::{
-    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Compute, Config, Convolution, DataKind,
-    DataTable, Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics,
-    OptimizerKind, OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable,
-    TelemetryTable, Transport, WeightDecay,
+    BatchTable, CheckpointTable, ClusterTable, Config, DataTable, LossTable, ModelTable, OptimizerTable, RunTable,
+    SamTable, ScheduleTable, TelemetryTable,
 };
 use super::tree::{Tree, assignment};
 

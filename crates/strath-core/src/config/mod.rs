@@ -3,6 +3,7 @@
 
 mod build;
 mod check;
+pub mod choices;
 pub mod error;
 pub mod keys;
 mod merge;
@@ -15,6 +16,10 @@ pub mod tables;
 mod tree;
 
 pub use check::parse_value;
+pub use choices::{
+    Algorithm, Augmentation, Compute, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
+    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+};
 pub use error::ConfigError;
 pub use keys::{MOST_STREAMS, MOST_WORKERS};
 pub use merge::Layers;
@@ -22,8 +27,6 @@ pub use origin::Origin;
 pub use render::{Effective, Row};
 pub use resume::resumable;
 pub use tables::{
-    Algorithm, Augmentation, BatchTable, CheckpointTable, ClusterTable, Compute, Config, Convolution, DataKind,
-    DataTable, Device, Direction, Isa, LaneSizes, LossTable, ModelKind, ModelTable, Norm, NormLayer, Numerics,
-    OptimizerKind, OptimizerTable, Perturb, Reduce, RhoRule, RunLength, RunTable, SamTable, Schedule, ScheduleTable,
-    TelemetryTable, Transport, WeightDecay,
+    BatchTable, CheckpointTable, ClusterTable, Config, DataTable, LossTable, ModelTable, OptimizerTable, RunTable,
+    SamTable, ScheduleTable, TelemetryTable,
 };

@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::choices::{
+    Algorithm, Augmentation, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm, NormLayer,
+    Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
+};
 use super::error::ConfigError;
 use super::keys::KEYS;
 use super::merge::Layers;
 use super::origin::Origin;
-use super::tables::{
-    Algorithm, Augmentation, Config, Convolution, DataKind, Device, Direction, Isa, LaneSizes, ModelKind, Norm,
-    NormLayer, Numerics, OptimizerKind, Perturb, Reduce, RhoRule, RunLength, Schedule, Transport, WeightDecay,
-};
+use super::tables::Config;
 
 /// A valid configuration with the origin of each value.
 #[derive(Debug, Clone, PartialEq)]
