@@ -124,6 +124,17 @@ impl Side {
     }
 }
 
+/// One of a convolution's products, all three of its tensors of one kind of numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Convolution {
+    /// What the tensors are made of.
+    pub of: Number,
+    /// The convolution's.
+    pub shape: Shape,
+    /// Which of its products.
+    pub side: Side,
+}
+
 /// A stream of a device: all that is asked of it happens in order, and nothing waits for it but [`download`](Self::download) and
 /// [`wait`](Self::wait). What is asked of two streams happens in any order, or at once, but for [marks](Self::mark).
 ///
@@ -209,19 +220,11 @@ pub trait Driver: Debug + Send + Sync {
     /// As the trait says.
     unsafe fn products(&self, products: &Products, of: Numbers, a: u64, b: u64, c: u64) -> Result<(), GpuError>;
 
-    /// A convolution's product: of the two that [`Side`] names first into the third, all three of one kind of numbers; sums are taken in f32 at least.
+    /// A convolution's product: of the two that [`Side`] names first into the third; sums are taken in f32 at least.
     ///
     /// # Safety
     /// As the trait says.
-    unsafe fn convolution(
-        &self,
-        of: Number,
-        shape: &Shape,
-        side: Side,
-        first: u64,
-        second: u64,
-        out: u64,
-    ) -> Result<(), GpuError>;
+    unsafe fn convolution(&self, product: &Convolution, first: u64, second: u64, out: u64) -> Result<(), GpuError>;
 
     /// Waits until everything asked of this stream is done.
     fn wait(&self) -> Result<(), GpuError>;

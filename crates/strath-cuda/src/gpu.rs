@@ -15,7 +15,7 @@ use strath_kernels::conv::Shape;
 
 use crate::activation::Activation;
 pub(crate) use crate::driver::Argument;
-use crate::driver::{Driver, Kernel, Number, Numbers, Products, Side};
+use crate::driver::{Convolution, Driver, Kernel, Number, Numbers, Products, Side};
 use crate::error::GpuError;
 use crate::nccl::Library;
 use crate::source::THREADS;
@@ -350,8 +350,9 @@ impl Gpu {
         out: &mut PartMut<'_, A>,
     ) -> Result<(), GpuError> {
         assert_eq!((first.len, second.len, out.len), side.lengths(shape), "{side:?} of {shape:?}");
+        let product = Convolution { of: A::NUMBER, shape: *shape, side };
         // SAFETY: the lengths are those of the shape.
-        self.with_room(|| unsafe { self.driver().convolution(A::NUMBER, shape, side, first.at, second.at, out.at) })
+        self.with_room(|| unsafe { self.driver().convolution(&product, first.at, second.at, out.at) })
     }
 
     /// Waits until everything asked of this stream is done.

@@ -41,7 +41,7 @@ mod vector;
 pub use activation::{Activation, Factors};
 #[cfg(feature = "cuda")]
 pub use cuda::{Cuda, devices};
-pub use driver::{Argument, Copying, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
+pub use driver::{Argument, Convolution, Copying, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
 pub use error::GpuError;
 pub use fetch::Fetch;
 pub use gpu::Gpu;

@@ -1,7 +1,7 @@
 //! What the libraries of a device compute: matrix products and convolutions, as plain sums in f64, rounded as the device rounds.
 
 use strath_core::config::Compute;
-use strath_cuda::{Number, Numbers, Product, Products, Side, bf16};
+use strath_cuda::{Convolution, Number, Numbers, Product, Products, Side, bf16};
 use strath_kernels::conv::Shape;
 
 /// The values at an address, in f64.
@@ -98,20 +98,13 @@ pub(crate) unsafe fn products(compute: Compute, products: &Products, of: Numbers
 ///
 /// # Safety
 /// As there.
-pub(crate) unsafe fn convolution(
-    compute: Compute,
-    of: Number,
-    shape: &Shape,
-    side: Side,
-    first: u64,
-    second: u64,
-    out: u64,
-) {
-    let (first_len, second_len, out_len) = side.lengths(shape);
+pub(crate) unsafe fn convolution(compute: Compute, product: &Convolution, first: u64, second: u64, out: u64) {
+    let Convolution { of, shape, side } = *product;
+    let (first_len, second_len, out_len) = side.lengths(&shape);
     // SAFETY: as this function's.
     let (first, second) = unsafe { (factors(compute, of, first, first_len), factors(compute, of, second, second_len)) };
     let mut sums = vec![0.0f64; out_len];
-    each_term(shape, |x, w, y| {
+    each_term(&shape, |x, w, y| {
         let (to, a, b) = match side {
             Side::Forward => (y, x, w),
             Side::Images => (x, y, w),

@@ -21,8 +21,7 @@ use libloading::Library;
 
 use strath_core::config::Compute;
 use strath_cuda::nccl::Library as Nccl;
-use strath_cuda::{Argument, Copying, Driver, GpuError, Kernel, Mark, Number, Numbers, Products, Side, THREADS};
-use strath_kernels::conv::Shape;
+use strath_cuda::{Argument, Convolution, Copying, Driver, GpuError, Kernel, Mark, Numbers, Products, THREADS};
 
 use crate::copies::Copies;
 use crate::streams::Streams;
@@ -230,19 +229,11 @@ impl Driver for Emulator {
         })
     }
 
-    unsafe fn convolution(
-        &self,
-        of: Number,
-        shape: &Shape,
-        side: Side,
-        first: u64,
-        second: u64,
-        out: u64,
-    ) -> Result<(), GpuError> {
-        let (compute, shape) = (self.compute, *shape);
+    unsafe fn convolution(&self, product: &Convolution, first: u64, second: u64, out: u64) -> Result<(), GpuError> {
+        let (compute, product) = (self.compute, *product);
         self.ask(move || {
             // SAFETY: as the trait's.
-            unsafe { arithmetic::convolution(compute, of, &shape, side, first, second, out) };
+            unsafe { arithmetic::convolution(compute, &product, first, second, out) };
             Ok(())
         })
     }

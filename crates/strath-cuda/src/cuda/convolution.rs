@@ -12,7 +12,7 @@ use strath_core::config::Compute;
 use strath_kernels::conv::Shape;
 
 use super::{allocated, failed};
-use crate::driver::{Number, Side};
+use crate::driver::{Convolution, Number, Side};
 use crate::error::GpuError;
 
 /// A plan may use so many bytes beside its tensors.
@@ -49,8 +49,8 @@ struct Plan {
     workspace: usize,
 }
 
-fn key(of: Number, shape: &Shape, side: Side) -> Key {
-    let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
+fn key(Convolution { of, shape, side }: Convolution) -> Key {
+    let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = shape;
     (of, [images, inputs, height, width, outputs, kh, kw, stride, padding], side as u8)
 }
 
@@ -95,15 +95,13 @@ impl Convolutions {
     /// The context is current, and the addresses are of memory of the shape's lengths.
     pub(super) unsafe fn run(
         &mut self,
-        of: Number,
-        shape: &Shape,
-        side: Side,
+        product: &Convolution,
         first: u64,
         second: u64,
         out: u64,
     ) -> Result<(), GpuError> {
         // SAFETY: as this function's.
-        let plan = unsafe { self.plan(of, shape, side)? };
+        let plan = unsafe { self.plan(product)? };
         let workspace = self.room(plan.workspace)?;
         let (one, zero) = (1.0f32, 0.0f32);
         let (one, zero) = (std::ptr::from_ref(&one).cast(), std::ptr::from_ref(&zero).cast());
@@ -160,7 +158,7 @@ impl Convolutions {
                 ),
             }
         }
-        .map_err(|error| GpuError::failed("convolve", format!("{side:?} of {shape:?}: {error:?}")))
+        .map_err(|error| GpuError::failed("convolve", format!("{product:?}: {error:?}")))
     }
 
     /// Memory for a workspace: the largest so far, as one runs after the other.
@@ -188,12 +186,13 @@ impl Convolutions {
     ///
     /// # Safety
     /// The context is current.
-    unsafe fn plan(&mut self, of: Number, shape: &Shape, side: Side) -> Result<Plan, GpuError> {
-        if let Some(plan) = self.plans.get(&key(of, shape, side)) {
+    unsafe fn plan(&mut self, product: &Convolution) -> Result<Plan, GpuError> {
+        let Convolution { of, shape, side } = *product;
+        if let Some(plan) = self.plans.get(&key(*product)) {
             return Ok(*plan);
         }
         let doing = failed("plan a convolution");
-        let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = *shape;
+        let Shape { images, inputs, height, width, outputs, kernel: (kh, kw), stride, padding } = shape;
         let (oh, ow) = shape.output();
         let int = |n: usize| n as c_int;
         let f32_alone = of == Number::F32 && self.compute != Compute::Tf32;
@@ -260,7 +259,7 @@ impl Convolutions {
             }
         };
         let plan = Plan { x, y, w, layer, algorithm, workspace };
-        self.plans.insert(key(of, shape, side), plan);
+        self.plans.insert(key(*product), plan);
         Ok(plan)
     }
 }

@@ -20,14 +20,13 @@ use cudarc::cublas::result::CublasError;
 use cudarc::cublas::{result as blas, sys as blas_sys};
 use cudarc::driver::{DriverError, result as driver, sys};
 use strath_core::config::Compute;
-use strath_kernels::conv::Shape;
 
 use self::convolution::Convolutions;
 use self::copies::Copies;
 use self::device::Device;
 use self::owned::Owned;
 use self::staging::Staging;
-use crate::driver::{Argument, Copying, Driver, Kernel, Mark, Number, Numbers, Product, Products, Side};
+use crate::driver::{Argument, Convolution, Copying, Driver, Kernel, Mark, Number, Numbers, Product, Products};
 use crate::error::GpuError;
 use crate::nccl::Library;
 use crate::source::THREADS;
@@ -316,18 +315,10 @@ impl Driver for Cuda {
         .map_err(failed("multiply matrices"))
     }
 
-    unsafe fn convolution(
-        &self,
-        of: Number,
-        shape: &Shape,
-        side: Side,
-        first: u64,
-        second: u64,
-        out: u64,
-    ) -> Result<(), GpuError> {
+    unsafe fn convolution(&self, product: &Convolution, first: u64, second: u64, out: u64) -> Result<(), GpuError> {
         self.enter()?;
         // SAFETY: as the trait's.
-        unsafe { lock(&self.convolutions).run(of, shape, side, first, second, out) }
+        unsafe { lock(&self.convolutions).run(product, first, second, out) }
     }
 
     fn wait(&self) -> Result<(), GpuError> {
