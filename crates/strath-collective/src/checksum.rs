@@ -14,6 +14,28 @@ pub fn checksum(bytes: &[u8]) -> u32 {
     crc_fast::checksum(crc_fast::CrcAlgorithm::Crc32Iscsi, bytes) as u32
 }
 
+/// The same of bytes that come one piece after the other.
+#[derive(Debug, Clone)]
+pub struct Checksum(crc_fast::Digest);
+
+impl Default for Checksum {
+    fn default() -> Self {
+        Self(crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi))
+    }
+}
+
+impl Checksum {
+    /// Takes in what comes next.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The [`checksum`] of all of it.
+    pub fn value(&self) -> u32 {
+        self.0.finalize() as u32
+    }
+}
+
 /// CRC-32C by two units of the processor at once: the one that multiplies without carry (Gopal et al., *Fast CRC Computation for Generic
 /// Polynomials Using PCLMULQDQ Instruction*, Intel 2009) and the one of the `crc32` instruction (Gopal et al., *Fast CRC Computation for iSCSI
 /// Polynomial Using CRC32 Instruction*, Intel 2011). On a Zen 4 either takes 8 bytes a cycle.
@@ -217,6 +239,15 @@ mod tests {
     #[test]
     fn a_checksum_is_what_a_division_by_hand_gives() {
         check(checksum);
+    }
+
+    #[test]
+    fn so_is_that_of_bytes_that_come_in_pieces() {
+        check(|bytes| {
+            let mut checksum = Checksum::default();
+            bytes.chunks(37).for_each(|piece| checksum.update(piece));
+            checksum.value()
+        });
     }
 
     #[cfg(target_arch = "x86_64")]

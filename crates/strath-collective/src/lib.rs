@@ -45,7 +45,7 @@ mod totals;
 mod transport;
 
 pub use bucket::Bucket;
-pub use checksum::checksum;
+pub use checksum::{Checksum, checksum};
 pub use choice::Choice;
 pub use collective::{Collective, FULL_MESH_LIMIT, Identity, Member, Pending};
 pub use error::{CollectiveError, Mismatch};

@@ -133,7 +133,7 @@ fn frame(bytes: &[u8]) -> Vec<u8> {
 
 /// TFRecord's mask: `rotate_right(crc, 15) + 0xa282ead8`.
 fn masked_crc(bytes: &[u8]) -> u32 {
-    crc32c::crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
+    strath_collective::checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }
 
 /// Removes every event file of a folder.

@@ -12,7 +12,7 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use strath_collective::{FeedReceiver, FeedSender};
+use strath_collective::{Checksum, FeedReceiver, FeedSender, checksum};
 use strath_core::Digest;
 
 const MAGIC: u32 = u32::from_le_bytes(*b"STRF");
@@ -71,7 +71,7 @@ impl Header {
         bytes[24..32].copy_from_slice(&self.values.to_le_bytes());
         bytes[32..64].copy_from_slice(&self.digest.0);
         bytes[64..72].copy_from_slice(&self.loss.to_le_bytes());
-        let checksum = crc32c::crc32c(&bytes[..CHECKED_BYTES]);
+        let checksum = checksum(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -79,7 +79,7 @@ impl Header {
     pub(crate) fn parse(bytes: &[u8; HEADER_BYTES]) -> io::Result<Self> {
         let u32_at = |at: usize| u32::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
         let u64_at = |at: usize| u64::from_le_bytes(std::array::from_fn(|byte| bytes[at + byte]));
-        if u32_at(0) != MAGIC || u32_at(CHECKED_BYTES) != crc32c::crc32c(&bytes[..CHECKED_BYTES]) {
+        if u32_at(0) != MAGIC || u32_at(CHECKED_BYTES) != checksum(&bytes[..CHECKED_BYTES]) {
             return Err(invalid("what came is no word of a feed, or was changed on the way".into()));
         }
         let kind = Kind::of(u32_at(4))
@@ -99,16 +99,16 @@ pub(super) fn send(line: &mut FeedSender, header: Header, pieces: &[&[f32]]) -> 
     if header.values == 0 {
         return Ok(());
     }
-    let (mut bytes, mut checksum) = (vec![0; CHUNK_BYTES], 0);
+    let (mut bytes, mut sent) = (vec![0; CHUNK_BYTES], Checksum::default());
     for values in pieces.iter().flat_map(|piece| piece.chunks(CHUNK_BYTES / 4)) {
         let bytes = &mut bytes[..4 * values.len()];
         for (to, value) in bytes.chunks_exact_mut(4).zip(values) {
             to.copy_from_slice(&value.to_le_bytes());
         }
-        checksum = crc32c::crc32c_append(checksum, bytes);
+        sent.update(bytes);
         line.send(bytes, SILENCE)?;
     }
-    line.send(&checksum.to_le_bytes(), SILENCE)
+    line.send(&sent.value().to_le_bytes(), SILENCE)
 }
 
 /// The next word's header.
@@ -130,18 +130,18 @@ pub(super) fn take(
         let Header { kind, values, .. } = header;
         return Err(invalid(format!("found a word ({kind:?}) of {values} values, expected {expected}: models differ")));
     }
-    let (mut bytes, mut checksum) = (vec![0; CHUNK_BYTES], 0);
+    let (mut bytes, mut found) = (vec![0; CHUNK_BYTES], Checksum::default());
     for values in pieces.iter_mut().flat_map(|piece| piece.chunks_mut(CHUNK_BYTES / 4)) {
         let bytes = &mut bytes[..4 * values.len()];
         line.receive(bytes, SILENCE, cancelled)?;
-        checksum = crc32c::crc32c_append(checksum, bytes);
+        found.update(bytes);
         for (value, from) in values.iter_mut().zip(bytes.as_chunks().0) {
             *value = f32::from_le_bytes(*from);
         }
     }
     let mut told = [0; 4];
     line.receive(&mut told, SILENCE, cancelled)?;
-    let is_whole = u32::from_le_bytes(told) == checksum;
+    let is_whole = u32::from_le_bytes(told) == found.value();
     if is_whole { Ok(()) } else { Err(invalid(format!("a word ({:?}) was changed on the way", header.kind))) }
 }
 
@@ -173,7 +173,7 @@ mod tests {
         let mut bytes =
             Header { kind: Kind::End, step: 0, newest: 0, values: 0, loss: 0, digest: Digest::default() }.to_bytes();
         bytes[4] = 9;
-        let checksum = crc32c::crc32c(&bytes[..CHECKED_BYTES]);
+        let checksum = checksum(&bytes[..CHECKED_BYTES]);
         bytes[CHECKED_BYTES..].copy_from_slice(&checksum.to_le_bytes());
         assert!(Header::parse(&bytes).unwrap_err().to_string().contains("kind 9"));
     }

@@ -155,14 +155,16 @@ fn encode(number: u64, entry: &Entry) -> Vec<u8> {
             }
         }
     }
-    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes.extend(strath_collective::checksum(&bytes).to_le_bytes());
     bytes
 }
 
 fn decode(bytes: &[u8]) -> Option<(u64, Entry)> {
     let (head, rest) = bytes.split_first_chunk::<HEAD>()?;
     let (body, crc) = rest.split_last_chunk::<TAIL>()?;
-    if length(head)? != bytes.len() || crc32c::crc32c(&bytes[..bytes.len() - TAIL]) != u32::from_le_bytes(*crc) {
+    if length(head)? != bytes.len()
+        || strath_collective::checksum(&bytes[..bytes.len() - TAIL]) != u32::from_le_bytes(*crc)
+    {
         return None;
     }
     let number = u64::from_le_bytes(*head.first_chunk()?);
