@@ -135,8 +135,8 @@ pub struct Convolution {
     pub side: Side,
 }
 
-/// A stream of a device: all that is asked of it happens in order, and nothing waits for it but [`download`](Self::download) and
-/// [`wait`](Self::wait). What is asked of two streams happens in any order, or at once, but for [marks](Self::mark).
+/// A stream of a device: all that is asked of it happens in order, and nothing waits for it but [`download`](Self::download),
+/// [`take`](Self::take) and [`wait`](Self::wait). What is asked of two streams happens in any order, or at once, but for [marks](Self::mark).
 ///
 /// # Safety
 /// Addresses that are given to its methods come from [`allocate`](Self::allocate), are not released yet, and what lies there is long enough.
@@ -190,7 +190,7 @@ pub trait Driver: Debug + Send + Sync {
     /// As the trait says.
     unsafe fn begin_download(&self, from: u64, bytes: usize) -> Result<Copying, GpuError>;
 
-    /// Waits for a copy, and takes what it brought: as many bytes as it was begun with.
+    /// Waits for a copy, and takes what it brought: as many bytes as it was begun with, or it panics.
     fn take(&self, copy: Copying, to: &mut [u8]) -> Result<(), GpuError>;
 
     /// Nobody takes a copy any more. Whatever is asked of this stream from now on comes after it.

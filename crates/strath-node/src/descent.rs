@@ -73,6 +73,8 @@ struct Pieces {
     all: Vec<Piece>,
     /// What was heard of the last micro-batch's gradient, where it is sent as it comes.
     heard: Option<Heard>,
+    /// The pieces that leave a device, in the order in which they do.
+    leaving: Vec<usize>,
 }
 
 /// What is known of a gradient that is sent as it comes.
@@ -112,7 +114,7 @@ impl Descent {
     ) -> Result<Self, GpuError> {
         let all = pieces.iter().map(|range| Piece::new(reduce, range, place)).collect::<Result<_, GpuError>>()?;
         let (peers, place) = (peers.clone(), place.clone());
-        Ok(Self(Arc::new(Mutex::new(Pieces { peers, step, place, all, heard: None }))))
+        Ok(Self(Arc::new(Mutex::new(Pieces { peers, step, place, all, heard: None, leaving: Vec::new() }))))
     }
 
     fn lock(&self) -> MutexGuard<'_, Pieces> {
@@ -187,20 +189,17 @@ impl Descent {
         }
     }
 
-    /// Sends what leaves a device, each piece when it has come: waits for the passes that they are of. What is at fault with them is yet to be told, and
+    /// Sends what leaves a device, each piece when it has come, in the order in which they were copied: waits for the passes that they are of. What is at fault with them is yet to be told, and
     /// goes with what is sent later.
     ///
     /// # Errors
     /// The device's.
     pub fn send_leaving(&self) -> Result<(), GpuError> {
-        let Pieces { peers, step, all: pieces, .. } = &mut *self.lock();
+        let Pieces { peers, step, all: pieces, leaving, .. } = &mut *self.lock();
         let several = pieces.len();
-        // As a backward fills them.
-        for at in (0..several).rev() {
-            if matches!(pieces[at].sum, Sum::Leaving(_)) {
-                pieces[at].send_early(peers, *step, bucket(at, several))?;
-                pieces.iter_mut().for_each(Piece::look);
-            }
+        for at in leaving.drain(..) {
+            pieces[at].send_early(peers, *step, bucket(at, several))?;
+            pieces.iter_mut().for_each(Piece::look);
         }
         Ok(())
     }
@@ -315,10 +314,11 @@ impl Pieces {
         weights: &Vector<f32>,
     ) -> Result<(), GpuError> {
         let here = self.place.gpu().cloned();
-        let (Self { all: pieces, heard: Some(Heard::Device(checks)), .. }, Some(here)) = (self, here) else {
+        let (Self { all: pieces, heard: Some(Heard::Device(checks)), leaving, .. }, Some(here)) = (self, here) else {
             unreachable!("what is told lies on a device")
         };
-        let Some(piece) = pieces.iter_mut().find(|piece| piece.range.contains(&range.start)) else { return Ok(()) };
+        let found = pieces.iter_mut().enumerate().find(|(_, piece)| piece.range.contains(&range.start));
+        let Some((at, piece)) = found.filter(|(_, piece)| matches!(piece.sum, Sum::Growing(_))) else { return Ok(()) };
         piece.missing -= range.len();
         if piece.missing == 0 {
             if last.decay != 0.0 {
@@ -326,6 +326,7 @@ impl Pieces {
             }
             here.follow(gradient.gpu())?;
             checks.extend(piece.add_and_leave(gradient, last.share)?);
+            leaving.push(at);
         }
         if pieces.iter().all(|piece| piece.missing == 0) {
             // Its memory serves again.

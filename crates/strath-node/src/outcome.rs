@@ -31,7 +31,7 @@ pub struct StepOutcome {
     pub telemetry: Telemetry,
     /// What all ranks do after this step.
     pub after: After,
-    /// From when to when each piece of the gradient was under way that left during the backward.
+    /// From when to when each piece of the gradient was under way that left as soon as it was whole.
     pub travelled: Vec<(Instant, Instant)>,
     /// Seconds of each phase on this rank.
     pub seconds: PhaseSeconds,

@@ -1,4 +1,4 @@
-//! Copies to the host beside what the device computes: on a stream of their own, into pinned memory that serves again from step to step.
+//! Copies to the host beside what the device computes: on a stream of their own, into pinned memory, as far as the host pins any, that serves again from step to step.
 
 use cudarc::driver::{DriverError, result as driver, sys};
 
@@ -22,6 +22,8 @@ pub(super) struct Copies {
 /// Where a copy goes to.
 struct Place {
     pinned: Pinned,
+    /// Bytes of the last copy.
+    copied: usize,
     /// Whether nobody is about to take what lies there. The next copy there comes after the last, on their stream.
     is_free: bool,
 }
@@ -65,13 +67,18 @@ impl Copies {
             driver::memcpy_dtoh_async(pinned.front(bytes), from, stream).map_err(failed("give values back"))?;
             pinned.record(stream)?;
         }
-        self.places[at].is_free = false;
+        (self.places[at].copied, self.places[at].is_free) = (bytes, false);
         Ok(Copying(at as u64))
     }
 
-    /// Where a copy goes to, to be waited for.
-    pub(super) fn place_of(&self, Copying(at): Copying) -> Pinned {
-        self.places[at as usize].pinned
+    /// Where a copy of so many bytes goes to, to be waited for.
+    ///
+    /// # Panics
+    /// Where it is of another number, or was taken or given up.
+    pub(super) fn place_of(&self, Copying(at): Copying, bytes: usize) -> Pinned {
+        let Place { pinned, copied, is_free } = &self.places[at as usize];
+        assert!(!is_free && *copied == bytes, "{bytes} bytes of a copy of {copied}, or of one that was taken");
+        *pinned
     }
 
     /// What a copy brought was taken.
@@ -81,8 +88,9 @@ impl Copies {
 
     /// Nobody takes a copy: what is asked of the stream that it is of comes after it.
     pub(super) fn give_up(&mut self, copy: Copying) {
+        let Copying(at) = copy;
         // SAFETY: the stream outlives this. A device that cannot even be told to wait has failed, and computes nothing any more.
-        let _ = unsafe { self.place_of(copy).before(self.of) };
+        let _ = unsafe { self.places[at as usize].pinned.before(self.of) };
         self.taken(copy);
     }
 
@@ -115,8 +123,8 @@ impl Copies {
             return Ok(at);
         }
         // SAFETY: as this function's.
-        let pinned = unsafe { Pinned::new(bytes.max(1))? };
-        self.places.push(Place { pinned, is_free: true });
+        let pinned = unsafe { Pinned::or_plain(bytes.max(1))? };
+        self.places.push(Place { pinned, copied: 0, is_free: true });
         Ok(self.places.len() - 1)
     }
 }

@@ -220,7 +220,7 @@ impl Driver for Cuda {
 
     fn take(&self, copy: Copying, to: &mut [u8]) -> Result<(), GpuError> {
         self.enter()?;
-        let place = lock(&self.copies).place_of(copy);
+        let place = lock(&self.copies).place_of(copy, to.len());
         // Others may begin copies meanwhile.
         let waited = place.settle();
         if waited.is_ok() {

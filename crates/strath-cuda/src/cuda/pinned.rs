@@ -1,5 +1,6 @@
 //! Memory of the host that the device reads and writes by itself.
 
+use std::alloc::{Layout, alloc, dealloc};
 use std::ffi::c_void;
 
 use cudarc::driver::{result as driver, sys};
@@ -13,6 +14,18 @@ pub(super) struct Pinned {
     at: *mut u8,
     bytes: usize,
     copied: sys::CUevent,
+    /// Memory as the process has it, where the host pins no more: copies are as right, and the host waits for them.
+    is_plain: bool,
+}
+
+/// Of plain memory.
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes, 4096).expect("what lies on a device is no half of the address space")
+}
+
+/// An event that marks copies.
+fn event() -> Result<sys::CUevent, GpuError> {
+    driver::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(failed("make an event"))
 }
 
 impl Pinned {
@@ -21,17 +34,34 @@ impl Pinned {
     /// # Safety
     /// A context is current.
     pub(super) unsafe fn new(bytes: usize) -> Result<Self, GpuError> {
-        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-        let copied = driver::event::create(untimed).map_err(failed("make an event"))?;
+        let copied = event()?;
         // SAFETY: as this function's.
         match unsafe { driver::malloc_host(bytes, 0) } {
-            Ok(at) => Ok(Self { at: at.cast(), bytes, copied }),
+            Ok(at) => Ok(Self { at: at.cast(), bytes, copied, is_plain: false }),
             Err(error) => {
                 // SAFETY: nothing waits for it.
                 let _ = unsafe { driver::event::destroy(copied) };
                 Err(failed("pin memory of the host")(error))
             }
         }
+    }
+
+    /// The same, not 0, and not pinned where the host pins no more.
+    ///
+    /// # Safety
+    /// A context is current.
+    pub(super) unsafe fn or_plain(bytes: usize) -> Result<Self, GpuError> {
+        // SAFETY: as this function's.
+        if let Ok(pinned) = unsafe { Self::new(bytes) } {
+            return Ok(pinned);
+        }
+        let copied = event()?;
+        // SAFETY: not 0 bytes.
+        let at = unsafe { alloc(layout(bytes)) };
+        if at.is_null() {
+            std::alloc::handle_alloc_error(layout(bytes));
+        }
+        Ok(Self { at, bytes, copied, is_plain: true })
     }
 
     /// Gives both back.
@@ -42,7 +72,11 @@ impl Pinned {
         // SAFETY: as this function's; a device that has failed cannot be tidied up.
         unsafe {
             let _ = driver::event::destroy(self.copied);
-            let _ = driver::free_host(self.at.cast::<c_void>());
+            if self.is_plain {
+                dealloc(self.at, layout(self.bytes));
+            } else {
+                let _ = driver::free_host(self.at.cast::<c_void>());
+            }
         }
     }
 
@@ -56,7 +90,7 @@ impl Pinned {
     /// # Safety
     /// There are so many, no copy is under way, and nobody else uses them meanwhile.
     pub(super) unsafe fn front<'a>(self, bytes: usize) -> &'a mut [u8] {
-        debug_assert!(bytes <= self.bytes, "{bytes} of {} bytes", self.bytes);
+        assert!(bytes <= self.bytes, "{bytes} of {} bytes", self.bytes);
         // SAFETY: as this function's.
         unsafe { std::slice::from_raw_parts_mut(self.at, bytes) }
     }

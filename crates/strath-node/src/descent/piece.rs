@@ -71,14 +71,16 @@ impl Piece {
 
     /// Sends it as soon as it is whole; from a device, once it has come.
     pub(super) fn send_early(&mut self, peers: &Collective, step: Step, bucket: Bucket) -> Result<(), GpuError> {
-        match std::mem::replace(&mut self.sum, Sum::Taken) {
-            Sum::Growing(sum) => self.send(peers, step, bucket, sum.into_payload()?, Fault::NONE),
-            Sum::Leaving(sum) => self.send(peers, step, bucket, sum.arrived()?, Fault::NONE),
-            other => self.sum = other,
-        }
-        if matches!(self.sum, Sum::Sent(_)) {
-            self.travelled.0.get_or_insert_with(Instant::now);
-        }
+        let payload = match std::mem::replace(&mut self.sum, Sum::Taken) {
+            Sum::Growing(sum) => sum.into_payload()?,
+            Sum::Leaving(sum) => sum.arrived()?,
+            other => {
+                self.sum = other;
+                return Ok(());
+            }
+        };
+        self.travelled.0 = Some(Instant::now());
+        self.send(peers, step, bucket, payload, Fault::NONE);
         Ok(())
     }
 

@@ -39,11 +39,11 @@ fn places() -> Vec<[Place; 2]> {
     places
 }
 
-/// Tells a gradient as a backward does: on a device, where each tensor has been asked for.
-fn tell(hears: Hears, layout: &Layout, gradient: &[f32], at: &Place) -> Flat {
+/// Tells a gradient as a backward does, here tensor by tensor of `order`: on a device, where each has been asked for.
+fn tell(hears: Hears, layout: &Layout, order: &[usize], gradient: &[f32], at: &Place) -> Flat {
     let (all, mut told) = (at.holding(gradient.to_vec()).unwrap(), at.zeros(layout.len()).unwrap());
     let mut hears = hears;
-    for range in layout.entries().iter().rev().map(strath_core::layout::Entry::range) {
+    for range in order.iter().map(|tensor| layout.entries()[*tensor].range()) {
         let added = all.part(range.clone()).add_floats(&mut told, range.start, 1.0, f32::INFINITY);
         match (&mut hears, &mut told) {
             (Hears::Host(hears), _) => hears(range.clone(), &gradient[range]),
@@ -92,7 +92,7 @@ fn a_gradient_that_is_told_tensor_by_tensor_gives_the_bits_of_one_that_is_added_
                     let at = places[1].weights(weights.clone()).unwrap();
                     let last = Last { share: 0.25, lane: 0, at, decay, layout: layout.clone() };
                     let hears = descent.listener(last).unwrap().unwrap();
-                    let told = tell(hears, &layout, &gradient(7.0), &places[1]);
+                    let told = tell(hears, &layout, &[2, 1, 0], &gradient(7.0), &places[1]);
                     // Its memory serves again.
                     drop(told);
                     places[1].holding(vec![f32::NAN; layout.len()]).unwrap();
@@ -110,6 +110,26 @@ fn a_gradient_that_is_told_tensor_by_tensor_gives_the_bits_of_one_that_is_added_
 }
 
 #[test]
+fn pieces_are_sent_as_a_backward_completes_them_whatever_their_tensors_are_called() {
+    let layout = Arc::new(layout(&[LEAST_VALUES; 3]));
+    let peers = Arc::new(Collective::alone(strath_core::RunId(1), strath_core::Generation(1)));
+    let gradient = vec![1.0; layout.len()];
+    for places in places() {
+        for order in [[1, 0, 2], [0, 1, 2], [2, 0, 1]] {
+            let descent = Descent::new(Reduce::Exact, &cut(&layout, 2), &peers, Step(1), &places[0]).unwrap();
+            let at = places[1].weights(Arc::new(gradient.clone())).unwrap();
+            let last = Last { share: 1.0, lane: 0, at, decay: 0.0, layout: layout.clone() };
+            let hears = descent.listener(last).unwrap().unwrap();
+            tell(hears, &layout, &order, &gradient, &places[1]);
+            descent.send_leaving().unwrap();
+            let sum = descent.wait(|| vec![0.0; layout.len()], Duration::from_secs(1)).unwrap();
+            let left = order.map(|piece| sum.travelled[piece].0);
+            assert!(left.is_sorted() && left[0] < left[2], "{order:?}: {left:?}");
+        }
+    }
+}
+
+#[test]
 fn a_value_out_of_range_is_named_and_its_piece_takes_the_word_along() {
     let layout = Arc::new(layout(&[LEAST_VALUES, 7, LEAST_VALUES]));
     let peers = Arc::new(Collective::alone(strath_core::RunId(1), strath_core::Generation(1)));
@@ -120,7 +140,7 @@ fn a_value_out_of_range_is_named_and_its_piece_takes_the_word_along() {
         let hears = descent.listener(last).unwrap().unwrap();
         let mut gradient = vec![1.0; layout.len()];
         gradient[LEAST_VALUES + 2] = f32::NAN;
-        tell(hears, &layout, &gradient, &places[1]);
+        tell(hears, &layout, &[2, 1, 0], &gradient, &places[1]);
         descent.send_leaving().unwrap();
         let (fault, early) = match descent.heard().unwrap() {
             Heard::Host(fault) => (fault, 1),

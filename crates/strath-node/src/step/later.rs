@@ -1,4 +1,4 @@
-//! What is told of a step's passes and lanes: on the host at once, on a device before the step sends its sums, all together. Nobody waits in between, so the
+//! What is told of a step's passes and lanes: on the host at once, on a device all together, once all passes were asked for. Nobody waits in between, so the
 //! device has the next pass at hand while it computes one.
 
 use strath_core::fault::{Culprit, Fault};
