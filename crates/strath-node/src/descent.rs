@@ -41,12 +41,22 @@ pub fn cut(layout: &Layout, hosts: u32) -> Vec<Range<usize>> {
     if hosts < 2 {
         return vec![whole];
     }
-    let least = LEAST_VALUES.max(layout.len().div_ceil(Bucket::MOST_PIECES as usize));
+    let least = LEAST_VALUES.max(layout.len().div_ceil(Bucket::MOST_PIECES as usize - 1));
+    let entries = layout.entries();
+    let is_large = |group: &str| {
+        entries.iter().filter(|entry| self::group(&entry.name) == group).map(|entry| entry.range().len()).sum::<usize>()
+            >= 2 * least
+    };
     let (mut pieces, mut end) = (Vec::new(), whole.end);
-    for entry in layout.entries().iter().rev() {
+    for (at, entry) in entries.iter().enumerate().rev() {
         let start = entry.range().start;
         // What is left at the front is not worth a piece of its own if it is small.
-        if end - start >= least && start >= least / 2 {
+        let is_whole = end - start >= least && start >= least / 2;
+        // Names are in no order of time: what lies at the end, behind a network's blocks (`stem`, `patch_embed`), is filled last, and they do not wait for it.
+        let before = at.checked_sub(1).map(|before| group(&entries[before].name));
+        let is_behind =
+            pieces.is_empty() && before.is_some_and(|before| before != group(&entry.name) && is_large(before));
+        if is_whole || is_behind {
             pieces.push(start..end);
             end = start;
         }
@@ -54,6 +64,11 @@ pub fn cut(layout: &Layout, hosts: u32) -> Vec<Range<usize>> {
     pieces.push(0..end);
     pieces.reverse();
     pieces
+}
+
+/// The layers that a tensor belongs to: the first part of its name.
+fn group(name: &str) -> &str {
+    name.split('.').next().unwrap_or(name)
 }
 
 /// The pieces' names in the collective: of one, the gradient's.

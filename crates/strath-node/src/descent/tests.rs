@@ -26,6 +26,22 @@ fn pieces_are_whole_tensors_that_cover_the_gradient_and_few() {
     assert_eq!(cut(&layout(&[100, one]), 2).len(), 1, "a small rest goes with its neighbour");
 }
 
+#[test]
+fn what_lies_behind_large_blocks_by_name_is_not_waited_for_with_them() {
+    let one = LEAST_VALUES;
+    let starts = |tensors: &[(&str, usize)]| {
+        let layout = Layout::new(tensors.iter().map(|(name, len)| ((*name).into(), vec![*len]))).unwrap();
+        cut(&layout, 2).iter().map(|piece| piece.start).collect::<Vec<_>>()
+    };
+    let resnet = [("classifier.weight", 10), ("stages.0.weight", one), ("stages.1.weight", one), ("stem.weight", 5)];
+    assert_eq!(starts(&resnet), [0, one + 10, 2 * one + 10]);
+    let vit =
+        [("blocks.0.w", one), ("blocks.1.w", one), ("cls_token", 9), ("head.weight", 9), ("patch_embed.weight", 9)];
+    assert_eq!(starts(&vit), [0, one, 2 * one]);
+    let small = [("classifier.weight", 10), ("stages.0.weight", one), ("stem.weight", 5)];
+    assert_eq!(starts(&small), [0], "one piece of blocks goes with what is around it");
+}
+
 /// Where a gradient is added, and the stream that computes it.
 fn places() -> Vec<[Place; 2]> {
     let mut places = vec![[Place::default(), Place::default()]];
