@@ -2,7 +2,7 @@
 //!
 //! Between hosts it is reduced in pieces of whole tensors, and each leaves as soon as the backward of this rank's last micro-batch has filled it:
 //! the last layers' are on the wire while the first layers' are still being computed (Li et al. 2020, "PyTorch Distributed", section 3.2.3).
-//! Ranks of one host reduce it whole: what carries their sums is the processors that compute.
+//! Ranks of one host reduce it whole, as what carries their sums is the processors that compute; not so those on GPUs.
 //!
 //! ```text
 //! backward    │ head │ block 6 │ block 5 │ ... │ block 1 │ stem │
@@ -19,7 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use strath_collective::{Bucket, Collective, CollectiveError};
-use strath_core::config::Reduce;
+use strath_core::config::{Numerics, Reduce};
 use strath_core::fault::{Culprit, Fault};
 use strath_core::{Layout, Step};
 use strath_cuda::nccl::NcclError;
@@ -35,10 +35,17 @@ use self::piece::{Piece, Sum};
 /// A piece has at least so many values, 1 MiB: below, what a message costs outweighs what it hides.
 const LEAST_VALUES: usize = 1 << 18;
 
-/// Where the gradient is cut: the same on every rank, and for the whole run, as the cut shows in the bits of `f32` sums.
-pub fn cut(layout: &Layout, hosts: u32) -> Vec<Range<usize>> {
+/// Whether ranks send the gradient in pieces: between hosts, and from GPUs. Of these every rank knows by itself whether the others have one too where all must
+/// compute the same bits, which a GPU's are not a processor's.
+pub fn leaves_in_pieces(peers: &Collective, place: &Place, numerics: Numerics) -> bool {
+    let are_on_gpus = place.gpu().is_some() && numerics == Numerics::Same;
+    peers.hosts().count() > 1 || (are_on_gpus && peers.identity().world_size > 1)
+}
+
+/// Where the gradient is cut, if it is: the same on every rank, and for the whole run, as the cut shows in the bits of `f32` sums.
+pub fn cut(layout: &Layout, is_cut: bool) -> Vec<Range<usize>> {
     let whole = 0..layout.len();
-    if hosts < 2 {
+    if !is_cut {
         return vec![whole];
     }
     let least = LEAST_VALUES.max(layout.len().div_ceil(Bucket::MOST_PIECES as usize - 1));
@@ -266,7 +273,7 @@ impl Descent {
         let (mut gradient, mut fault, mut travelled) = (room(), Fault::NONE, Vec::new());
         for piece in pieces {
             let (Flat::Host(values), found) = piece.wait(deadline)? else {
-                unreachable!("between hosts nobody is alone")
+                unreachable!("who is alone sends nothing in pieces")
             };
             gradient[piece.range.clone()].copy_from_slice(&values);
             peers.give_room(values);

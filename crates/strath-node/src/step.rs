@@ -122,7 +122,8 @@ impl Stepper {
         let rungs = config.telemetry.ladder.then(|| Arc::new(Rungs::new(&plan, assignment, held)));
         let buffers = Buffers::new(model.parameters().len(), Place::from(model.gpu()));
         let streams = seats::streams(&config, &plan, &share, buffers.place());
-        let pieces = descent::cut(model.parameters(), peers.hosts().count());
+        let is_cut = descent::leaves_in_pieces(peers, buffers.place(), config.cluster.numerics);
+        let pieces = descent::cut(model.parameters(), is_cut);
         let audience = Audience::default();
         let longest = Duration::ZERO;
         Ok(Self {
@@ -158,7 +159,7 @@ impl Stepper {
         let Some(gpu) = self.model.gpu() else { return Ok(()) };
         self.gpus = Some(Gpus::connect(gpu, id, peers)?);
         // They sum it whole.
-        self.pieces = descent::cut(self.model.parameters(), 1);
+        self.pieces = descent::cut(self.model.parameters(), false);
         Ok(())
     }
 

@@ -13,17 +13,17 @@ fn pieces_are_whole_tensors_that_cover_the_gradient_and_few() {
     let one = LEAST_VALUES;
     for lengths in [vec![3], vec![one, 5, one], vec![10 * one, 1, 2], vec![one / 5; 100], vec![1, 1, 9 * one]] {
         let layout = layout(&lengths);
-        let whole = cut(&layout, 1);
-        assert_eq!((whole.len(), whole[0].clone()), (1, 0..layout.len()), "ranks of one host reduce it whole");
-        let pieces = cut(&layout, 2);
+        let whole = cut(&layout, false);
+        assert_eq!((whole.len(), whole[0].clone()), (1, 0..layout.len()), "not cut");
+        let pieces = cut(&layout, true);
         assert!(pieces.len() <= Bucket::MOST_PIECES as usize);
         assert_eq!(pieces.iter().map(ExactSizeIterator::len).sum::<usize>(), layout.len());
         assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start) && pieces[0].start == 0);
         let starts: Vec<usize> = layout.entries().iter().map(|entry| entry.range().start).collect();
         assert!(pieces.iter().all(|piece| starts.contains(&piece.start)), "{pieces:?}");
     }
-    assert_eq!(cut(&layout(&[one, one, one]), 2).len(), 3);
-    assert_eq!(cut(&layout(&[100, one]), 2).len(), 1, "a small rest goes with its neighbour");
+    assert_eq!(cut(&layout(&[one, one, one]), true).len(), 3);
+    assert_eq!(cut(&layout(&[100, one]), true).len(), 1, "a small rest goes with its neighbour");
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn what_lies_behind_large_blocks_by_name_is_not_waited_for_with_them() {
     let one = LEAST_VALUES;
     let starts = |tensors: &[(&str, usize)]| {
         let layout = Layout::new(tensors.iter().map(|(name, len)| ((*name).into(), vec![*len]))).unwrap();
-        cut(&layout, 2).iter().map(|piece| piece.start).collect::<Vec<_>>()
+        cut(&layout, true).iter().map(|piece| piece.start).collect::<Vec<_>>()
     };
     let resnet = [("classifier.weight", 10), ("stages.0.weight", one), ("stages.1.weight", one), ("stem.weight", 5)];
     assert_eq!(starts(&resnet), [0, one + 10, 2 * one + 10]);
@@ -96,14 +96,14 @@ fn a_gradient_that_is_told_tensor_by_tensor_gives_the_bits_of_one_that_is_added_
                     (sum.gradient.into_host().unwrap(), sum.travelled.len())
                 };
                 let mut last = gradient(7.0);
-                let whole = begun(&cut(&layout, 1), &Default::default());
+                let whole = begun(&cut(&layout, false), &Default::default());
                 vector::add_scaled(&mut last, &weights, decay as f32);
                 whole.add(&Flat::Host(last), 0.25).and_then(Checks::settle).unwrap();
                 let (whole, travelled) = ended(whole);
                 assert_eq!(travelled, 0);
 
                 for places in places() {
-                    let pieces = cut(&layout, 2);
+                    let pieces = cut(&layout, true);
                     let descent = begun(&pieces, &places);
                     let at = places[1].weights(weights.clone()).unwrap();
                     let last = Last { share: 0.25, lane: 0, at, decay, layout: layout.clone() };
@@ -132,7 +132,7 @@ fn pieces_are_sent_as_a_backward_completes_them_whatever_their_tensors_are_calle
     let gradient = vec![1.0; layout.len()];
     for places in places() {
         for order in [[1, 0, 2], [0, 1, 2], [2, 0, 1]] {
-            let descent = Descent::new(Reduce::Exact, &cut(&layout, 2), &peers, Step(1), &places[0]).unwrap();
+            let descent = Descent::new(Reduce::Exact, &cut(&layout, true), &peers, Step(1), &places[0]).unwrap();
             let at = places[1].weights(Arc::new(gradient.clone())).unwrap();
             let last = Last { share: 1.0, lane: 0, at, decay: 0.0, layout: layout.clone() };
             let hears = descent.listener(last).unwrap().unwrap();
@@ -150,7 +150,7 @@ fn a_value_out_of_range_is_named_and_its_piece_takes_the_word_along() {
     let layout = Arc::new(layout(&[LEAST_VALUES, 7, LEAST_VALUES]));
     let peers = Arc::new(Collective::alone(strath_core::RunId(1), strath_core::Generation(1)));
     for places in places() {
-        let descent = Descent::new(Reduce::Exact, &cut(&layout, 2), &peers, Step(1), &places[0]).unwrap();
+        let descent = Descent::new(Reduce::Exact, &cut(&layout, true), &peers, Step(1), &places[0]).unwrap();
         let at = places[1].weights(Arc::new(vec![0.0; layout.len()])).unwrap();
         let last = Last { share: 1.0, lane: 3, at, decay: 0.0, layout: layout.clone() };
         let hears = descent.listener(last).unwrap().unwrap();
