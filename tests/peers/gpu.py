@@ -3,17 +3,21 @@
 STRATH is built with --features cuda; the Python that runs this has PyTorch for the same GPU. In this order, so that what matters most is there should the time run out:
 
 1. every reference case with one worker on cuda:0, within its tolerance (tests/reference);
-2. the same weights_sha256 for 1, 2 and 4 workers that share cuda:0, and for 1, 2 and 4 streams;
-3. images/s of a SAM step beside PyTorch's on the same GPU, in bf16 on both sides (PyTorch's by autocast), then in TF32, last in f32, batch 128, m 128 and 32, in turns: Strath, PyTorch channels-last
-   eager, and the same compiled, the better of which counts;
-4. before those in f32, images/s in bf16 with lanes of 8 and of 32 examples on 1, 2 and 4 streams.
+2. the same weights_sha256 for 1, 2 and 4 workers that share cuda:0, over TCP, and for 1, 2 and 4 streams;
+3. images/s of a SAM step beside PyTorch's on the same GPU, in bf16 on both sides (PyTorch's by autocast) and in TF32, batch 128, m 128 and 32, in turns: Strath, and PyTorch channels-last eager;
+4. the same compiled by PyTorch; the better of its two counts;
+5. images/s in bf16 with lanes of 8 and of 32 examples on 1, 2 and 4 streams;
+6. each kernel's share of the peak (strath bench kernels), in bf16;
+7. the rows of 3 again, so that medians are of more turns, and those in f32, as far as the time reaches.
 
-Prints a line a result, and at the end the ratios as a Markdown table; with --out writes everything as JSON. Data is drawn, 32x32x3 and 10 classes.
+What fails is written down, and the next is measured. Prints a line a result, and at the end the ratios as a Markdown table; with --out writes everything as JSON. Data is drawn, 32x32x3 and 10
+classes. Where this Python's packages bring NVIDIA's libraries, Strath is shown them.
 """
 import argparse
 import concurrent.futures
 import json
 import os
+import site
 import statistics
 import subprocess
 import sys
@@ -66,14 +70,14 @@ def draw(folder):
 def config(data, network, m, workers, steps, compute="f32"):
     kind, options = network
     sets = {"data.kind": "safetensors", "data.path": str(data), "data.classes": 10, "model.kind": kind, "batch.size": BATCH, "sam.m": m, "sam.rho": RHO, "run.steps": steps,
-            "optimizer.lr": 0.1, "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.device": DEVICE, "model.compute": compute,
+            "optimizer.lr": 1e-3, "optimizer.momentum": 0.9, "optimizer.weight_decay": 5e-4, "cluster.workers": workers, "cluster.device": DEVICE, "cluster.transport": "tcp", "model.compute": compute,
             **{f"model.{key}": value for key, value in options.items()}}
     return sets, "[run]\nname = \"gpu\"\n[data]\nkind = \"digits\"\n[model]\nkind = \"mlp\"\nhidden = [1]\n"
 
 
 def ours(strath, data, network, m, steps, compute, **more):
     sets, base = config(data, network, m, 1, steps + 5, compute)
-    lines = train.steps(strath, {**sets, **more}, 5, base)
+    lines = train.steps(strath, {**sets, **more}, 5, base, timeout=60)
     return BATCH / statistics.median(line["step_s"] for line in lines)
 
 
@@ -87,7 +91,7 @@ def hashes(strath, data):
             file, out = Path(folder) / "run.toml", Path(folder) / "out"
             file.write_text(base)
             arguments = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
-            subprocess.run([strath, "train", file, "--no-report", "--out", out, *arguments], check=True, capture_output=True, text=True, timeout=180)
+            subprocess.run([strath, "train", file, "--no-report", "--out", out, *arguments], check=True, capture_output=True, text=True, timeout=60)
             found[f"{workers} workers, {streams} streams"] = json.loads((out / "summary.json").read_text())["weights_sha256"]
     return found
 
@@ -100,8 +104,10 @@ def theirs(network, m, steps, compute, compiled):
     torch.backends.cudnn.benchmark = True
     net = models.build(kind, 3, 32, 10, **options).to(DEVICE, memory_format=torch.channels_last)
     weights = list(net.parameters())
-    forward = torch.compile(net) if compiled else net
-    optimizer = torch.optim.SGD(weights, lr=0.1, momentum=0.9, weight_decay=5e-4, foreach=True)
+    # Of what another size compiled nothing is left over.
+    torch.compiler.reset()
+    forward = torch.compile(net, dynamic=False) if compiled else net
+    optimizer = torch.optim.SGD(weights, lr=1e-3, momentum=0.9, weight_decay=5e-4, foreach=True)
     images = torch.randn(EXAMPLES, 3, 32, 32, device=DEVICE).contiguous(memory_format=torch.channels_last)
     labels = torch.randint(0, 10, (EXAMPLES,), device=DEVICE)
 
@@ -142,6 +148,53 @@ def theirs(network, m, steps, compute, compiled):
     return BATCH / statistics.median(seconds)
 
 
+def libraries():
+    """Shows Strath the libraries that came with this Python's packages, as its own search knows the system's alone."""
+    folders = [str(folder) for root in site.getsitepackages() for folder in sorted(Path(root).glob("nvidia/*/lib"))]
+    path = os.environ.get("LD_LIBRARY_PATH")
+    os.environ["LD_LIBRARY_PATH"] = ":".join([*([path] if path else []), *folders])
+
+
+def kernels(strath, data, network):
+    """Microseconds of each product of a network's layers, and its share of the peak."""
+    sets, base = config(data, network, BATCH, 1, 1, "bf16")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "run.toml"
+        file.write_text(base)
+        arguments = [f"--set={key}={json.dumps(value)}" for key, value in sets.items()]
+        done = subprocess.run([strath, "bench", "kernels", file, "--batch", str(BATCH), "--json", *arguments], check=True, capture_output=True, text=True, timeout=60)
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+
+
+class Measurements:
+    """What was found so far: a line on the screen each, and a file."""
+
+    def __init__(self, flags):
+        self.began, self.flags = time.monotonic(), flags
+        self.found = {"device": torch.cuda.get_device_name(0), "torch": torch.__version__, "cpu": os.cpu_count()}
+
+    def left(self):
+        return self.flags.seconds - (time.monotonic() - self.began)
+
+    def tell(self, key, value):
+        self.found[key] = value
+        print(f"[{time.monotonic() - self.began:5.0f} s] {key}: {json.dumps(value)}", flush=True)
+        if self.flags.out:
+            Path(self.flags.out).write_text(json.dumps(self.found, indent=1))
+
+    def measure(self, key, least_s, what):
+        """What `what` returns; none where less time is left than it may take, or it fails, which is told."""
+        if self.left() < least_s:
+            return None if key in self.found else self.tell(key, "not measured: the time is over")
+        try:
+            return what()
+        except (Exception, SystemExit) as error:
+            said = getattr(error, "stderr", None) or f"{type(error).__name__}: {error}"
+            return self.tell(key, {"failed": str(said)[-300:]})
+        finally:
+            torch.cuda.empty_cache()
+
+
 def main():
     flags = argparse.ArgumentParser()
     flags.add_argument("strath")
@@ -149,70 +202,68 @@ def main():
     flags.add_argument("--seconds", type=float, default=450)
     flags.add_argument("--steps", type=int, default=10)
     flags = flags.parse_args()
-    began = time.monotonic()
-    found = {"device": torch.cuda.get_device_name(0), "torch": torch.__version__, "cpu": os.cpu_count()}
-    left = lambda: flags.seconds - (time.monotonic() - began)
-
-    def tell(key, value):
-        found[key] = value
-        print(f"[{time.monotonic() - began:5.0f} s] {key}: {json.dumps(value)}", flush=True)
-        if flags.out:
-            Path(flags.out).write_text(json.dumps(found, indent=1))
+    libraries()
+    all = Measurements(flags)
 
     cases = sorted(case for case in CASES.iterdir() if (case / "case.toml").exists())
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        findings = dict(zip([case.name for case in cases], pool.map(lambda case: conforms(flags.strath, case), cases)))
-    tell("cases", {"of": len(cases), "findings": {name: what for name, what in findings.items() if what}})
+    conform = lambda case: all.measure(case.name, 20, lambda: (conforms(flags.strath, case),)) or (["was not measured"],)
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        findings = {case.name: found for case, (found,) in zip(cases, pool.map(conform, cases))}
+    all.tell("cases", {"of": len(cases), "findings": {name: what for name, what in findings.items() if what}})
+    rows = {}  # network, m and compute: images/s of Strath, of PyTorch eager, compiled
     with tempfile.TemporaryDirectory() as folder:
         data = draw(folder)
-        try:
-            same = hashes(flags.strath, data)
-            tell("hashes", {"equal": len(set(same.values())) == 1, **same})
-        except subprocess.CalledProcessError as error:
-            tell("hashes", {"failed": error.stderr[-300:]})
-        def streams(compute, m):
+        same = all.measure("hashes", 60, lambda: hashes(flags.strath, data))
+        if same:
+            all.tell("hashes", {"equal": len(set(same.values())) == 1, **same})
+
+        def turn(compute, m):
+            for name, network in NETWORKS.items():
+                key = f"{name}, m {m}, {compute}"
+                # What one more turn has no time for does not take the place of the last.
+                pair = all.measure(f"{key}, once more" if key in rows else key, 40, lambda: (ours(flags.strath, data, network, m, flags.steps, compute), theirs(network, m, flags.steps, compute, False)))
+                if pair:
+                    row = rows.setdefault(key, {"strath": [], "eager": [], "compiled": []})
+                    row["strath"].append(pair[0])
+                    row["eager"].append(pair[1])
+                    all.tell(key, row)
+
+        def compiled(compute, m):
+            for name, network in NETWORKS.items():
+                key = f"{name}, m {m}, {compute}"
+                found = all.measure(f"{key}, compiled", 90, lambda: theirs(network, m, flags.steps, compute, True)) if key in rows else None
+                if found:
+                    rows[key]["compiled"].append(found)
+                    all.tell(key, rows[key])
+
+        def streams(m):
             """images/s by the number of streams: what to set cluster.streams to, and what its default is to be."""
             for name, network in NETWORKS.items():
-                name = f"{name}, m {m}, {compute}, streams"
-                if left() < 45:
-                    return tell(name, "not measured: the time is over")
-                try:
-                    turns = [{k: ours(flags.strath, data, network, m, flags.steps, compute, **{"cluster.streams": k}) for k in (1, 2, 4)} for _ in range(2)]
-                    tell(name, {k: statistics.median(turn[k] for turn in turns) for k in (1, 2, 4)})
-                except SystemExit as error:
-                    tell(name, {"failed": str(error)[-300:]})
+                key = f"{name}, m {m}, bf16, streams"
+                found = all.measure(key, 45, lambda: {k: ours(flags.strath, data, network, m, flags.steps, "bf16", **{"cluster.streams": k}) for k in (1, 2, 4)})
+                if found:
+                    all.tell(key, found)
 
-        rows = []
-        for compute, m in (("bf16", 128), ("tf32", 128), ("bf16", 32), ("tf32", 32), ("f32", 128), ("f32", 32)):
-            if (compute, m) == ("f32", 128):
-                streams("bf16", 8)
-                streams("bf16", 32)
-            for name, network in NETWORKS.items():
-                name = f"{name}, m {m}, {compute}"
-                if left() < 60:
-                    tell(name, "not measured: the time is over")
-                    continue
-                eager, compiled, strath = [], [], []
-                try:
-                    for _ in range(2):
-                        strath.append(ours(flags.strath, data, network, m, flags.steps, compute))
-                        eager.append(theirs(network, m, flags.steps, compute, False))
-                        torch.cuda.empty_cache()
-                    if left() > 120:
-                        compiled.append(theirs(network, m, flags.steps, compute, True))
-                        torch.cuda.empty_cache()
-                except SystemExit as error:
-                    tell(name, {"failed": str(error)[-300:]})
-                    continue
-                row = {"strath": statistics.median(strath), "eager": statistics.median(eager), "compiled": max(compiled, default=None)}
-                row["ratio"] = row["strath"] / max(row["eager"], row["compiled"] or 0)
-                tell(name, row)
-                rows.append((name, row))
-    print(f"\n{found['device']}, PyTorch {found['torch']}, images/s\n\n| | Strath | PyTorch | compiled | ratio |\n| --- | --- | --- | --- | --- |")
-    for name, row in rows:
-        compiled = f"{row['compiled']:.0f}" if row["compiled"] else "-"
-        print(f"| {name} | {row['strath']:.0f} | {row['eager']:.0f} | {compiled} | {row['ratio']:.2f} |")
-    sys.exit(1 if any(findings.values()) or not found["hashes"].get("equal") else 0)
+        kinds = [("bf16", 128), ("tf32", 128), ("bf16", 32), ("tf32", 32)]
+        for kind in kinds:
+            turn(*kind)
+        for kind in kinds[:2]:
+            compiled(*kind)
+        streams(8)
+        for name, network in NETWORKS.items():
+            found = all.measure(f"{name}, kernels", 40, lambda: kernels(flags.strath, data, network))
+            if found:
+                all.tell(f"{name}, kernels", found)
+        for kind in kinds[2:]:
+            compiled(*kind)
+        streams(32)
+        for kind in [*kinds, ("f32", 128), ("f32", 32)]:
+            turn(*kind)
+    print(f"\n{all.found['device']}, PyTorch {all.found['torch']}, images/s\n\n| | Strath | PyTorch | compiled | ratio |\n| --- | --- | --- | --- | --- |")
+    for key, row in rows.items():
+        strath, eager, best = statistics.median(row["strath"]), statistics.median(row["eager"]), max(row["compiled"], default=0)
+        print(f"| {key} | {strath:.0f} | {eager:.0f} | {f'{best:.0f}' if best else '-'} | {strath / max(eager, best):.2f} |")
+    sys.exit(1 if any(findings.values()) or not same or len(set(same.values())) > 1 else 0)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ use strath_model::{Model, Work, convolution_method};
 use strath_node::summary::median;
 use strath_node::{device, prepare};
 
-use super::on_gpu;
+use super::on_gpu::{self, traffic::Traffic};
+use super::peaks::Peaks;
 use crate::configuration::{Changes, workers_flag};
 use crate::outcome::Failure;
 use crate::telling;
@@ -58,11 +59,12 @@ impl Kernels {
             Some(gpu) => Some((gpu, on_gpu::peaks(gpu).map_err(Failure::other)?)),
             None => None,
         };
+        let works = model.work(self.batch as usize).map_err(Failure::other)?;
         let mut counted: Vec<(Work, usize)> = Vec::new();
-        for work in model.work(self.batch as usize).map_err(Failure::other)? {
-            match counted.iter_mut().find(|(known, _)| *known == work) {
+        for work in &works {
+            match counted.iter_mut().find(|(known, _)| known == work) {
                 Some((_, count)) => *count += 1,
-                None => counted.push((work, 1)),
+                None => counted.push((*work, 1)),
             }
         }
         if !self.json {
@@ -84,6 +86,25 @@ impl Kernels {
                 });
                 telling::print(&if self.json { format!("{row}\n") } else { line(&row) })?;
             }
+        }
+        on.map_or(Ok(()), |(gpu, peaks)| self.traffic(gpu, model.parameters().len(), &works, &peaks))
+    }
+
+    /// The kernels of a GPU that memory bounds.
+    fn traffic(&self, gpu: &Gpu, parameters: usize, works: &[Work], peaks: &Peaks) -> Result<(), Failure> {
+        let found = on_gpu::traffic::measure(gpu, parameters, works, peaks).map_err(Failure::other)?;
+        if !self.json {
+            telling::print(&format!("\n{:38} {:>22} {:>9} {:>9} {:>7}\n", "memory", "values", "us", "GB/s", "% copy"))?;
+        }
+        for Traffic { what, values, us, gbs, percent } in found {
+            telling::print(&if self.json {
+                let row = json!({
+                    "isa": of_gpu(gpu), "memory": what, "values": values, "us": us, "gbs": gbs, "percent_of_copy": percent,
+                });
+                format!("{row}\n")
+            } else {
+                format!("{what:38} {values:>22} {us:>9.1} {gbs:>9.1} {percent:>7.0}\n")
+            })?;
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! What a GPU can do, in the numbers that it computes with: a large product, a copy, and each product of a model's layers.
 
+pub mod traffic;
+
 use std::time::Instant;
 
 use strath_cuda::{Activation, Gpu, GpuError, Number, Product, Products, Side, Vector, bf16};
