@@ -104,6 +104,11 @@ impl Stream {
         Self { key: [drawn[0], drawn[1]], domain: split(b), block: 0, words: [0; 4], used: 4 }
     }
 
+    /// What its words are made from: the key of every block, and the upper half of every block's counter.
+    pub fn key_and_domain(&self) -> ([u32; 2], [u32; 2]) {
+        (self.key, self.domain)
+    }
+
     /// The next 32 random bits.
     pub fn next_u32(&mut self) -> u32 {
         if self.used == 4 {

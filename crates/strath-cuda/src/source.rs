@@ -11,4 +11,6 @@ pub const KERNELS: &str = concat!(
     include_str!("../kernels/columns.cuh"),
     include_str!("../kernels/rows.cuh"),
     include_str!("../kernels/lanes.cuh"),
+    include_str!("../kernels/ball.cuh"),
+    include_str!("../kernels/direction.cuh"),
 );

@@ -10,6 +10,8 @@ static const Entry TABLE[] = {
     MEETING_KERNEL(softmax_backward), MEETING_KERNEL(cross_entropy), KERNEL(split_heads), KERNEL(join_heads), KERNEL(add_fixed), KERNEL(add_wide),
     KERNEL(add_floats), KERNEL(find_outside), KERNEL(round_fixed), KERNEL(round_wide), MEETING_KERNEL(sum_parts), MEETING_KERNEL(add_parts),
     KERNEL(factor_of), MEETING_KERNEL(lift), KERNEL(add_scaled), KERNEL(clip_factor), KERNEL(sgd), KERNEL(sgd_momentum), KERNEL(adamw),
+    MEETING_KERNEL(largest_parts), MEETING_KERNEL(largest_of), MEETING_KERNEL(magnitude_parts), KERNEL(dual_of), MEETING_KERNEL(lift_in_ball),
+    KERNEL(normals),
 };
 
 // 0, or 1 where there is no such kernel.

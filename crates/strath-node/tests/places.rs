@@ -121,16 +121,51 @@ fn ball(norm: Norm, eta: Option<f64>, perturb: Perturb) -> Perturbation {
     Perturbation::new(&sam, &layout, &[false, true, false]).unwrap()
 }
 
+/// The balls' norms: the usual ones, one between them and one with a huge dual exponent.
+const NORMS: [Norm; 5] = [Norm::P(2.0), Norm::P(1.0), Norm::P(3.0), Norm::P(1.01), Norm::Infinity];
+
 /// Values that are further apart than a factor's last bit makes them.
 fn apart(a: &[f32], b: &[f32]) -> usize {
     a.iter().zip(b).filter(|(a, b)| (*a - *b).abs() > 1e-6 * a.abs()).count()
 }
 
 #[test]
+fn random_directions_have_the_same_bits() {
+    let Some(places) = places() else { return };
+    let lengths = [("a", 1), ("b", 4_999), ("c", 2), ("d", 3), ("e", 70_000)];
+    let layout = Layout::new(lengths.map(|(name, len)| (name.to_owned(), vec![len]))).unwrap();
+    for (seed, step, first) in [(0, 0, 0), (7, 3, 16), (u64::MAX, 1 << 40, 65_535)] {
+        let [host, device] = places.each_ref().map(|place| {
+            let mut direction = place.zeros(layout.len()).unwrap();
+            direction.draw_direction(seed, Step(step), first, &layout).unwrap();
+            bits(&direction.into_host().unwrap())
+        });
+        assert!(host == device, "seed {seed}");
+    }
+}
+
+#[test]
+fn of_several_largest_entries_the_first_has_all_of_rho_for_p_1() {
+    let Some(places) = places() else { return };
+    for place in &places {
+        for (first, second) in [(5, 4_100), (4_500, 4_501), (100, 356), (3_000, 9_000)] {
+            let mut values = vec![1.0; LEN];
+            (values[first], values[second]) = (-7.0, 7.0);
+            let (g, w) = (place.holding(values).unwrap(), Weights::from(place.zeros(LEN).unwrap()));
+            let mut lifted = place.zeros(LEN).unwrap();
+            g.lift(&ball(Norm::P(1.0), None, Perturb::All), &w, &mut lifted).unwrap();
+            let lifted = lifted.into_host().unwrap();
+            let moved: Vec<(usize, f32)> = (0..).zip(lifted).filter(|(_, value)| *value != 0.0).collect();
+            assert_eq!(moved, [(first, -0.05)]);
+        }
+    }
+}
+
+#[test]
 fn epsilon_and_products_are_those_of_the_processor() {
     let Some(places) = places() else { return };
     let close = |a: f64, b: f64| assert!((a - b).abs() <= 1e-12 * a.abs(), "{a} {b}");
-    for norm in [Norm::P(2.0), Norm::P(1.0), Norm::P(3.0), Norm::Infinity] {
+    for norm in NORMS {
         for eta in [None, Some(0.01)] {
             for perturb in [Perturb::All, Perturb::NormOnly, Perturb::NoNorm] {
                 let ball = ball(norm, eta, perturb);
@@ -150,10 +185,10 @@ fn epsilon_and_products_are_those_of_the_processor() {
             }
         }
     }
-    for place in &places {
+    for (place, norm) in places.iter().flat_map(|place| NORMS.map(|norm| (place, norm))) {
         let (g, w, mut lifted) = (place.zeros(LEN).unwrap(), Weights::from(flat(place, 3)), flat(place, 4));
-        let lift = g.lift(&ball(Norm::P(2.0), None, Perturb::All), &w, &mut lifted).unwrap().told().unwrap();
-        assert!(lift.is_zero && bits(&lifted.into_host().unwrap()) == bits(&values(3)));
+        let lift = g.lift(&ball(norm, None, Perturb::All), &w, &mut lifted).unwrap().told().unwrap();
+        assert!(lift.is_zero && lift.dual_norm == 0.0 && bits(&lifted.into_host().unwrap()) == bits(&values(3)));
     }
 }
 

@@ -186,7 +186,15 @@ fn a_step_of_many_lanes_waits_for_the_device_no_more_often_than_one_of_two() {
     // For what each stream told, and for the norm of the gradient.
     for (streams, few) in [(1, 2), (2, 4)] {
         let streams = format!("[cluster]\nstreams = {streams}\n");
-        for sets in ["[sam]\nm = 32\n", "[sam]\nm = 4\n", "micro = 4\n[sam]\nm = 16\n", "[sam]\nrho = 0.0\nm = 8\n"] {
+        for sets in [
+            "[sam]\nm = 32\n",
+            "[sam]\nm = 4\n",
+            "micro = 4\n[sam]\nm = 16\n",
+            "[sam]\nrho = 0.0\nm = 8\n",
+            "[sam]\nm = 8\nnorm = \"inf\"\n",
+            "[sam]\nm = 8\nnorm = 3.0\nadaptive = true\n",
+            "[sam]\nm = 8\ndirection = \"random\"\n",
+        ] {
             assert_eq!(waits(&format!("{sets}{streams}")), few, "{sets}{streams}");
         }
     }

@@ -3,6 +3,8 @@
 //! Foret et al. compare with it in appendix C. The ball and everything else stay as they are, and so does the ascent pass: the two kinds
 //! of run do the same work, and batch norm's running statistics move alike.
 
+use std::ops::Range;
+
 use strath_core::random::{Purpose, Stream};
 use strath_core::{Layout, Step};
 use strath_kernels::vector;
@@ -21,15 +23,26 @@ const WORDS: usize = 4096;
 pub fn draw_direction(seed: u64, step: Step, first: usize, layout: &Layout, xi: &mut [f32]) {
     assert_eq!(xi.len(), layout.len(), "there is a draw for every parameter");
     let mut words = [0; WORDS];
-    for (tensor, entry) in layout.entries().iter().enumerate() {
-        let purpose = Purpose::Direction { step: step.0, first: first as u32, tensor: tensor as u32 };
-        let mut stream = Stream::new(seed, purpose);
-        for draws in xi[entry.range()].chunks_mut(WORDS) {
+    for (range, mut stream) in direction_streams(seed, step, first, layout) {
+        for draws in xi[range].chunks_mut(WORDS) {
             let words = &mut words[..draws.len().next_multiple_of(2)];
             stream.fill(words);
             vector::normals(words, draws);
         }
     }
+}
+
+/// Where each tensor lies, and the stream that its draws are of.
+pub fn direction_streams(
+    seed: u64,
+    step: Step,
+    first: usize,
+    layout: &Layout,
+) -> impl Iterator<Item = (Range<usize>, Stream)> {
+    layout.entries().iter().enumerate().map(move |(tensor, entry)| {
+        let purpose = Purpose::Direction { step: step.0, first: first as u32, tensor: tensor as u32 };
+        (entry.range(), Stream::new(seed, purpose))
+    })
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ pub mod schedule;
 pub mod sums;
 
 pub use clip::{Clipped, clip};
-pub use direction::draw_direction;
+pub use direction::{direction_streams, draw_direction};
 pub use lanes::{BatchFacts, LaneFacts};
 pub use optimizer::{Optimizer, Update};
 pub use perturbation::{Lift, NothingToPerturb, Perturbation};

@@ -1,10 +1,12 @@
 //! A lane's mathematics: decay, epsilon, products.
 
 use strath_core::config::Norm;
+use strath_core::{Layout, Step};
+use strath_cuda::lanes::ball::{Ball, Lifted};
 use strath_cuda::lanes::{self, Terms};
 use strath_cuda::{Gpu, GpuError, Vector};
 use strath_kernels::vector::{self, Products};
-use strath_sam::{Lift, Perturbation};
+use strath_sam::{Lift, Perturbation, direction_streams, draw_direction};
 
 use super::{Flat, Placed, Weights, apart};
 
@@ -66,21 +68,18 @@ impl Flat {
         }
     }
 
-    /// Has the host write the values anew.
+    /// Takes a random direction in its place ([`draw_direction`]), to the same bits anywhere.
     ///
     /// # Errors
     /// The device's.
-    pub fn rewrite(&mut self, write: impl FnOnce(&mut [f32])) -> Result<(), GpuError> {
+    pub fn draw_direction(&mut self, seed: u64, step: Step, first: usize, layout: &Layout) -> Result<(), GpuError> {
         match self {
             Self::Host(values) => {
-                write(values);
+                draw_direction(seed, step, first, layout, values);
                 Ok(())
             }
-            Self::Device(there) => {
-                let mut values = there.to_host()?;
-                write(&mut values);
-                there.upload(&values)
-            }
+            Self::Device(there) => direction_streams(seed, step, first, layout)
+                .try_for_each(|(range, stream)| lanes::direction::normals(there, range, &stream)),
         }
     }
 
@@ -96,15 +95,7 @@ impl Flat {
     ) -> Result<Placed<Lift, LiftOnDevice>, GpuError> {
         match (self, weights, lifted) {
             (Self::Host(g), Weights::Host(w), Self::Host(lifted)) => Ok(Placed::Host(of.lift(g, w, lifted))),
-            (Self::Device(g), Weights::Device(w), Self::Device(lifted)) if of.norm() == Norm::P(2.0) => {
-                lift(of, g, w, lifted).map(Placed::Device)
-            }
-            (Self::Device(g), Weights::Device(w), Self::Device(lifted)) => {
-                let mut values = vec![0.0; g.len()];
-                let lift = of.lift(&g.to_host()?, &w.to_host()?, &mut values);
-                lifted.upload(&values)?;
-                Ok(Placed::Host(lift))
-            }
+            (Self::Device(g), Weights::Device(w), Self::Device(lifted)) => lift(of, g, w, lifted).map(Placed::Device),
             _ => apart(),
         }
     }
@@ -136,8 +127,26 @@ fn first(total: &Vector<f64>) -> Result<f64, GpuError> {
     Ok(found[0])
 }
 
-/// The lift over the ball of p = 2. The factor of epsilon stays on the device, and so does what is told of the lift.
+/// The lift. The factor of epsilon stays on the device, and so does what is told of the lift.
 fn lift(
+    of: &Perturbation,
+    g: &Vector<f32>,
+    w: &Vector<f32>,
+    lifted: &mut Vector<f32>,
+) -> Result<LiftOnDevice, GpuError> {
+    if of.runs().iter().map(ExactSizeIterator::len).sum::<usize>() < w.len() {
+        *lifted = w.duplicate()?;
+    }
+    if of.norm() == Norm::P(2.0) {
+        return lift_in_two_passes(of, g, w, lifted);
+    }
+    let ball = Ball { norm: of.norm(), rho: of.rho(), eta: of.eta() };
+    let Lifted { dual, epsilon } = ball.lift(g, w, of.runs(), lifted)?;
+    Ok(LiftOnDevice { dual, epsilon })
+}
+
+/// The same over the ball of p = 2.
+fn lift_in_two_passes(
     of: &Perturbation,
     g: &Vector<f32>,
     w: &Vector<f32>,
@@ -153,9 +162,6 @@ fn lift(
         lanes::sum(&mut dual, terms)?;
     }
     let factor = lanes::epsilon_factor(&dual, of.rho())?;
-    if of.runs().iter().map(ExactSizeIterator::len).sum::<usize>() < w.len() {
-        *lifted = w.duplicate()?;
-    }
     for run in of.runs() {
         let (g, w) = (g.part(run.clone()), w.part(run.clone()));
         lanes::lift(g, w, &factor, of.eta(), &mut lifted.part_mut(run.clone()), &mut epsilon)?;

@@ -5,7 +5,6 @@
 //! | passes | `Model::gradient_heard`, `loss`, `evaluate` | `gradient_heard_on`, `loss_on`, `evaluate_on` |
 //! | sums, decay, updates | `strath_kernels::vector` | `strath_cuda::lanes`, to the same bits |
 //! | norms and products | | the same, added in another order |
-//! | epsilon of a norm other than p = 2, a random direction | | on the host, to and fro |
 //!
 //! All vectors of a rank lie in one place. What a device finds in passing (losses, norms, whether a value is not finite) stays there until somebody
 //! asks: whoever waits for every number has the device idle in between.

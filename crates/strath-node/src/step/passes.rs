@@ -2,12 +2,11 @@
 
 use strath_collective::Collective;
 use strath_core::Step;
-use strath_core::config::{Direction, Norm, WeightDecay};
+use strath_core::config::{Direction, WeightDecay};
 use strath_core::fault::{Culprit, Fault};
 use strath_cuda::GpuError;
 use strath_data::Batch;
 use strath_model::{DevicePass, ModelError, PassReport};
-use strath_sam::draw_direction;
 
 use super::later::{Found, Next};
 use super::{Gathered, Interrupted, Stepper};
@@ -69,9 +68,7 @@ impl Stepper {
     ) -> Result<(), Interrupted> {
         let lane = &self.plan.lanes()[part.lane];
         self.add_decay(&mut ascent, weights)?;
-        let is_for_the_host =
-            self.config.sam.direction == Direction::Random || self.perturbation.norm() != Norm::P(2.0);
-        if let Some(gpu) = place.gpu().filter(|_| is_for_the_host || gathered.watch.is_survey()) {
+        if let Some(gpu) = place.gpu().filter(|_| gathered.watch.is_survey()) {
             // The host is about to wait for it, and the passes before are no part of what comes next.
             gpu.wait()?;
             gathered.clock.lap(|s| &mut s.ascent);
@@ -83,7 +80,7 @@ impl Stepper {
         if self.config.sam.direction == Direction::Random {
             // Whoever holds a part of the lane draws the same.
             let (seed, layout) = (self.config.run.seed, self.model.parameters());
-            ascent.rewrite(|ascent| draw_direction(seed, step, lane.start, layout, ascent))?;
+            ascent.draw_direction(seed, step, lane.start, layout)?;
         }
         let mut lifted = self.buffers.take(place)?;
         let radius = self.config.sam.radius(lane.size);
