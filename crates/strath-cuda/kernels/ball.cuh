@@ -104,7 +104,7 @@ extern "C" __global__ void lift_in_ball(const float* g, const float* w, const do
         if (g[at] != 0.0f) {
             if (p == INFINITE_P) magnitude = *factor * t;
             else if (p == 1.0) magnitude = offset + at == *where ? *factor * t : 0.0;
-            else magnitude = *factor * pow(fabs(t * g[at]) / *largest, exponent) * t;
+            else if (*largest > 0.0) magnitude = *factor * pow(fabs(t * g[at]) / *largest, exponent) * t;
         }
         float epsilon = (float)copysign(magnitude, (double)g[at]);
         lifted[at] = w[at] + epsilon;

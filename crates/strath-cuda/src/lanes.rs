@@ -8,6 +8,7 @@
 //! | [`sum`] | 1 | 4, of two vectors 8 |
 //! | [`lift`] | 2 | 4 and 12; with ASAM's scale 8 and 12 |
 //! | [`ball`]: the same for other norms | 3 (p = 1, inf: 2) | 4, 4 and 12; with ASAM's scale 8, 8 and 12 |
+//! | [`direction::normals`] | 1 | 4 |
 //! | [`sgd`], [`sgd_momentum`], [`adamw`] | 1 | 12, 20, 28 |
 //!
 //! What a sum decides (the factor of epsilon, of clipping) stays on the device: nothing is waited for.

@@ -215,12 +215,12 @@ impl Watch {
         }
     }
 
-    /// Surveyed: audits the epsilon of `direction` that w was `lifted` by.
+    /// Surveyed: audits the epsilon of `direction` that w was `lifted` by, to the bit, or to so much of the values that `slack` is not 0.
     pub(crate) fn epsilon(
         &mut self,
         plan: &Plan,
         part: &LanePart,
-        (perturbation, radius, lift): (&Perturbation, f64, Lift),
+        (perturbation, radius, lift, slack): (&Perturbation, f64, Lift, f32),
         direction: &[f32],
         weights: &[f32],
         lifted: &[f32],
@@ -233,7 +233,9 @@ impl Watch {
             self.board.write_epsilon(k, found);
         }
         if part.is_first {
-            let is_lifted = lifted.iter().zip(weights).zip(&*scratch).all(|((lifted, w), e)| *lifted == w + e);
+            let mut values = lifted.iter().zip(weights).zip(&*scratch);
+            let is_lifted = values
+                .all(|((lifted, w), e)| *lifted == w + e || (lifted - (w + e)).abs() <= slack * (w.abs() + e.abs()));
             let deviation = perturbation.extent(scratch, weights) / radius - 1.0;
             self.board.write_lane(OfLane::Deviation, part.lane, if is_lifted { deviation } else { f64::MAX });
             *are_spoilt |= vector::add_fixed(epsilon, scratch, plan.lane_weight(part.lane), GRADIENT_LIMIT).is_some();

@@ -190,6 +190,13 @@ fn epsilon_and_products_are_those_of_the_processor() {
         let lift = g.lift(&ball(norm, None, Perturb::All), &w, &mut lifted).unwrap().told().unwrap();
         assert!(lift.is_zero && lift.dual_norm == 0.0 && bits(&lifted.into_host().unwrap()) == bits(&values(3)));
     }
+    // Also where the scale of every value is 0.
+    for (place, norm) in places.iter().flat_map(|place| NORMS.map(|norm| (place, norm))) {
+        let (w, mut lifted) = (Weights::from(place.zeros(LEN).unwrap()), flat(place, 4));
+        let lift = flat(place, 1).lift(&ball(norm, Some(0.0), Perturb::All), &w, &mut lifted).unwrap().told().unwrap();
+        let moved = lifted.into_host().unwrap().into_iter().filter(|value| *value != 0.0).count();
+        assert!(lift.is_zero && lift.dual_norm == 0.0 && moved == 0, "{norm:?}: {moved} values");
+    }
 }
 
 /// Some steps of a state at a place: the learning rates, the norms, and the state after each.

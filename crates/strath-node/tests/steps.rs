@@ -214,6 +214,7 @@ fn the_bits_do_not_depend_on_the_number_of_streams() {
         "[sam]\nrho = 0.0\nm = 8\n",
         "[sam]\nm = 16\nadaptive = true\nweight_decay = \"inside\"\n[optimizer]\nweight_decay = 0.01\n",
         "[sam]\nm = 16\ndirection = \"random\"\n",
+        "[sam]\nm = 16\nnorm = 3.0\n[telemetry]\nevery = 1\n",
         "[sam]\nm = 8\n[cluster]\nreduce = \"f32\"\n",
         "micro = 8\n[sam]\nm = 16\nperturb = \"no-norm\"\n[telemetry]\nevery = 1\n",
     ] {

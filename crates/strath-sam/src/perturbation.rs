@@ -113,6 +113,11 @@ impl Perturbation {
         self.maximise(gradient, weights, epsilon);
     }
 
+    /// Whether it is made of powers, which two kinds of processors may round differently in the last bit: p other than 1, 2 and inf.
+    pub fn takes_powers(&self) -> bool {
+        !matches!(self.norm, Norm::Infinity | Norm::P(1.0 | 2.0))
+    }
+
     /// The same with the dual norm `||t g||_q` as it was found before ([`Lift::dual_norm`]), which for p = 2 decides the last bits.
     pub fn epsilon_of(&self, dual_norm: f64, gradient: &[f32], weights: &[f32], epsilon: &mut [f32]) {
         if self.norm == Norm::P(2.0) {

@@ -5,6 +5,8 @@
 //! | passes | `Model::gradient_heard`, `loss`, `evaluate` | `gradient_heard_on`, `loss_on`, `evaluate_on` |
 //! | sums, decay, updates | `strath_kernels::vector` | `strath_cuda::lanes`, to the same bits |
 //! | norms and products | | the same, added in another order |
+//! | epsilon | `strath_sam::Perturbation` | for p = 1, 2 and inf to the same bits, else with the device's own function for powers |
+//! | random directions | `strath_sam::draw_direction` | to the same bits |
 //!
 //! All vectors of a rank lie in one place. What a device finds in passing (losses, norms, whether a value is not finite) stays there until somebody
 //! asks: whoever waits for every number has the device idle in between.

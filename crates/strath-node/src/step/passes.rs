@@ -90,7 +90,10 @@ impl Stepper {
         gathered.clock.lap(|s| &mut s.epsilon);
         if gathered.watch.is_survey() {
             let (lift, direction, weights, lifted) = (lift.told()?, ascent.host()?, weights.host()?, lifted.host()?);
-            gathered.watch.epsilon(&self.plan, part, (&perturbation, radius, lift), &direction, &weights, &lifted);
+            // A device has a function of its own for powers: where that rounds to the other side, so may what is lifted.
+            let slack = if place.gpu().is_some() && perturbation.takes_powers() { f32::EPSILON } else { 0.0 };
+            let audited = (&perturbation, radius, lift, slack);
+            gathered.watch.epsilon(&self.plan, part, audited, &direction, &weights, &lifted);
             gathered.clock.lap_survey();
         }
         self.note(part.lane, Found::Lift(part.clone(), lift), gathered)?;
