@@ -203,46 +203,46 @@ def main():
     flags.add_argument("--steps", type=int, default=10)
     flags = flags.parse_args()
     libraries()
-    all = Measurements(flags)
+    run = Measurements(flags)
 
     cases = sorted(case for case in CASES.iterdir() if (case / "case.toml").exists())
-    conform = lambda case: all.measure(case.name, 20, lambda: (conforms(flags.strath, case),)) or (["was not measured"],)
+    conform = lambda case: run.measure(case.name, 20, lambda: (conforms(flags.strath, case),)) or (["was not measured"],)
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
         findings = {case.name: found for case, (found,) in zip(cases, pool.map(conform, cases))}
-    all.tell("cases", {"of": len(cases), "findings": {name: what for name, what in findings.items() if what}})
+    run.tell("cases", {"of": len(cases), "findings": {name: what for name, what in findings.items() if what}})
     rows = {}  # network, m and compute: images/s of Strath, of PyTorch eager, compiled
     with tempfile.TemporaryDirectory() as folder:
         data = draw(folder)
-        same = all.measure("hashes", 60, lambda: hashes(flags.strath, data))
+        same = run.measure("hashes", 60, lambda: hashes(flags.strath, data))
         if same:
-            all.tell("hashes", {"equal": len(set(same.values())) == 1, **same})
+            run.tell("hashes", {"equal": len(set(same.values())) == 1, **same})
 
         def turn(compute, m):
             for name, network in NETWORKS.items():
                 key = f"{name}, m {m}, {compute}"
                 # What one more turn has no time for does not take the place of the last.
-                pair = all.measure(f"{key}, once more" if key in rows else key, 40, lambda: (ours(flags.strath, data, network, m, flags.steps, compute), theirs(network, m, flags.steps, compute, False)))
+                pair = run.measure(f"{key}, once more" if key in rows else key, 40, lambda: (ours(flags.strath, data, network, m, flags.steps, compute), theirs(network, m, flags.steps, compute, False)))
                 if pair:
                     row = rows.setdefault(key, {"strath": [], "eager": [], "compiled": []})
                     row["strath"].append(pair[0])
                     row["eager"].append(pair[1])
-                    all.tell(key, row)
+                    run.tell(key, row)
 
         def compiled(compute, m):
             for name, network in NETWORKS.items():
                 key = f"{name}, m {m}, {compute}"
-                found = all.measure(f"{key}, compiled", 90, lambda: theirs(network, m, flags.steps, compute, True)) if key in rows else None
+                found = run.measure(f"{key}, compiled", 90, lambda: theirs(network, m, flags.steps, compute, True)) if key in rows else None
                 if found:
                     rows[key]["compiled"].append(found)
-                    all.tell(key, rows[key])
+                    run.tell(key, rows[key])
 
         def streams(m):
             """images/s by the number of streams: what to set cluster.streams to, and what its default is to be."""
             for name, network in NETWORKS.items():
                 key = f"{name}, m {m}, bf16, streams"
-                found = all.measure(key, 45, lambda: {k: ours(flags.strath, data, network, m, flags.steps, "bf16", **{"cluster.streams": k}) for k in (1, 2, 4)})
+                found = run.measure(key, 45, lambda: {k: ours(flags.strath, data, network, m, flags.steps, "bf16", **{"cluster.streams": k}) for k in (1, 2, 4)})
                 if found:
-                    all.tell(key, found)
+                    run.tell(key, found)
 
         kinds = [("bf16", 128), ("tf32", 128), ("bf16", 32), ("tf32", 32)]
         for kind in kinds:
@@ -251,15 +251,15 @@ def main():
             compiled(*kind)
         streams(8)
         for name, network in NETWORKS.items():
-            found = all.measure(f"{name}, kernels", 40, lambda: kernels(flags.strath, data, network))
+            found = run.measure(f"{name}, kernels", 40, lambda: kernels(flags.strath, data, network))
             if found:
-                all.tell(f"{name}, kernels", found)
+                run.tell(f"{name}, kernels", found)
         for kind in kinds[2:]:
             compiled(*kind)
         streams(32)
         for kind in [*kinds, ("f32", 128), ("f32", 32)]:
             turn(*kind)
-    print(f"\n{all.found['device']}, PyTorch {all.found['torch']}, images/s\n\n| | Strath | PyTorch | compiled | ratio |\n| --- | --- | --- | --- | --- |")
+    print(f"\n{run.found['device']}, PyTorch {run.found['torch']}, images/s\n\n| | Strath | PyTorch | compiled | ratio |\n| --- | --- | --- | --- | --- |")
     for key, row in rows.items():
         strath, eager, best = statistics.median(row["strath"]), statistics.median(row["eager"]), max(row["compiled"], default=0)
         print(f"| {key} | {strath:.0f} | {eager:.0f} | {f'{best:.0f}' if best else '-'} | {strath / max(eager, best):.2f} |")

@@ -12,19 +12,8 @@ use crate::streams::Streams;
 pub struct Copies {
     /// Opened with the first copy.
     stream: OnceLock<usize>,
-    under_way: Mutex<UnderWay>,
-}
-
-#[derive(Default)]
-struct UnderWay {
-    copies: BTreeMap<u64, Copy>,
-    begun: u64,
-}
-
-struct Copy {
-    to: Arc<Mutex<Vec<u8>>>,
-    /// On the stream of the copies, when it is over.
-    over: Mark,
+    /// Where each goes to, by its mark on that stream, which is its name too.
+    under_way: Mutex<BTreeMap<u64, Arc<Mutex<Vec<u8>>>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -40,22 +29,22 @@ impl Copies {
         let stream = *self.stream.get_or_init(|| streams.open());
         let to = Arc::new(Mutex::new(vec![0; bytes]));
         let there = to.clone();
+        // Held until it has its mark, as that is of all that was asked so far.
+        let mut under_way = lock(&self.under_way);
         streams.after(stream, streams.mark(of));
         streams.ask(stream, move || {
             // SAFETY: as this function's.
             lock(&there).copy_from_slice(unsafe { std::slice::from_raw_parts(from as *const u8, bytes) });
             Ok(())
         })?;
-        let mut under_way = lock(&self.under_way);
-        under_way.begun += 1;
-        let name = under_way.begun;
-        under_way.copies.insert(name, Copy { to, over: streams.mark(stream) });
-        Ok(Copying(name))
+        let Mark(over) = streams.mark(stream);
+        under_way.insert(over, to);
+        Ok(Copying(over))
     }
 
     /// Waits for a copy, and takes what it brought.
     pub fn take(&self, streams: &Streams, copy: Copying, to: &mut [u8]) -> Result<(), GpuError> {
-        let Copy { to: there, over } = self.ended(copy);
+        let (there, over) = self.ended(copy);
         streams.reach(over)?;
         to.copy_from_slice(&lock(&there));
         Ok(())
@@ -63,10 +52,10 @@ impl Copies {
 
     /// Has what stream `of` is asked for from now on come after a copy that nobody takes.
     pub fn give_up(&self, streams: &Streams, of: usize, copy: Copying) {
-        streams.after(of, self.ended(copy).over);
+        streams.after(of, self.ended(copy).1);
     }
 
-    fn ended(&self, Copying(name): Copying) -> Copy {
-        lock(&self.under_way).copies.remove(&name).expect("a copy is taken or given up once")
+    fn ended(&self, Copying(over): Copying) -> (Arc<Mutex<Vec<u8>>>, Mark) {
+        (lock(&self.under_way).remove(&over).expect("a copy is taken or given up once"), Mark(over))
     }
 }

@@ -2,10 +2,10 @@
 
 use cudarc::driver::{DriverError, result as driver, sys};
 
-use super::failed;
 use super::owned::Owned;
 use super::pinned::Pinned;
-use crate::driver::Copying;
+use super::{after, failed, stream};
+use crate::driver::{Copying, Mark};
 use crate::error::GpuError;
 
 /// The copies to the host from what one stream computes.
@@ -14,8 +14,6 @@ pub(super) struct Copies {
     of: sys::CUstream,
     /// Opened with the first copy.
     stream: Option<Owned<sys::CUstream, DriverError>>,
-    /// Recorded anew with each copy: it waits for what was asked for by then.
-    asked: Option<Owned<sys::CUevent, DriverError>>,
     places: Vec<Place>,
 }
 
@@ -34,7 +32,7 @@ impl Copies {
     /// # Safety
     /// The stream outlives this.
     pub(super) unsafe fn new(of: sys::CUstream) -> Self {
-        Self { of, stream: None, asked: None, places: Vec::new() }
+        Self { of, stream: None, places: Vec::new() }
     }
 
     /// Gives everything back.
@@ -46,24 +44,22 @@ impl Copies {
             // SAFETY: as this function's.
             unsafe { pinned.end() };
         }
-        (self.stream, self.asked) = (None, None);
+        self.stream = None;
     }
 
-    /// Begins a copy of what lies on the device, once everything before is done.
+    /// Begins a copy of what lies on the device, once what was asked for by a mark is done.
     ///
     /// # Safety
     /// The context is current, so many bytes are the device's there, and nobody writes them before the copy is over.
-    pub(super) unsafe fn begin(&mut self, from: u64, bytes: usize) -> Result<Copying, GpuError> {
+    pub(super) unsafe fn begin(&mut self, asked: Mark, from: u64, bytes: usize) -> Result<Copying, GpuError> {
         // SAFETY: as this function's.
-        let (stream, asked) = unsafe { self.opened()? };
+        let stream = unsafe { self.opened()? };
         // SAFETY: as this function's.
         let at = unsafe { self.place(bytes)? };
         let pinned = self.places[at].pinned;
         // SAFETY: as this function's; streams and events live as long as this, and the place has room for as many bytes.
         unsafe {
-            driver::event::record(asked, self.of).map_err(failed("mark its work"))?;
-            let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-            driver::stream::wait_event(stream, asked, flags).map_err(failed("order its work"))?;
+            after(stream, asked.0 as sys::CUevent)?;
             driver::memcpy_dtoh_async(pinned.front(bytes), from, stream).map_err(failed("give values back"))?;
             pinned.record(stream)?;
         }
@@ -94,23 +90,16 @@ impl Copies {
         self.taken(copy);
     }
 
+    /// The stream of the copies.
+    ///
     /// # Safety
     /// The context is current.
-    unsafe fn opened(&mut self) -> Result<(sys::CUstream, sys::CUevent), GpuError> {
-        if self.stream.is_none() {
-            let kind = driver::stream::StreamKind::NonBlocking;
-            let stream = driver::stream::create(kind).map_err(failed("make a stream"))?;
-            // SAFETY: it is destroyed once.
-            self.stream = Some(unsafe { Owned::new(stream, driver::stream::destroy) });
+    unsafe fn opened(&mut self) -> Result<sys::CUstream, GpuError> {
+        if let Some(opened) = &self.stream {
+            return Ok(opened.get());
         }
-        if self.asked.is_none() {
-            let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
-            let asked = driver::event::create(untimed).map_err(failed("make an event"))?;
-            // SAFETY: it is destroyed once.
-            self.asked = Some(unsafe { Owned::new(asked, driver::event::destroy) });
-        }
-        let (Some(stream), Some(asked)) = (&self.stream, &self.asked) else { unreachable!("both were made") };
-        Ok((stream.get(), asked.get()))
+        // SAFETY: as this function's.
+        Ok(self.stream.insert(unsafe { stream()? }).get())
     }
 
     /// A free place for so many bytes: the smallest that has them, or one more.

@@ -79,14 +79,10 @@ impl Cuda {
     /// A stream of a device.
     fn on(gpu: Arc<Device>) -> Result<Self, GpuError> {
         gpu.enter()?;
-        let untimed = sys::CUevent_flags::CU_EVENT_DISABLE_TIMING;
         // SAFETY: the context is current, and lives longer than what is made in it here.
         unsafe {
-            let stream =
-                driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
-            let stream = Owned::new(stream, driver::stream::destroy);
-            let marked = driver::event::create(untimed).map_err(failed("make an event"))?;
-            let marked = Owned::new(marked, driver::event::destroy);
+            let stream = stream()?;
+            let marked = Owned::new(event()?, driver::event::destroy);
             let workspace = Owned::new(allocated(WORKSPACE)?, driver::free_sync);
             let blas = blas::create_handle().map_err(failed("begin cuBLAS"))?;
             let blas = Owned::new(blas, blas::destroy_handle);
@@ -121,6 +117,31 @@ unsafe fn allocated(bytes: usize) -> Result<sys::CUdeviceptr, GpuError> {
         sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => GpuError::Memory { bytes },
         _ => failed("give memory")(error),
     })
+}
+
+/// A stream that waits for no other.
+///
+/// # Safety
+/// A context is current, and lives longer.
+unsafe fn stream() -> Result<Owned<sys::CUstream, DriverError>, GpuError> {
+    let stream = driver::stream::create(driver::stream::StreamKind::NonBlocking).map_err(failed("make a stream"))?;
+    // SAFETY: as this function's.
+    Ok(unsafe { Owned::new(stream, driver::stream::destroy) })
+}
+
+/// An event of the current context, for order alone.
+fn event() -> Result<sys::CUevent, GpuError> {
+    driver::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(failed("make an event"))
+}
+
+/// Has what a stream is asked for from now on come after what an event was recorded for last.
+///
+/// # Safety
+/// Both live.
+unsafe fn after(stream: sys::CUstream, event: sys::CUevent) -> Result<(), GpuError> {
+    let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
+    // SAFETY: as this function's.
+    unsafe { driver::stream::wait_event(stream, event, flags) }.map_err(failed("order its work"))
 }
 
 /// Makes a context the calling thread's.
@@ -171,10 +192,8 @@ impl Driver for Cuda {
 
     fn after(&self, mark: Mark) -> Result<(), GpuError> {
         self.enter()?;
-        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
         // SAFETY: the stream lives as long as this, and the event is one of another stream of the device, which live as long as each other.
-        unsafe { driver::stream::wait_event(self.stream.get(), mark.0 as sys::CUevent, flags) }
-            .map_err(failed("order its work"))
+        unsafe { after(self.stream.get(), mark.0 as sys::CUevent) }
     }
 
     fn nccl(&self) -> Option<Arc<dyn Library>> {
@@ -213,9 +232,9 @@ impl Driver for Cuda {
     }
 
     unsafe fn begin_download(&self, from: u64, bytes: usize) -> Result<Copying, GpuError> {
-        self.enter()?;
-        // SAFETY: as the trait's.
-        unsafe { lock(&self.copies).begin(from, bytes) }
+        let asked = self.mark()?;
+        // SAFETY: as the trait's; marking has made the context current.
+        unsafe { lock(&self.copies).begin(asked, from, bytes) }
     }
 
     fn take(&self, copy: Copying, to: &mut [u8]) -> Result<(), GpuError> {

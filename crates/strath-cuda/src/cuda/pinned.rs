@@ -5,7 +5,7 @@ use std::ffi::c_void;
 
 use cudarc::driver::{result as driver, sys};
 
-use super::failed;
+use super::{after, event, failed};
 use crate::error::GpuError;
 
 /// Pinned bytes, and the event of the last copy from or to them.
@@ -21,11 +21,6 @@ pub(super) struct Pinned {
 /// Of plain memory.
 fn layout(bytes: usize) -> Layout {
     Layout::from_size_align(bytes, 4096).expect("what lies on a device is no half of the address space")
-}
-
-/// An event that marks copies.
-fn event() -> Result<sys::CUevent, GpuError> {
-    driver::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING).map_err(failed("make an event"))
 }
 
 impl Pinned {
@@ -109,9 +104,8 @@ impl Pinned {
     /// # Safety
     /// The stream lives.
     pub(super) unsafe fn before(self, stream: sys::CUstream) -> Result<(), GpuError> {
-        let flags = sys::CUevent_wait_flags::CU_EVENT_WAIT_DEFAULT;
-        // SAFETY: as this function's.
-        unsafe { driver::stream::wait_event(stream, self.copied, flags) }.map_err(failed("order its work"))
+        // SAFETY: as this function's; the event lives as long as the memory.
+        unsafe { after(stream, self.copied) }
     }
 
     /// Whether its last copy is over.

@@ -22,15 +22,6 @@ pub struct Ball {
     pub eta: Option<f64>,
 }
 
-/// The squares of what was found of a lift.
-#[derive(Debug)]
-pub struct Lifted {
-    /// Of the dual norm of the gradient.
-    pub dual: Vector<f64>,
-    /// Of epsilon's l2 norm.
-    pub epsilon: Vector<f64>,
-}
-
 impl Ball {
     /// p, as kernels are told it.
     fn p(self) -> f64 {
@@ -45,7 +36,8 @@ impl Ball {
         [Arg::Double(self.eta.unwrap_or(0.0)), Arg::Int(i32::from(self.eta.is_some()))]
     }
 
-    /// `w + epsilon` of an ascent gradient into `lifted`, over the runs of the vector that are perturbed; nothing else of it is written.
+    /// `w + epsilon` of an ascent gradient into `lifted`, over the runs of the vector that are perturbed; nothing else of it is written. Gives the squares of
+    /// the gradient's dual norm and of epsilon's l2 norm.
     ///
     /// # Errors
     /// The device's.
@@ -58,7 +50,7 @@ impl Ball {
         w: &Vector<f32>,
         runs: &[Range<usize>],
         lifted: &mut Vector<f32>,
-    ) -> Result<Lifted, GpuError> {
+    ) -> Result<[Vector<f64>; 2], GpuError> {
         same(g.len(), w.len());
         same(g.len(), lifted.len());
         let (gpu, p) = (g.gpu(), self.p());
@@ -107,7 +99,7 @@ impl Ball {
             unsafe { gpu.launch("lift_in_ball", Grid::Blocks(parts, 1), arguments)? };
             add_parts(&partial, &mut epsilon)?;
         }
-        Ok(Lifted { dual, epsilon })
+        Ok([dual, epsilon])
     }
 
     /// Takes the largest magnitude of a run in, and where it is.

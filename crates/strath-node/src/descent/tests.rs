@@ -56,9 +56,8 @@ fn places() -> Vec<[Place; 2]> {
 }
 
 /// Tells a gradient as a backward does, here tensor by tensor of `order`: on a device, where each has been asked for.
-fn tell(hears: Hears, layout: &Layout, order: &[usize], gradient: &[f32], at: &Place) -> Flat {
+fn tell(mut hears: Hears, layout: &Layout, order: &[usize], gradient: &[f32], at: &Place) -> Flat {
     let (all, mut told) = (at.holding(gradient.to_vec()).unwrap(), at.zeros(layout.len()).unwrap());
-    let mut hears = hears;
     for range in order.iter().map(|tensor| layout.entries()[*tensor].range()) {
         let added = all.part(range.clone()).add_floats(&mut told, range.start, 1.0, f32::INFINITY);
         match (&mut hears, &mut told) {

@@ -2,7 +2,7 @@
 
 use strath_core::config::Norm;
 use strath_core::{Layout, Step};
-use strath_cuda::lanes::ball::{Ball, Lifted};
+use strath_cuda::lanes::ball::Ball;
 use strath_cuda::lanes::{self, Terms};
 use strath_cuda::{Gpu, GpuError, Vector};
 use strath_kernels::vector::{self, Products};
@@ -141,7 +141,7 @@ fn lift(
         return lift_in_two_passes(of, g, w, lifted);
     }
     let ball = Ball { norm: of.norm(), rho: of.rho(), eta: of.eta() };
-    let Lifted { dual, epsilon } = ball.lift(g, w, of.runs(), lifted)?;
+    let [dual, epsilon] = ball.lift(g, w, of.runs(), lifted)?;
     Ok(LiftOnDevice { dual, epsilon })
 }
 

@@ -57,6 +57,16 @@ fn apart() -> ! {
     unreachable!("the vectors of a rank lie in one place")
 }
 
+impl Hears {
+    fn here(self) -> Listener {
+        if let Self::Host(listener) = self { listener } else { apart() }
+    }
+
+    fn there(self) -> DeviceListener {
+        if let Self::Device(listener) = self { listener } else { apart() }
+    }
+}
+
 impl<H: Borrow<Vec<f32>>, D: Borrow<Vector<f32>>> Placed<H, D> {
     /// Values.
     pub fn len(&self) -> usize {
@@ -158,12 +168,11 @@ impl Weights {
         let Batch { images, labels, .. } = batch;
         match (self, gradient) {
             (Self::Host(weights), Flat::Host(gradient)) => {
-                let listener = listener.map(|hears| if let Hears::Host(listener) = hears { listener } else { apart() });
+                let listener = listener.map(Hears::here);
                 model.gradient_heard(weights, images, labels, label_smoothing, gradient, listener).map(Placed::Host)
             }
             (Self::Device(weights), Flat::Device(gradient)) => {
-                let listener =
-                    listener.map(|hears| if let Hears::Device(listener) = hears { listener } else { apart() });
+                let listener = listener.map(Hears::there);
                 let pass = model.gradient_heard_on(weights, images, labels, label_smoothing, gradient, listener)?;
                 Ok(Placed::Device(pass))
             }
